@@ -1,0 +1,122 @@
+"""Data sets: folders of stores. Render one, look one over."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ethand_utils import handmesh, labels, raycast, scenes
+from ethand_utils.scenes import occluded_share, render, render_masks, sample_scene, sample_subject
+from ethand_utils.store import Store, StoreError, build_store
+
+# Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
+SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
+TRUTH = "unpaired_truth"
+SAMPLES_PER_SUBJECT = 25
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """Makes sample i of a rendered split: a function of (seed, split, i) alone, so that any process gives the same."""
+
+    split: str
+    subjects: int
+    size: int
+    seed: int
+    with_image: bool
+
+    def __call__(self, i: int) -> dict:
+        code, person = SPLITS[self.split], i % self.subjects
+        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
+        rng = np.random.default_rng([self.seed, code, 1, i])
+        scene = sample_scene(rng, subject)
+        sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
+        left, right = occluded_share(sample["masks"], sample["front"])
+        x, y, w, h = scene.bbox
+        row = {
+            "id": f"{self.split}-{i:07d}",
+            "hand_type": scene.hand_type,
+            "subject": f"{self.split}-{person:05d}",
+            "capture": self.split,
+            "seq": "rendered",
+            "camera": f"{i:07d}",
+            "frame": i,
+            "bbox_x": x,
+            "bbox_y": y,
+            "bbox_w": w,
+            "bbox_h": h,
+            "occluded_left": left,
+            "occluded_right": right,
+            "source": "",
+        }
+        return {"images": sample.get("image"), "masks": sample["masks"], "front": sample["front"], "row": row}
+
+
+def render_dataset(
+    out: str | Path,
+    train: int = 4000,
+    val: int = 400,
+    test: int = 400,
+    unpaired: int = 4000,
+    size: int = 128,
+    seed: int = 0,
+    workers: int = 1,
+) -> dict[str, Store]:
+    """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
+
+    Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
+    scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
+    Complete stores are kept, an interrupted one continues. Raises StoreError as `build_store` does.
+    """
+    counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
+    if min(counts.values()) < 1 or size < 16:
+        raise StoreError(f"{out}: every split needs at least one sample and images at least 16 px a side")
+    everything, masks_only = ("images", "masks", "front"), ("masks", "front")
+    plan = {name: (name, everything) for name in ("train", "val", "test")}
+    plan["unpaired_images"] = ("unpaired_images", ("images",))
+    plan[TRUTH] = ("unpaired_images", masks_only)
+    plan["unpaired_labels"] = ("unpaired_labels", masks_only)
+    stores = {}
+    for name, (split, arrays) in plan.items():
+        count = counts[split]
+        subjects = max(4, count // SAMPLES_PER_SUBJECT)
+        make = RenderedSample(split, subjects, size, seed, "images" in arrays)
+        meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, "renderer": renderer_version()}
+        stores[name] = build_store(Path(out) / name, make, count, size, arrays, meta, workers)
+    return stores
+
+
+@cache
+def renderer_version() -> str:
+    """Digest of the code that makes rendered samples, so that a store says which renderer made it."""
+    files = [Path(module.__file__) for module in (labels, handmesh, raycast, scenes)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def open_dataset(path: str | Path) -> dict[str, Store]:
+    """Every store of a data set by name; `path` may also be a single store. Raises StoreError when there is none."""
+    path = Path(path)
+    if (path / "meta.json").exists():
+        return {path.name: Store(path)}
+    stores = {p.parent.name: Store(p.parent) for p in sorted(path.glob("*/meta.json")) if p.parent.name[0] != "."}
+    if not stores:
+        raise StoreError(f"{path}: no data set here; build one with `ethand data render --out {path}`")
+    return stores
+
+
+def describe(store: Store) -> dict:
+    """One row on a store: samples, size (px), arrays, subjects, hand types, mean occluded share of two-hand samples."""
+    two = store.index[store.index["hand_type"] == "interacting"]
+    occluded = two[["occluded_left", "occluded_right"]].to_numpy()
+    types = store.index["hand_type"].value_counts()
+    return {
+        "samples": len(store),
+        "size": store.size,
+        "arrays": ", ".join(store.meta["arrays"]),
+        "subjects": int(store.index["subject"].nunique()),
+        **{kind: int(types.get(kind, 0)) for kind in labels.HAND_TYPES},
+        "occluded_share": float(np.nanmean(occluded)) if np.isfinite(occluded).any() else None,
+        "source": store.meta.get("source", ""),
+    }

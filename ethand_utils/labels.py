@@ -1,0 +1,72 @@
+"""Parts, names, colours, weights and the order of the two hands: the only place that knows them."""
+
+import numpy as np
+
+PARTS = (
+    "background",
+    "ring proximal",
+    "index middle",
+    "pinky proximal",
+    "middle proximal",
+    "middle distal",
+    "ring distal",
+    "pinky distal",
+    "thumb metacarpal",
+    "palm",
+    "thumb proximal",
+    "index proximal",
+    "index distal",
+    "thumb distal",
+    "pinky middle",
+    "middle middle",
+    "ring middle",
+)
+N_CLASSES = len(PARTS)
+PALM = PARTS.index("palm")
+
+# Each finger's parts from the palm outwards.
+FINGERS = {
+    "thumb": (8, 10, 13),
+    "index": (11, 2, 12),
+    "middle": (4, 15, 5),
+    "ring": (1, 16, 6),
+    "pinky": (3, 14, 7),
+}
+
+# Masks, logits and one-hot maps hold the left hand first.
+HANDS = ("left", "right")
+LEFT, RIGHT = 0, 1
+N_CHANNELS = len(HANDS) * N_CLASSES
+HAND_TYPES = ("right", "left", "interacting")
+
+# Values of a store's `front` map.
+FRONT_NONE, FRONT_LEFT, FRONT_RIGHT = 0, 1, 2
+
+# REFERENCE.md section 1; both sets are the authors'.
+CLASS_WEIGHTS = {
+    "none": (1.0,) * N_CLASSES,
+    "released": (0.1, 0.8, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.35, 0.35, 0.8, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8),
+    "released_new": (0.07, *(4.2,) * 7, 0.4, 0.4, *(4.2,) * 7),
+}
+
+# A finger is a hue, its phalanges shades of it (light at the palm, strong at the tip); the palm is grey-blue.
+COLOURS = np.zeros((N_CLASSES, 3), np.uint8)
+COLOURS[PALM] = (134, 148, 178)
+for _finger, _shades in {
+    "thumb": ((255, 176, 160), (240, 110, 90), (200, 40, 40)),
+    "index": ((255, 226, 150), (250, 190, 60), (222, 140, 0)),
+    "middle": ((190, 232, 160), (120, 200, 90), (50, 145, 50)),
+    "ring": ((160, 222, 240), (80, 176, 222), (20, 112, 180)),
+    "pinky": ((224, 184, 244), (186, 120, 224), (130, 50, 180)),
+}.items():
+    COLOURS[list(FINGERS[_finger])] = _shades
+
+
+def min_pixels(size: int) -> int:
+    """Ground-truth pixels a part needs to be scored: 20 at 128×128, scaled with the area (REFERENCE.md section 1)."""
+    return max(1, round(20 * (size / 128) ** 2))
+
+
+def slug(part: str) -> str:
+    """A part's name as it stands in column names: `ring proximal` → `ring_proximal`."""
+    return part.replace(" ", "_")

@@ -1,0 +1,209 @@
+"""The sample store: a folder of memory-mapped arrays with an index, complete or absent."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+from tqdm.auto import tqdm
+
+from ethand_utils import EthandError
+from ethand_utils.labels import HANDS
+
+FORMAT = 1
+ARRAYS = ("images", "masks", "front", "confidence")
+CHUNK = 64  # samples written between two resume points
+
+
+class StoreError(EthandError):
+    """A store that is missing, damaged or cannot be written."""
+
+
+def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` float32 [n] comes with pseudo-labels."""
+    return {
+        "images": ((count, size, size, 3), "uint8"),
+        "masks": ((count, len(HANDS), size, size), "uint8"),
+        "front": ((count, size, size), "uint8"),
+        "confidence": ((count,), "float32"),
+    }[name]
+
+
+class Store:
+    """A complete store opened for reading: `meta` dict, `index` DataFrame and the arrays of ARRAYS it has (else None).
+
+    `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8 [n, H, W], as read-only memory
+    maps. Raises StoreError, naming the file at fault, when a part is missing or has another shape than `meta` says.
+    """
+
+    images: np.ndarray | None
+    masks: np.ndarray | None
+    front: np.ndarray | None
+    confidence: np.ndarray | None
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise StoreError(f"{self.path}: no store here; build one with `ethand data render --out FOLDER`")
+        self.meta = self._read("meta.json", lambda file: json.loads(file.read_text()))
+        if self.meta.get("format") != FORMAT:
+            raise StoreError(f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}; build it again")
+        self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
+        self.index = self._read("index.parquet", pd.read_parquet)
+        if len(self.index) != self.count:
+            raise StoreError(f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; build it again")
+        for name in ARRAYS:
+            setattr(self, name, self._array(name) if name in self.meta["arrays"] else None)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def require(self, *names: str) -> "Store":
+        """This store, if it has the named arrays; else StoreError."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise StoreError(f"{self.path}: has no {missing[0]}.npy, which is needed here; it holds {self.meta['arrays']}")
+        return self
+
+    def _read(self, name: str, read: Callable):
+        file = self.path / name
+        try:
+            return read(file)
+        except FileNotFoundError:
+            raise StoreError(f"{file}: missing; the store is damaged, remove the folder and build it again") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file}: cannot be read ({_line(error)}); remove the folder and build it again") from None
+
+    def _array(self, name: str) -> np.ndarray:
+        array = self._read(f"{name}.npy", lambda file: np.load(file, mmap_mode="r"))
+        shape, dtype = array_layout(name, self.count, self.size)
+        if array.shape != shape or array.dtype != dtype:
+            found = f"{array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}"
+            raise StoreError(f"{self.path}/{name}.npy: {found}; remove the folder and build it again")
+        return array
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def build_store(
+    path: str | Path,
+    make: Callable[[int], dict],
+    count: int,
+    size: int,
+    arrays: tuple[str, ...],
+    meta: dict,
+    workers: int = 1,
+) -> Store:
+    """Write a store of `count` samples, several processes at a time, and open it.
+
+    `make(i)` gives sample i as a dict with one entry per name in `arrays` (without its first axis) and `row`, a dict
+    for the index; it must be picklable and depend on i alone, so that the bytes do not depend on `workers`. Work
+    goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build continues there when called with the
+    same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept.
+
+    Raises StoreError when the disk is full or `path` holds something else.
+    """
+    path = Path(path)
+    meta = {"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}
+    if path.exists():
+        store = Store(path)
+        if store.meta == json.loads(json.dumps(meta)):
+            return store
+        raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
+    work = path.parent / f".{path.name}.partial"
+    with _disk_errors(path):
+        _prepare(work, meta)
+        todo = [start for start in range(0, count, CHUNK) if not _chunk_file(work, start).exists()]
+        progress = tqdm(total=count, initial=count - sum(min(CHUNK, count - s) for s in todo), desc=path.name, unit="img")
+        with progress:
+            for done in _run_chunks(work, make, todo, meta, workers):
+                progress.update(done)
+        index = [pd.read_parquet(_chunk_file(work, start)) for start in range(0, count, CHUNK)]
+        index = pd.concat(index, ignore_index=True) if index else pd.DataFrame({"id": []})
+        index.to_parquet(work / "index.parquet", index=False)
+        shutil.rmtree(work / "chunks")
+        os.replace(work, path)
+    return Store(path)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn operating-system faults while writing into one StoreError; what is complete stays for the next try."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space or choose another folder, then start again: it goes on where it stopped"
+        raise StoreError(f"{path}: could not be written ({_line(error)}); {remedy}") from error
+
+
+def _prepare(work: Path, meta: dict) -> None:
+    """The working folder with its arrays at full size on disk; one made with other settings is thrown away."""
+    meta_file = work / "meta.json"
+    if meta_file.exists() and json.loads(meta_file.read_text()) == json.loads(json.dumps(meta)):
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "chunks").mkdir(parents=True)
+    for name in meta["arrays"]:
+        shape, dtype = array_layout(name, meta["count"], meta["size"])
+        array = open_memmap(work / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        length = array.offset + array.nbytes
+        del array
+        # Blocks are reserved now: a disk that fills up later would kill a process that writes to a memory map.
+        with open(work / f"{name}.npy", "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, length)
+    write_json(meta_file, meta)
+
+
+def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers: int) -> Iterator[int]:
+    """Write the chunks that start at `todo`; yields the number of samples of each as it is done."""
+    if workers <= 1 or len(todo) <= 1:
+        for start in todo:
+            yield _write_chunk(work, make, start, meta)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
+    """Make and write samples start … start + CHUNK; its index rows, written last, mark the chunk as done."""
+    samples = [make(i) for i in range(start, min(start + CHUNK, meta["count"]))]
+    for name in meta["arrays"]:
+        array = np.load(work / f"{name}.npy", mmap_mode="r+")
+        array[start : start + len(samples)] = np.stack([sample[name] for sample in samples])
+        array.flush()
+    rows = pd.DataFrame([sample["row"] for sample in samples])
+    temporary = _chunk_file(work, start).with_suffix(".partial")
+    rows.to_parquet(temporary, index=False)
+    os.replace(temporary, _chunk_file(work, start))
+    return len(samples)
+
+
+def _chunk_file(work: Path, start: int) -> Path:
+    return work / "chunks" / f"{start:09d}.parquet"
+
+
+def write_json(path: str | Path, value: dict) -> None:
+    """Write a JSON file whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
