@@ -63,12 +63,14 @@ def render_dataset(
     size: int = 128,
     seed: int = 0,
     workers: int = 1,
+    replace: bool = False,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
     scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
-    Complete stores are kept, an interrupted one continues. Raises StoreError as `build_store` does.
+    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or
+    rendered anew if `replace`. Raises StoreError as `build_store` does.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if min(counts.values()) < 1 or size < 16:
@@ -84,7 +86,10 @@ def render_dataset(
         subjects = max(4, count // SAMPLES_PER_SUBJECT)
         make = RenderedSample(split, subjects, size, seed, "images" in arrays)
         meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, "renderer": renderer_version()}
-        stores[name] = build_store(Path(out) / name, make, count, size, arrays, meta, workers)
+        path = Path(out) / name
+        # A store that says it was made just so is kept even where others are replaced.
+        kept = path.exists() and Store(path).meta.items() >= {**meta, "count": count, "size": size}.items()
+        stores[name] = build_store(path, make, count, size, arrays, meta, workers, replace and not kept)
     return stores
 
 

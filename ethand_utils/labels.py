@@ -42,6 +42,9 @@ HAND_TYPES = ("right", "left", "interacting")
 # Values of a store's `front` map.
 FRONT_NONE, FRONT_LEFT, FRONT_RIGHT = 0, 1, 2
 
+# The course's square crop: longer side of the hands' bounding box times this (REFERENCE.md section 4).
+CROP_OVER_BOX = 1.25
+
 # REFERENCE.md section 1; both sets are the authors'.
 CLASS_WEIGHTS = {
     "none": (1.0,) * N_CLASSES,

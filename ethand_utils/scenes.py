@@ -6,12 +6,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ethand_utils.handmesh import LIMITS, Pose, Shape, load_rig, pose_hand
-from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.labels import CROP_OVER_BOX, FRONT_LEFT, FRONT_RIGHT, HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.raycast import FAR, Camera, Hits, Mesh, amodal_masks
 
 SINGLE_HAND_SHARE = 0.3
 BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected joints, measured
-CROP_OVER_BOX = 1.25  # the course's crop over the bounding box (REFERENCE.md section 4)
 FOCAL = 1265.0  # px of the capture's cameras, whose frames are 334×512 or 512×334
 BONE_RADIUS = 0.009  # m, of the spheres that keep hands from running through each other
 MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -129,7 +128,7 @@ def _sample_limb(rng: np.random.Generator, shape: Shape, offset: np.ndarray) -> 
     z = towards_elbow / np.linalg.norm(towards_elbow)
     dorsal = np.array([-1.0, 0, 0]) - z * -z[0]
     dorsal /= np.linalg.norm(dorsal)
-    dorsal = Rotation.from_rotvec(z * rng.normal(0, np.radians(50))).apply(dorsal)
+    dorsal = Rotation.from_rotvec(z * rng.normal(0, np.radians(40))).apply(dorsal)
     turn = np.stack([np.cross(dorsal, z), dorsal, z], axis=1)
     vertices, joints = vertices @ turn.T, joints @ turn.T
     limb = Limb(vertices, faces, joints)

@@ -102,21 +102,24 @@ def build_store(
     arrays: tuple[str, ...],
     meta: dict,
     workers: int = 1,
+    replace: bool = False,
 ) -> Store:
     """Write a store of `count` samples, several processes at a time, and open it.
 
     `make(i)` gives sample i as a dict with one entry per name in `arrays` (without its first axis) and `row`, a dict
     for the index; it must be picklable and depend on i alone, so that the bytes do not depend on `workers`. Work
     goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build continues there when called with the
-    same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept.
+    same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept;
+    one made otherwise is refused, or replaced once the new one is complete if `replace` says so.
 
     Raises StoreError when the disk is full or `path` holds something else.
     """
     path = Path(path)
     meta = {"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}
-    if path.exists():
+    meta = json.loads(json.dumps(meta))
+    if path.exists() and not replace:
         store = Store(path)
-        if store.meta == json.loads(json.dumps(meta)):
+        if store.meta == meta:
             return store
         raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
     work = path.parent / f".{path.name}.partial"
@@ -131,6 +134,8 @@ def build_store(
         index = pd.concat(index, ignore_index=True) if index else pd.DataFrame({"id": []})
         index.to_parquet(work / "index.parquet", index=False)
         shutil.rmtree(work / "chunks")
+        if path.exists():
+            shutil.rmtree(path)
         os.replace(work, path)
     return Store(path)
 
@@ -148,7 +153,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def _prepare(work: Path, meta: dict) -> None:
     """The working folder with its arrays at full size on disk; one made with other settings is thrown away."""
     meta_file = work / "meta.json"
-    if meta_file.exists() and json.loads(meta_file.read_text()) == json.loads(json.dumps(meta)):
+    if meta_file.exists() and json.loads(meta_file.read_text()) == meta:
         return
     shutil.rmtree(work, ignore_errors=True)
     (work / "chunks").mkdir(parents=True)
@@ -188,9 +193,8 @@ def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
         array[start : start + len(samples)] = np.stack([sample[name] for sample in samples])
         array.flush()
     rows = pd.DataFrame([sample["row"] for sample in samples])
-    temporary = _chunk_file(work, start).with_suffix(".partial")
-    rows.to_parquet(temporary, index=False)
-    os.replace(temporary, _chunk_file(work, start))
+    with atomic_write(_chunk_file(work, start)) as temporary:
+        rows.to_parquet(temporary, index=False)
     return len(samples)
 
 
@@ -198,12 +202,27 @@ def _chunk_file(work: Path, start: int) -> Path:
     return work / "chunks" / f"{start:09d}.parquet"
 
 
-def write_json(path: str | Path, value: dict) -> None:
-    """Write a JSON file whole or not at all."""
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the name when the block ends well, and is gone if not.
+
+    Raises StoreError when the operating system refuses, a full disk included; an older file stays as it was.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        yield temporary
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"{path}: could not be written ({_line(error)}); free some space and start again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: dict) -> None:
+    """Write a JSON file whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")

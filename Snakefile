@@ -1,0 +1,55 @@
+"""The chain of notebooks of one run: `ethand run` calls this with --config folder=outputs/NAME.
+
+Paths are below the run's folder, which is Snakemake's working directory. A stage runs again when its notebook, a module
+of the package that it imports, the profile, or the result of a stage before it is newer than what it made.
+"""
+
+import sys
+from pathlib import Path
+
+from ethand_utils import runs
+
+folder = Path(config["folder"])
+profile = runs.open_run(folder.name).profile
+steps = {stage.name: stage for stage in runs.stages(profile)}
+gpus = runs.gpu_count()
+# On a CPU two trainings side by side use the cores better than one with all of them.
+threads_per_training = workflow.cores if gpus else max(1, workflow.cores // 2)
+
+
+rule all:
+    input:
+        "index.html",
+
+
+for stage in steps.values():
+
+    rule:
+        name: stage.name
+        input:
+            runs.sources(stage.notebook),
+            "profile.yaml",
+            *[made for need in stage.needs for made in steps[need].makes],
+        output:
+            *stage.makes,
+            f"html/{stage.name}.html",
+        params:
+            name=stage.name,
+            parameters=stage.parameters,
+        threads: threads_per_training if stage.trains else 1
+        resources:
+            gpu=1 if stage.trains and gpus else 0,
+        priority: 10 if stage.name == "04_train_g1" else 0
+        shell:
+            "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.cli stage {folder} {params.name}"
+
+
+rule index:
+    input:
+        runs.module_sources("report"),
+        *[f"html/{name}.html" for name in steps],
+        *[made for stage in steps.values() for made in stage.makes],
+    output:
+        "index.html",
+    shell:
+        "{sys.executable} -m ethand_utils.cli index {folder}"

@@ -1,0 +1,183 @@
+"""The `ethand` command."""
+
+import json
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ethand_utils import EthandError
+
+app = typer.Typer(help="Amodal hand-part segmentation with few labels.", no_args_is_help=True, add_completion=False)
+data = typer.Typer(help="Build data sets and look them over.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Weights = Annotated[Path, typer.Option(help="weights.safetensors of a training")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@data.command("render")
+def data_render(
+    out: Annotated[Path, typer.Option(help="folder of the data set")],
+    train: Annotated[int, typer.Option(help="paired samples to train on")] = 4000,
+    val: Annotated[int, typer.Option(help="paired samples to watch a training by")] = 400,
+    test: Annotated[int, typer.Option(help="paired samples for scores")] = 400,
+    unpaired: Annotated[int, typer.Option(help="images without masks, and as many masks without images")] = 4000,
+    size: Annotated[int, typer.Option(help="px a side")] = 128,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
+    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+):
+    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped."""
+    from ethand_utils.datasets import render_dataset
+
+    render_dataset(out, train, val, test, unpaired, size, seed, workers or len(os.sched_getaffinity(0)))
+    data_info(out)
+
+
+@data.command("info")
+def data_info(folder: Annotated[Path, typer.Argument(help="a data set or a store")], as_json: Json = False):
+    """What a data set or store holds. Refuses a damaged one, naming the file at fault."""
+    import pandas as pd
+
+    from ethand_utils.datasets import describe, open_dataset
+
+    rows = {name: describe(store) for name, store in open_dataset(folder).items()}
+    print(json.dumps(rows, indent=1) if as_json else pd.DataFrame(rows).T.to_string())
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Argument(help="ci, tiny, small, paper, or a YAML file")] = "tiny",
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting")] = None,
+    name: Annotated[str, typer.Option(help="folder below outputs/; default: the profile's name")] = "",
+    cores: Annotated[int, typer.Option(help="cores to use; 0: all")] = 0,
+    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options for Snakemake")] = None,
+):
+    """Run every notebook of a profile, skipping what is up to date, and write outputs/NAME/index.html."""
+    from ethand_utils import runs
+
+    settings = runs.load_profile(profile, runs.parse_changes(changes or []))
+    root = runs.project_root()
+    folder = root / "outputs" / (name or Path(profile).stem)
+    runs.write_profile(folder, settings)
+    cores = cores or len(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder]
+    command += ["--cores", cores, "--rerun-incomplete", "--nolock", "--max-checksum-file-size", 0, "--config", f"folder={folder}"]
+    with runs.only_one(folder):
+        status = subprocess.run([*map(str, command), *(snakemake or [])], cwd=root).returncode
+    if status:
+        raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
+    print(folder / "index.html")
+
+
+@app.command(hidden=True)
+def stage(folder: Path, name: str):
+    """Execute one stage of a run; the Snakefile calls this."""
+    from ethand_utils import runs
+
+    current = runs.open_run(folder.name)
+    chosen = next(s for s in runs.stages(current.profile) if s.name == name)
+    runs.execute(current, chosen)
+
+
+@app.command(hidden=True)
+def index(folder: Path):
+    """Write a run's index.html; the Snakefile calls this."""
+    from ethand_utils import report, runs
+
+    report.write_index(runs.open_run(folder.name))
+
+
+@app.command()
+def evaluate(
+    store: Annotated[Path, typer.Option("--data", help="a store with masks, such as outputs/tiny/data/test")],
+    weights: Weights,
+    out: Annotated[Path | None, typer.Option(help="keep the predictions here as a store")] = None,
+    as_json: Json = False,
+):
+    """Score a trained net on a store: course mIoU and its companions."""
+    import pandas as pd
+
+    from ethand_utils.learners import best_device, place
+    from ethand_utils.models import load_weights
+    from ethand_utils.predict import evaluate as score
+    from ethand_utils.store import Store
+
+    opened = Store(store)
+    model, _ = load_weights(weights)
+    scores = score(place(model, best_device()), opened, out)
+    print(json.dumps(scores, indent=1) if as_json else pd.Series(scores).to_string(float_format="{:.4f}".format))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="photos")],
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="folder for the masks; one below it for each of several photos")],
+    box: Annotated[str, typer.Option(help="x,y,w,h of the hands in px, as in InterHand2.6M; default: the whole photo")] = "",
+):
+    """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
+    from ethand_utils import predict as prediction
+    from ethand_utils.learners import best_device, place
+    from ethand_utils.models import load_weights
+
+    around = prediction.parse_box(box) if box else None
+    photos = {path: prediction.read_image(path) for path in images}
+    model, notes = load_weights(weights)
+    model = place(model, best_device())
+    for path, photo in photos.items():
+        found = prediction.predict_photo(model, photo, notes["size"], around)
+        folder = out if len(images) == 1 else out / path.stem
+        prediction.save_photo(folder, photo, found)
+        print(f"{folder}: left.png, right.png, overlay.png; confidence {found['confidence']:.2f}")
+
+
+class ExportFormat(StrEnum):
+    """What `ethand export` can write."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+@app.command()
+def export(
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml for OpenVINO")],
+    format: Annotated[ExportFormat, typer.Option(help="onnx or openvino")] = ExportFormat.ONNX,
+):
+    """Export a trained net: normalised images [B, 3, H, W] → logits [B, 34, H, W], any B."""
+    from ethand_utils.models import load_weights
+    from ethand_utils.predict import export_model
+
+    model, notes = load_weights(weights)
+    export_model(model, notes["size"], out, format)
+    print(out)
+
+
+@app.command()
+def bench(
+    parts: Annotated[list[str] | None, typer.Argument(help="render, loader, metrics, train, predict; default: all")] = None,
+    as_json: Json = False,
+):
+    """Speed of this machine and of this package's ways beside plain ones, timed in turns in one run."""
+    from ethand_utils import benchmarks
+
+    figures = benchmarks.run(parts or list(benchmarks.PARTS))
+    print(json.dumps(figures, indent=1) if as_json else benchmarks.table(figures))
+
+
+def main():
+    """Entry point: a fault the user can mend is one line on stderr and exit status 1."""
+    try:
+        app()
+    except EthandError as error:
+        print(f"ethand: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

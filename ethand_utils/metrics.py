@@ -1,0 +1,108 @@
+"""The course's mIoU and its companions, from confusion counts (REFERENCE.md section 1)."""
+
+import numpy as np
+
+from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, HANDS, N_CLASSES, PARTS, min_pixels, slug
+
+
+def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
+    n = len(truth)
+    group = np.arange(n * len(HANDS)).reshape(n, len(HANDS), 1, 1)
+    cells = (group * N_CLASSES + truth) * N_CLASSES + predicted
+    counts = np.bincount(cells.ravel(), minlength=n * len(HANDS) * N_CLASSES**2)
+    return counts.reshape(n, len(HANDS), N_CLASSES, N_CLASSES)
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """IoU float [..., 17] of every class from confusion counts [..., 17, 17]; NaN where it is in neither."""
+    both = np.diagonal(counts, axis1=-2, axis2=-1)
+    either = counts.sum(-1) + counts.sum(-2) - both
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+
+
+def hand_miou(counts: np.ndarray, size: int) -> np.ndarray:
+    """Mean IoU float [n, 2] of each hand over the parts with enough truth pixels; NaN for a hand that has none."""
+    parts = class_iou(counts)[..., 1:]
+    scored = counts.sum(-1)[..., 1:] >= min_pixels(size)
+    total, number = np.where(scored, parts, 0).sum(-1), scored.sum(-1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The score behind every number of the report: nan-mean over all hands of all images of `hand_miou`."""
+    return nanmean(hand_miou(confusion(predicted, truth), truth.shape[-1]))
+
+
+def dataset_miou(counts: np.ndarray) -> float:
+    """Mean IoU over parts 1…16 of the confusion matrix of the whole data set, both hands together."""
+    return nanmean(class_iou(counts.sum((0, 1)))[1:])
+
+
+def part_iou(counts: np.ndarray) -> np.ndarray:
+    """IoU float [17] of every class over the whole data set."""
+    return class_iou(counts.sum((0, 1)))
+
+
+def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, region: str) -> np.ndarray:
+    """IoU float [n, 2] of each hand's silhouette in its `visible` or `occluded` pixels.
+
+    Occluded are truth pixels where the other hand is nearer (`front` [n, H, W]); the other truth pixels are visible.
+    Each region is compared after the other one is taken away from prediction and truth alike. NaN where the region has
+    fewer pixels than a part needs to be scored.
+    """
+    other = np.array([FRONT_RIGHT, FRONT_LEFT]).reshape(1, 2, 1, 1)
+    hand, hidden = truth > 0, (truth > 0) & (front[:, None] == other)
+    wanted, ignored = (hidden, hand & ~hidden) if region == "occluded" else (hand & ~hidden, hidden)
+    guess = (predicted > 0) & ~ignored
+    both, either = (guess & wanted).sum((2, 3)), (guess | wanted).sum((2, 3))
+    enough = wanted.sum((2, 3)) >= min_pixels(truth.shape[-1])
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=enough)
+
+
+def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:
+    """For each hand float [n, 2]: NaN if present; else 1 when enough pixels to score a part are predicted, or 0."""
+    absent = counts[..., 1:, :].sum((-1, -2)) == 0
+    invented = counts[..., 1:].sum((-1, -2)) >= min_pixels(size)
+    return np.where(absent, invented.astype(float), np.nan)
+
+
+def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Columns [n] for every sample: course mIoU (both hands and each), visible and occluded IoU, invented hands."""
+    counts, size = confusion(predicted, truth), truth.shape[-1]
+    hands = hand_miou(counts, size)
+    nothing = np.full(hands.shape, np.nan)
+    regions = {
+        f"{region}_iou": nothing if front is None else region_iou(predicted, truth, front, region)
+        for region in ("visible", "occluded")
+    }
+    per_hand = {"course_miou": hands, **regions, "absent_fp": absent_false_positives(counts, size)}
+    columns = {}
+    for name, values in per_hand.items():
+        columns[name] = nanmean(values, axis=1)
+        columns |= {f"{name}_{hand}": values[:, i] for i, hand in enumerate(HANDS)}
+    return columns
+
+
+def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, float]:
+    """All scores of a data set as one flat dict: the metric part of `result.json` (NaN where nothing can be scored)."""
+    counts, size = confusion(predicted, truth), truth.shape[-1]
+    regions = {
+        f"{region}_iou": float("nan") if front is None else nanmean(region_iou(predicted, truth, front, region))
+        for region in ("visible", "occluded")
+    }
+    return {
+        "course_miou": nanmean(hand_miou(counts, size)),
+        "dataset_miou": dataset_miou(counts),
+        **regions,
+        "absent_fp_rate": nanmean(absent_false_positives(counts, size)),
+        **{f"part_iou_{slug(PARTS[i])}": float(iou) for i, iou in enumerate(part_iou(counts)) if i},
+    }
+
+
+def nanmean(values: np.ndarray, axis: int | None = None) -> np.ndarray | float:
+    """`numpy.nanmean` without its warning: NaN where there is nothing to average."""
+    known = ~np.isnan(values)
+    total, number = np.where(known, values, 0).sum(axis), known.sum(axis)
+    mean = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return float(mean) if axis is None else mean

@@ -1,0 +1,192 @@
+"""Batched inference, crops of photos, and export of trained nets."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import nn
+from tqdm.auto import tqdm
+
+from ethand_utils import EthandError
+from ethand_utils.augment import normalise
+from ethand_utils.labels import CROP_OVER_BOX, HANDS
+from ethand_utils.losses import per_hand
+from ethand_utils.metrics import sample_scores, summary
+from ethand_utils.plots import overlay
+from ethand_utils.store import Store, atomic_write, build_store
+
+OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
+
+
+class ImageError(EthandError):
+    """A photo that cannot be read or cropped."""
+
+
+@torch.inference_mode()
+def predict_masks(
+    model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks uint8 [n, 2, H, W] and confidence float32 [n] of images uint8 RGB [n, H, W, 3].
+
+    Confidence is the mean, over the pixels of both hands predicted to be a part, of the largest probability; 0 where
+    no part is predicted.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    masks, confidence = [np.zeros((0, 2, *images.shape[1:3]), np.uint8)], [np.zeros(0, np.float32)]
+    for start in tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch"):
+        batch = normalise(torch.from_numpy(np.ascontiguousarray(images[start : start + bs])).to(device))
+        if device.type == "cpu":
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        probability, label = per_hand(model(batch).float()).softmax(2).max(2)
+        part = label > 0
+        mean = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)
+        masks.append(label.to(torch.uint8).cpu().numpy())
+        confidence.append(mean.cpu().numpy())
+    return np.concatenate(masks), np.concatenate(confidence)
+
+
+def evaluate(model: nn.Module, store: Store, out: str | Path | None = None) -> dict[str, float]:
+    """All scores of a net on a store with truth, as `metrics.summary` gives them, and `images_per_s`.
+
+    With `out`, the predictions are kept there as a store of masks and confidence, with `metrics.parquet` beside them:
+    the scores of every sample. An older store of predictions there is replaced.
+    """
+    store.require("images", "masks")
+    began = time.time()
+    masks, confidence = predict_masks(model, store.images, progress=True)
+    speed = len(store) / max(time.time() - began, 1e-9)
+    truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
+    if out is not None:
+        _keep_predictions(Path(out), store, masks, confidence, sample_scores(masks, truth, front))
+    return summary(masks, truth, front) | {"images_per_s": speed}
+
+
+def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
+    rows = store.index.to_dict("records")
+    meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name))}
+
+    def sample(i: int) -> dict:
+        return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
+
+    build_store(out, sample, len(store), store.size, ("masks", "confidence"), meta, replace=True)
+    table = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **scores})
+    with atomic_write(out / "metrics.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """A photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ImageError(f"{path}: not a readable image ({type(error).__name__}); expected JPEG, PNG or the like") from None
+
+
+def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
+    """The course's crop (x, y, side) of a bounding box (x, y, w, h), px: its longer side × 1.25 about its centre."""
+    x, y, w, h = box
+    side = max(w, h) * CROP_OVER_BOX
+    return x + w / 2 - side / 2, y + h / 2 - side / 2, side
+
+
+def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
+    """The square (x, y, side) of an image uint8 [H, W, 3] at `size`×`size`, bilinear, black beyond the frame.
+
+    Raises ImageError when the square does not touch the image.
+    """
+    x, y, side = crop
+    height, width = image.shape[:2]
+    if side <= 0 or x >= width or y >= height or x + side <= 0 or y + side <= 0:
+        raise ImageError(f"box: the crop {x:.0f},{y:.0f} of side {side:.0f} px lies outside the {width}×{height} image")
+    left, top = int(np.floor(x)), int(np.floor(y))
+    reach = int(np.ceil(side)) + 1
+    padded = Image.fromarray(image).crop((left, top, left + reach, top + reach))
+    box = (x - left, y - top, x - left + side, y - top + side)
+    return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def uncrop_masks(masks: np.ndarray, crop: tuple[float, float, float], height: int, width: int) -> np.ndarray:
+    """Masks uint8 [2, size, size] of a crop put back into the frame: uint8 [2, height, width], nearest neighbour."""
+    x, y, side = crop
+    size = masks.shape[-1]
+    rows = np.floor((np.arange(height) + 0.5 - y) / side * size).astype(int)
+    columns = np.floor((np.arange(width) + 0.5 - x) / side * size).astype(int)
+    inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))[None]
+    frame = masks[:, rows.clip(0, size - 1)][:, :, columns.clip(0, size - 1)]
+    return np.where(inside, frame, 0).astype(np.uint8)
+
+
+def predict_photo(
+    model: nn.Module, image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
+) -> dict[str, np.ndarray]:
+    """Masks of one photo uint8 [H, W, 3], with the hands in `box` (x, y, w, h px; None: the whole photo).
+
+    Returns `crop` uint8 [size, size, 3], `crop_masks` uint8 [2, size, size], `masks` uint8 [2, H, W] in the photo's
+    frame, and `confidence`.
+    """
+    height, width = image.shape[:2]
+    whole = max(height, width)
+    square = crop_square(box) if box else ((width - whole) / 2, (height - whole) / 2, whole)
+    crop = crop_image(image, square, size)
+    masks, confidence = predict_masks(model, crop[None])
+    frame = uncrop_masks(masks[0], square, height, width)
+    return {"crop": crop, "crop_masks": masks[0], "masks": frame, "confidence": float(confidence[0])}
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """`x,y,w,h` in px → numbers. Raises ImageError for anything else."""
+    try:
+        x, y, w, h = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
+    if w <= 0 or h <= 0:
+        raise ImageError(f"--box {text}: width and height must be above 0")
+    return x, y, w, h
+
+
+def save_photo(folder: str | Path, photo: np.ndarray, found: dict[str, np.ndarray]) -> None:
+    """Write what `predict_photo` found: `left.png` and `right.png` (ids 0…16, the photo's frame) and `overlay.png`.
+
+    The overlay shows the crop enlarged, plain and with each hand's parts.
+    """
+    crop = found["crop"]
+    panels = [crop, *(overlay(crop, mask) for mask in found["crop_masks"])]
+    sheet = Image.fromarray(np.concatenate(panels, axis=1))
+    enlarged = sheet.resize((3 * OVERLAY_SIZE, OVERLAY_SIZE), Image.Resampling.NEAREST)
+    pictures = {hand: Image.fromarray(mask) for hand, mask in zip(HANDS, found["masks"], strict=True)}
+    for name, picture in (pictures | {"overlay": enlarged}).items():
+        with atomic_write(Path(folder) / f"{name}.png") as temporary:
+            picture.save(temporary)
+
+
+def export_model(model: nn.Module, size: int, out: str | Path, format: str = "onnx") -> None:
+    """Write a net as ONNX (`out` ends in .onnx) or OpenVINO (.xml, weights beside it): [B, 3, size, size] → logits.
+
+    Raises EthandError when the libraries of the extra `export` are not installed.
+    """
+    example = torch.zeros(2, 3, size, size)
+    try:
+        if format == "onnx":
+            import onnxscript  # noqa: F401  (torch.onnx needs it)
+        else:
+            import openvino
+    except ImportError as error:
+        raise EthandError(f"{error.name} is not installed; install the extra: pip install 'ethand_utils[export]'") from None
+    out = Path(out)
+    if format == "openvino":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(openvino.convert_model(model.eval(), example_input=example, input=[-1, 3, size, size]), out)
+        return
+    program = torch.onnx.export(
+        model.eval(), (example,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )  # fmt: skip
+    with atomic_write(out) as temporary:
+        program.save(temporary)
