@@ -1,9 +1,9 @@
 """One constructor for every net of the report and any other of segmentation-models-pytorch."""
 
 import json
+import warnings
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -12,6 +12,10 @@ from torch import nn
 from ethand_utils import EthandError
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.store import atomic_write
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # timm scripts an activation when imported; users cannot help it
+    import segmentation_models_pytorch as smp
 
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)

@@ -38,7 +38,7 @@ def predict_masks(
     device = next(model.parameters()).device
     masks, confidence = [np.zeros((0, 2, *images.shape[1:3]), np.uint8)], [np.zeros(0, np.float32)]
     for start in tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch"):
-        batch = normalise(torch.from_numpy(np.ascontiguousarray(images[start : start + bs])).to(device))
+        batch = normalise(torch.from_numpy(np.array(images[start : start + bs])).to(device))
         if device.type == "cpu":
             batch = batch.contiguous(memory_format=torch.channels_last)
         probability, label = per_hand(model(batch).float()).softmax(2).max(2)

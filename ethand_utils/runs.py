@@ -386,7 +386,6 @@ def execute(run: Run, stage: Stage) -> Path:
     """
     import papermill
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
 
     source = project_root() / "notebooks" / f"{stage.notebook}.ipynb"
     parameters = {"RUN": run.name, **stage.parameters}
@@ -404,7 +403,7 @@ def execute(run: Run, stage: Stage) -> Path:
             progress_bar=False,
             stdout_file=sys.stdout,
             cwd=str(source.parent),
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open ports between kernel and papermill
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except papermill.PapermillExecutionError as error:
         raise RunError(

@@ -1,0 +1,38 @@
+# `make run` and `make test` each do all the set-up they need, in .venv through uv, once.
+PYTHON ?= python3
+PROFILE ?= tiny
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help install run test lab lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+install: $(READY)  ## everything into .venv (about 6 GB)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small
+	$(BIN)/ethand run $(PROFILE)
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data.ipynb
+
+lint: $(READY)  ## style of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY)  ## speed of this machine, beside plain reference code
+	$(BIN)/ethand bench
+
+clean:  ## remove what a run made; .venv stays
+	rm -rf outputs .pytest_cache .ruff_cache
