@@ -7,12 +7,12 @@ of the package that it imports, the profile, or the result of a stage before it 
 import sys
 from pathlib import Path
 
-from ethand_utils import runs
+from ethand_utils import chain, runs
 
 folder = Path(config["folder"])
 profile = runs.open_run(folder.name).profile
-steps = {stage.name: stage for stage in runs.stages(profile)}
-gpus = runs.gpu_count()
+steps = {stage.name: stage for stage in chain.stages(profile)}
+gpus = chain.gpu_count()
 # On a CPU two trainings side by side use the cores better than one with all of them.
 threads_per_training = workflow.cores if gpus else max(1, workflow.cores // 2)
 
@@ -27,7 +27,7 @@ for stage in steps.values():
     rule:
         name: stage.name
         input:
-            runs.sources(stage.notebook),
+            chain.sources(stage.notebook),
             "profile.yaml",
             *[made for need in stage.needs for made in steps[need].makes],
         output:
@@ -46,7 +46,7 @@ for stage in steps.values():
 
 rule index:
     input:
-        runs.module_sources("report"),
+        chain.module_sources("report"),
         *[f"html/{name}.html" for name in steps],
         *[made for stage in steps.values() for made in stage.makes],
     output:

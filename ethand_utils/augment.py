@@ -65,7 +65,7 @@ def augment(
 
 
 def affine_grid(angle: torch.Tensor, scale: torch.Tensor, size: int) -> torch.Tensor:
-    """Sampling grid [B, H, W, 2] that turns images by `angle` [B] rad and enlarges them by `scale` [B] about the centre."""
+    """Sampling grid [B, H, W, 2] that turns images by `angle` [B] rad and enlarges them by `scale` [B]."""
     cos, sin, zero = torch.cos(angle) / scale, torch.sin(angle) / scale, torch.zeros_like(angle)
     matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
     return F.affine_grid(matrix, [len(angle), 1, size, size], align_corners=False)

@@ -58,16 +58,25 @@ def run(
     snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options for Snakemake")] = None,
 ):
     """Run every notebook of a profile, skipping what is up to date, and write outputs/NAME/index.html."""
-    from ethand_utils import runs
+    from ethand_utils import chain, runs, settings
 
-    settings = runs.load_profile(profile, runs.parse_changes(changes or []))
+    chosen = settings.load_profile(profile, settings.parse_changes(changes or []))
     root = runs.project_root()
     folder = root / "outputs" / (name or Path(profile).stem)
-    runs.write_profile(folder, settings)
+    settings.write_profile(folder, chosen)
     cores = cores or len(os.sched_getaffinity(0))
     command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder]
-    command += ["--cores", cores, "--rerun-incomplete", "--nolock", "--max-checksum-file-size", 0, "--config", f"folder={folder}"]
-    with runs.only_one(folder):
+    command += [
+        "--cores",
+        cores,
+        "--rerun-incomplete",
+        "--nolock",
+        "--max-checksum-file-size",
+        0,
+        "--config",
+        f"folder={folder}",
+    ]
+    with chain.only_one(folder):
         status = subprocess.run([*map(str, command), *(snakemake or [])], cwd=root).returncode
     if status:
         raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
@@ -77,11 +86,10 @@ def run(
 @app.command(hidden=True)
 def stage(folder: Path, name: str):
     """Execute one stage of a run; the Snakefile calls this."""
-    from ethand_utils import runs
+    from ethand_utils import chain, runs
 
     current = runs.open_run(folder.name)
-    chosen = next(s for s in runs.stages(current.profile) if s.name == name)
-    runs.execute(current, chosen)
+    chain.execute(current, next(s for s in chain.stages(current.profile) if s.name == name))
 
 
 @app.command(hidden=True)
@@ -118,7 +126,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="photos")],
     weights: Weights,
     out: Annotated[Path, typer.Option(help="folder for the masks; one below it for each of several photos")],
-    box: Annotated[str, typer.Option(help="x,y,w,h of the hands in px, as in InterHand2.6M; default: the whole photo")] = "",
+    box: Annotated[
+        str, typer.Option(help="x,y,w,h of the hands in px, as in InterHand2.6M; default: the whole photo")
+    ] = "",
 ):
     """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
     from ethand_utils import predict as prediction
@@ -160,7 +170,9 @@ def export(
 
 @app.command()
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(help="render, loader, metrics, train, predict; default: all")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="render, loader, metrics, train, predict; default: all")
+    ] = None,
     as_json: Json = False,
 ):
     """Speed of this machine and of this package's ways beside plain ones, timed in turns in one run."""

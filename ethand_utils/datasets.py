@@ -85,7 +85,13 @@ def render_dataset(
         count = counts[split]
         subjects = max(4, count // SAMPLES_PER_SUBJECT)
         make = RenderedSample(split, subjects, size, seed, "images" in arrays)
-        meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, "renderer": renderer_version()}
+        meta = {
+            "source": "rendered",
+            "split": split,
+            "subjects": subjects,
+            "seed": seed,
+            "renderer": renderer_version(),
+        }
         path = Path(out) / name
         # A store that says it was made just so is kept even where others are replaced.
         kept = path.exists() and Store(path).meta.items() >= {**meta, "count": count, "size": size}.items()

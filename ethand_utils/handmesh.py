@@ -24,8 +24,8 @@ PACKAGE_SHA512 = "V/8NB4Ywgm//TBVMgo0TgJ9DtxsBoo0iiaF8AdfiP0F0cgbwkuQycEZAIOsply
 MESH_IN_PACKAGE = "package/dist/profiles/generic-hand/right.glb"
 MESH_SHA256 = "291790c14f7f88a7f9bd35330c47392ed8e8d395ae6728f4bb7089f1bc1f2b96"
 
-FOREARM_LENGTH = 0.26  # m
-FOREARM_RINGS, FOREARM_SIDES = 10, 24
+FOREARM_START, FOREARM_LENGTH = 0.008, 0.26  # m from the wrist
+FOREARM_SIDES = 24
 PHALANGES = {
     "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal"),
     "finger": ("phalanx-proximal", "phalanx-intermediate", "phalanx-distal"),
@@ -138,7 +138,7 @@ def load_rig() -> Rig:
     rest = to_wrist @ rest
 
     # The root is a forearm joint at the wrist; the stub beyond the wrist follows it smoothly.
-    beyond = np.clip(vertices[:, 2] / 0.02, 0, 1)[:, None]
+    beyond = np.clip((vertices[:, 2] - FOREARM_START + 0.02) / 0.02, 0, 1)[:, None]
     weights = np.concatenate([weights * (1 - beyond), beyond], axis=1)
     rest = np.concatenate([rest, np.eye(4)[None]])
     names = (*names, "forearm")
@@ -149,7 +149,7 @@ def load_rig() -> Rig:
     # The mask ends at the wrist: background outweighs every part beyond z = 0, by linear interpolation along a face.
     part_weights[:, 0] = part_weights.max(1) + vertices[:, 2] / 0.01
 
-    tube, tube_faces = _forearm(vertices)
+    tube, tube_faces = _forearm(vertices, faces)
     tube_weights = np.zeros((len(tube), len(names)))
     tube_weights[:, -1] = 1
     return Rig(
@@ -216,21 +216,27 @@ def _joint_part(name: str) -> int:
     return FINGERS[finger][[name.endswith(suffix) for suffix in suffixes].index(True)]
 
 
-def _forearm(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A tapered tube [V, 3], [F, 3] along +z that takes over from the mesh's stub and widens towards the elbow."""
-    stub = vertices[np.abs(vertices[:, 2] - 0.012) < 0.008]
-    low, high = stub.min(0), stub.max(0)
-    centre, radii = (low + high)[:2] / 2, (high - low)[:2] / 2
-    # It starts inside the stub and crosses its surface at a grazing angle, which leaves no visible seam.
-    along = np.concatenate([[-0.01, 0.004, 0.012], np.linspace(0.022, FOREARM_LENGTH, FOREARM_RINGS - 3)])
-    widen = np.interp(along, [-0.01, 0.004, 0.012, 0.022, 0.1, FOREARM_LENGTH], [0.6, 0.86, 0.96, 1.02, 1.2, 1.65])[:, None]
-    angle = np.linspace(0, 2 * np.pi, FOREARM_SIDES, endpoint=False)
-    oval = np.stack([np.cos(angle), np.sin(angle)], 1) * radii
-    rings = np.concatenate(
-        [centre + oval * widen[:, None], np.broadcast_to(along[:, None, None], (*widen.shape[:1], FOREARM_SIDES, 1))],
-        axis=2,
-    ).reshape(-1, 3)
-    i, j = np.meshgrid(np.arange(FOREARM_RINGS - 1), np.arange(FOREARM_SIDES), indexing="ij")
+def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A tapered tube [V, 3], [F, 3] along +z that takes over from the mesh's stub and widens towards the elbow.
+
+    Its section is the stub's own where it begins, just below the skin, so that no seam shows.
+    """
+    start, end = vertices[faces], vertices[np.roll(faces, -1, axis=1)]
+    share = (FOREARM_START - start[..., 2]) / np.where(
+        end[..., 2] == start[..., 2], np.inf, end[..., 2] - start[..., 2]
+    )
+    cut = (start + share[..., None] * (end - start))[(share > 0) & (share < 1), :2]
+    centre = (cut.min(0) + cut.max(0)) / 2
+    outline = np.arctan2(*(cut - centre).T[::-1])
+    angle = np.linspace(-np.pi, np.pi, FOREARM_SIDES, endpoint=False)
+    order = np.argsort(outline)
+    radius = np.interp(angle, outline[order], np.linalg.norm(cut - centre, axis=1)[order], period=2 * np.pi)
+
+    along = np.array([FOREARM_START, 0.016, 0.03, 0.06, 0.1, 0.15, 0.2, FOREARM_LENGTH])
+    widen = np.array([0.985, 1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68])
+    oval = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]
+    rings = np.concatenate([np.insert(centre + oval * w, 2, z, axis=1) for z, w in zip(along, widen, strict=True)])
+    i, j = np.meshgrid(np.arange(len(along) - 1), np.arange(FOREARM_SIDES), indexing="ij")
     a, b = (i * FOREARM_SIDES + j).ravel(), (i * FOREARM_SIDES + (j + 1) % FOREARM_SIDES).ravel()
     c, d = a + FOREARM_SIDES, b + FOREARM_SIDES
     return rings, np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])

@@ -188,7 +188,7 @@ class Progress(Callback):
 
 
 class LearningRate(Callback):
-    """Sets the rate of every batch: `constant`, or `one_cycle`: a quarter of the training up, the rest down, by cosine."""
+    """Sets the rate of every batch: `constant`, or `one_cycle` over the whole training."""
 
     def __init__(self, lr: float, schedule: str, progress: Progress):
         if schedule not in ("constant", "one_cycle"):
@@ -233,7 +233,8 @@ class FiniteLoss(Callback):
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss):
             raise TrainingError(
-                f"the loss is {self.loss.item()} in batch {self.iter} of epoch {self.epoch + 1}; lower the learning rate"
+                f"the loss is {self.loss.item()} in batch {self.iter} of epoch {self.epoch + 1}; "
+                "lower the learning rate"
             )
 
 

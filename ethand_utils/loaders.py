@@ -13,8 +13,8 @@ class StoreLoader(DataLoader):
     """Batches of a store: images float [B, 3, H, W], masks int64 [B, 2, H, W], and confidence [B] where it has one.
 
     With `augmentation` (training) samples come shuffled and augmented, and a rest smaller than `bs` is dropped; the
-    order is a function of (`seed`, epoch) and each batch's augmentation of (`seed`, epoch, batch). Without, samples come
-    in order. `masks_from` reads the masks from another store of the same samples, for pseudo-labels.
+    order is a function of (`seed`, epoch) and each batch's augmentation of (`seed`, epoch, batch). Without, samples
+    come in order. `masks_from` reads the masks from another store of the same samples, for pseudo-labels.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 class SegmentationLoss(nn.Module):
-    """`ce`: plain or weighted cross-entropy; `ce_dice`: 0.35 cross-entropy + 0.65 Dice. `class_weights` as in labels."""
+    """`ce`: cross-entropy; `ce_dice`: 0.35 cross-entropy + 0.65 Dice; `class_weights` by name as in labels."""
 
     def __init__(self, loss: str = "ce_dice", class_weights: str = "released"):
         super().__init__()

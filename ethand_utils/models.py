@@ -65,14 +65,16 @@ def _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels) -> 
         )
     except (KeyError, RuntimeError) as error:
         if isinstance(error, KeyError) or "Unknown model" in str(error):
-            raise WeightsError(f"no net {arch} with encoder {encoder}: {error}; see smp.encoders or timm.list_models()") from None
+            raise WeightsError(
+                f"no net {arch} with encoder {encoder}: {error}; see smp.encoders or timm.list_models()"
+            ) from None
         raise
     except Exception as error:  # the hubs' clients raise errors of many libraries when there is no network
         if not pretrained:
             raise
         raise WeightsError(
-            f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); connect to the network once, "
-            "or train from scratch with `--set pretrained=false`"
+            f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); connect to the network "
+            "once, or train from scratch with `--set pretrained=false`"
         ) from error
 
 
@@ -86,7 +88,9 @@ class UNet(nn.Module):
         # Each level ends with the width of the level above, so that the halves joined there are equal.
         self.up = nn.ModuleList(
             _double_conv(width + below, out)
-            for width, below, out in zip(widths[:-1], (*widths[:-2], widths[-1]), (widths[0], *widths[:-2]), strict=True)
+            for width, below, out in zip(
+                widths[:-1], (*widths[:-2], widths[-1]), (widths[0], *widths[:-2]), strict=True
+            )
         )
         self.head = nn.Conv2d(widths[0], out_channels, 1)
 
@@ -105,7 +109,11 @@ class UNet(nn.Module):
 def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     layers = []
     for channels in (in_channels, out_channels):
-        layers += [nn.Conv2d(channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(True)]
+        layers += [
+            nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -125,7 +133,9 @@ def save_weights(model: nn.Module, path: str | Path, **notes) -> None:
 
 
 def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, dict]:
-    """The net of a file of `save_weights`, in evaluation mode, and its notes; a segmentation net unless `arch` says else.
+    """The net of a file of `save_weights`, in evaluation mode, and its notes.
+
+    A segmentation net is expected, or a discriminator where `arch` says so.
 
     Raises WeightsError when the file is missing, no such file, or of another kind of net.
     """
@@ -139,12 +149,18 @@ def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, 
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; train first with `ethand run`, or check the path") from None
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error}); expected a weights.safetensors of a run") from None
+        raise WeightsError(
+            f"{path}: not a readable safetensors file ({error}); expected a weights.safetensors of a run"
+        ) from None
     except (KeyError, TypeError, ValueError):
-        raise WeightsError(f"{path}: does not say which net it belongs to; expected a weights.safetensors of a run") from None
+        raise WeightsError(
+            f"{path}: does not say which net it belongs to; expected a weights.safetensors of a run"
+        ) from None
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise WeightsError(f"{path}: weights of another architecture than {config['arch']} ({reason}); train again") from None
+        raise WeightsError(
+            f"{path}: weights of another architecture than {config['arch']} ({reason}); train again"
+        ) from None
     segments = config["arch"] != "discriminator"
     if (arch == "discriminator") == segments:
         found = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"

@@ -1,4 +1,4 @@
-"""Figures in one style: overlays, the report's five panels, contact sheets, curves, tables. Part colours never change."""
+"""Figures in one style: overlays, the report's five panels, contact sheets, curves, tables."""
 
 from pathlib import Path
 

@@ -86,7 +86,9 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ImageError(f"{path}: not a readable image ({type(error).__name__}); expected JPEG, PNG or the like") from None
+        raise ImageError(
+            f"{path}: not a readable image ({type(error).__name__}); expected JPEG, PNG or the like"
+        ) from None
 
 
 def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
@@ -178,7 +180,9 @@ def export_model(model: nn.Module, size: int, out: str | Path, format: str = "on
         else:
             import openvino
     except ImportError as error:
-        raise EthandError(f"{error.name} is not installed; install the extra: pip install 'ethand_utils[export]'") from None
+        raise EthandError(
+            f"{error.name} is not installed; install the extra: pip install 'ethand_utils[export]'"
+        ) from None
     out = Path(out)
     if format == "openvino":
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from ethand_utils.metrics import confusion, hand_miou, nanmean
@@ -27,7 +26,7 @@ class _Labelled:
 
 
 def label_store(g1: nn.Module, images: Store, path: str | Path, made_by: str) -> Store:
-    """Write G1's masks and confidence of every image of `images` as the store `path`; kept if these weights made it already.
+    """Write G1's masks and confidence of every image as the store `path`; kept if these weights made it.
 
     G1 is in evaluation mode and its weights do not move; `made_by` names them in the store's `meta.json`, so that other
     weights replace it.

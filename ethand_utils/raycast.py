@@ -39,8 +39,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Hits:
-    """What n rays meet first on one mesh: `hit` bool [n], `depth` float [n] along the ray (m, FAR if nothing), and for the
-    m hits the vertices of their triangle `corners` int [m, 3] with barycentric weights `bary` float [m, 3]."""
+    """What n rays meet first on one mesh: `hit` bool [n], `depth` float [n] along the ray (m, FAR if nothing).
+
+    For the m hits, `corners` int [m, 3] are the vertices of the triangle and `bary` float [m, 3] their weights.
+    """
 
     hit: np.ndarray
     depth: np.ndarray
@@ -80,14 +82,14 @@ class Mesh:
         """Area-weighted unit vertex normals float [V, 3], outwards."""
         corners = self.vertices[self.faces]
         across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        shares = [np.bincount(self.faces.ravel(), np.repeat(across[:, axis], 3), len(self.vertices)) for axis in range(3)]
+        shares = [
+            np.bincount(self.faces.ravel(), np.repeat(across[:, axis], 3), len(self.vertices)) for axis in range(3)
+        ]
         normals = np.stack(shares, axis=1)
         return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
-def amodal_masks(
-    hits: list[Hits | None], part_weights: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def amodal_masks(hits: list[Hits | None], part_weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks uint8 [2, size, size] of each hand as if alone, and `front` uint8 [size, size].
 
     `hits` are left's and right's (None: absent); `part_weights` float [V, N_CLASSES] say how far a vertex belongs to

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.runs import Run, stages
+from ethand_utils.chain import stages
+from ethand_utils.runs import Run
 from ethand_utils.store import atomic_write
 
 FIGURES = {
@@ -40,7 +41,15 @@ def write_index(run: Run) -> Path:
 
 def _page(run: Run) -> str:
     table = pd.read_csv(run.folder / "table1.csv").drop(columns="row")
-    headings = ["Model", "Report", "Ours", "Report Δ baseline %", "Ours Δ baseline %", "Report Δ previous %", "Ours Δ previous %"]
+    headings = [
+        "Model",
+        "Report",
+        "Ours",
+        "Report Δ baseline %",
+        "Ours Δ baseline %",
+        "Report Δ previous %",
+        "Ours Δ previous %",
+    ]
     formats = dict.fromkeys(table.columns[1:3], "{:.4f}".format) | dict.fromkeys(table.columns[3:], "{:+.2f}".format)
     shown = table.to_html(index=False, formatters=formats, na_rep="–", border=0, header=headings)
     figures = "".join(_figure(run.folder / name, caption) for name, caption in FIGURES.items())
@@ -49,9 +58,9 @@ def _page(run: Run) -> str:
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ETHand: run {html.escape(run.name)}</title><style>{CSS}</style>
 <h1>ETHand: run {html.escape(run.name)}</h1>
-<p>Amodal hand-part segmentation: course mIoU on the run's {run.profile.test} test samples of {run.profile.size}×{run.profile.size}
-px, beside the report's on InterHand2.6M. The two columns are of different data: compare their differences, not their
-values.</p>
+<p>Amodal hand-part segmentation: course mIoU on the run's {run.profile.test} test samples of
+{run.profile.size}×{run.profile.size} px, beside the report's on InterHand2.6M. The two columns are of different data:
+compare their differences, not their values.</p>
 {shown}{figures}
 <h2>Notebooks</h2><ul>{links}</ul>
 </html>
@@ -62,4 +71,5 @@ def _figure(path: Path, caption: str) -> str:
     if not path.exists():
         return ""
     encoded = base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><img alt="{caption}" src="data:image/png;base64,{encoded}"><figcaption>{caption}</figcaption></figure>'
+    image = f'<img alt="{caption}" src="data:image/png;base64,{encoded}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -207,7 +207,9 @@ def _shade(scene, camera, meshes, hits, rays, size: int, rng: np.random.Generato
             depth[hand] = found.depth
     key = np.array([rng.choice([-1, 1]) * rng.uniform(0.5, 1.2), -rng.uniform(0.2, 1.2), -rng.uniform(0.2, 1.0)])
     fill = np.array([-np.sign(key[0]) * rng.uniform(0.3, 1), rng.uniform(-0.6, 0.6), -1.0])
-    lights = [(v / np.linalg.norm(v), power) for v, power in ((key, rng.uniform(0.8, 1.6)), (fill, rng.uniform(0.15, 0.5)))]
+    lights = [
+        (v / np.linalg.norm(v), power) for v, power in ((key, rng.uniform(0.8, 1.6)), (fill, rng.uniform(0.15, 0.5)))
+    ]
     ambient = rng.uniform(0.08, 0.25)
     for hand, (mesh, found) in enumerate(zip(meshes, hits, strict=True)):
         if found is None:
@@ -248,7 +250,8 @@ def _backdrop(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
         bands = {
             "plain": np.ones_like(x),
             "striped": 1 + 0.5 * np.sign(np.sin(2 * np.pi * (y / period + phase[0]))),
-            "checked": 1 + 0.35 * np.sign(np.sin(2 * np.pi * (x / period + phase[0])))
+            "checked": 1
+            + 0.35 * np.sign(np.sin(2 * np.pi * (x / period + phase[0])))
             + 0.35 * np.sign(np.sin(2 * np.pi * (y / period + phase[1]))),
         }[subject.pattern]
         shade = rng.uniform(0.2, 0.8) * (1 + 0.3 * np.sin(3 * x + 6 * phase[0])) * bands

@@ -54,11 +54,15 @@ class Store:
             raise StoreError(f"{self.path}: no store here; build one with `ethand data render --out FOLDER`")
         self.meta = self._read("meta.json", lambda file: json.loads(file.read_text()))
         if self.meta.get("format") != FORMAT:
-            raise StoreError(f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}; build it again")
+            raise StoreError(
+                f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}; build it again"
+            )
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)
         if len(self.index) != self.count:
-            raise StoreError(f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; build it again")
+            raise StoreError(
+                f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; build it again"
+            )
         for name in ARRAYS:
             setattr(self, name, self._array(name) if name in self.meta["arrays"] else None)
 
@@ -69,7 +73,9 @@ class Store:
         """This store, if it has the named arrays; else StoreError."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
-            raise StoreError(f"{self.path}: has no {missing[0]}.npy, which is needed here; it holds {self.meta['arrays']}")
+            raise StoreError(
+                f"{self.path}: has no {missing[0]}.npy, which is needed here; it holds {self.meta['arrays']}"
+            )
         return self
 
     def _read(self, name: str, read: Callable):
@@ -126,7 +132,9 @@ def build_store(
     with _disk_errors(path):
         _prepare(work, meta)
         todo = [start for start in range(0, count, CHUNK) if not _chunk_file(work, start).exists()]
-        progress = tqdm(total=count, initial=count - sum(min(CHUNK, count - s) for s in todo), desc=path.name, unit="img")
+        progress = tqdm(
+            total=count, initial=count - sum(min(CHUNK, count - s) for s in todo), desc=path.name, unit="img"
+        )
         with progress:
             for done in _run_chunks(work, make, todo, meta, workers):
                 progress.update(done)

@@ -1,0 +1,157 @@
+"""The chain of notebooks that makes a run: its stages, what each depends on, and how one is executed."""
+
+import ast
+import contextlib
+import dataclasses
+import fcntl
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ethand_utils.runs import ROWS, Run, RunError, project_root, training_name
+from ethand_utils.settings import Profile, nearest
+from ethand_utils.store import atomic_write
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: a notebook with parameters. `needs` are stages before it, `makes` files in the run folder."""
+
+    name: str
+    notebook: str
+    makes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    parameters: dict = dataclasses.field(default_factory=dict)
+    trains: bool = False
+
+
+def stages(profile: Profile) -> list[Stage]:
+    """Every step of a run, in an order in which each comes after what it needs."""
+    chain = [
+        Stage("01_data", "01_data", ("data_summary.csv",)),
+        Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
+        Stage("03_augment", "03_augment", ("augment/result.json", "figures/augment.png"), ("01_data",)),
+        Stage("04_train_g1", "04_train_g1", ("g1/result.json", "g1/weights.safetensors"), ("01_data",), trains=True),
+        Stage(
+            "05_train_discriminator",
+            "05_train_discriminator",
+            ("d/result.json", "d/weights.safetensors"),
+            ("04_train_g1",),
+            trains=True,
+        ),
+        Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), trains=True),
+    ]
+    trained = []
+    for seed in range(profile.seeds):
+        for row in ROWS:
+            folder = training_name(row["ROW"], seed)
+            parameters = {k: v for k, v in row.items() if k.isupper() and k != "TITLE"} | {"SEED": seed}
+            needs = ["01_data"]
+            needs += ["06_pseudo_labels"] if row["GENERATED"] else []
+            needs += ["05_train_discriminator"] if row["ADVERSARIAL"] else []
+            name = f"07_train_g2_{row['ROW']}_seed{seed}"
+            makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
+            chain.append(Stage(name, "07_train_g2", makes, tuple(needs), parameters, trains=True))
+            trained.append(name)
+    chain.append(
+        Stage(
+            "08_ablation",
+            "08_ablation",
+            ("table1.csv", "ablation/result.json", "figures/table1.png"),
+            ("04_train_g1", *trained),
+        )
+    )
+    chain.append(
+        Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (trained[len(ROWS) - 1],))
+    )
+    return chain
+
+
+def gpu_count() -> int:
+    """GPUs that PyTorch can use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@contextlib.contextmanager
+def only_one(folder: Path):
+    """Hold a run for this process, and free it however the process ends. Raises RunError when another holds it."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{folder}: another `ethand run` is at work here; wait for it or use another --name"
+            ) from None
+        yield
+
+
+@cache
+def sources(notebook: str) -> tuple[str, ...]:
+    """Files a notebook depends on: itself and the package's modules it imports, directly or through one another."""
+    path = project_root() / "notebooks" / f"{notebook}.ipynb"
+    cells = json.loads(path.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return (str(path), *module_sources(*_imports(code)))
+
+
+def module_sources(*names: str) -> tuple[str, ...]:
+    """Files of the package's modules by name, and of those they import in turn."""
+    package, found, todo = Path(__file__).parent, set(), set(names)
+    while todo:
+        module = package / f"{todo.pop()}.py"
+        if module not in found and module.exists():
+            found.add(module)
+            todo |= _imports(module.read_text())
+    return tuple(sorted(map(str, found)))
+
+
+def _imports(code: str) -> set[str]:
+    """Names of the package's modules that a piece of Python imports."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ethand_utils":
+            inside = node.module.split(".")[1:]
+            names |= {inside[0]} if inside else {alias.name for alias in node.names}
+    return names
+
+
+def execute(run: Run, stage: Stage) -> Path:
+    """Run a stage's notebook by papermill into the run's `notebooks/`, and write it as HTML into `html/`.
+
+    The notebook's own output is shown as it comes. Raises RunError naming notebook, cell and file when a parameter is
+    unknown or a cell fails; the partly executed copy stays.
+    """
+    import papermill
+    from nbconvert import HTMLExporter
+
+    source = project_root() / "notebooks" / f"{stage.notebook}.ipynb"
+    parameters = {"RUN": run.name, **stage.parameters}
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if name not in known:
+            raise RunError(f"{source}: has no parameter {name}{nearest(name, known)}")
+    executed = run.folder / "notebooks" / f"{stage.name}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(executed),
+            parameters,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            cwd=str(source.parent),
+            extra_arguments=["--IPKernelApp.log_level=40"],
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RunError(
+            f"notebook {source.name} failed in code cell {error.exec_count} ({error.ename}: {error.evalue}); "
+            f"the copy run so far is {executed}"
+        ) from None
+    page, _ = HTMLExporter().from_filename(str(executed))
+    with atomic_write(run.folder / "html" / f"{stage.name}.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return executed

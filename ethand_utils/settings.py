@@ -1,0 +1,133 @@
+"""Profiles: every setting of a run, flat, checked before anything starts."""
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ethand_utils import EthandError
+from ethand_utils.store import atomic_write
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+class ProfileError(EthandError):
+    """A profile or setting that does not fit."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The settings of a run: flat, each explained with its unit in `profiles/*.yaml`."""
+
+    data: str | None
+    train: int
+    val: int
+    test: int
+    unpaired: int
+    size: int
+    seed: int
+    g1_arch: str
+    g1_encoder: str | None
+    g1_widths: list[int] | None
+    g2_arch: str
+    g2_encoder: str | None
+    g2_widths: list[int] | None
+    baseline_widths: list[int]
+    d_widths: list[int]
+    pretrained: bool
+    class_weights: str
+    g1_epochs: int
+    d_epochs: int
+    epochs: int
+    cycles: list[int]
+    bs: int
+    bs_unpaired: int
+    lr: float
+    lr_unpaired: float
+    lr_d: float
+    lr_schedule: str
+    seeds: int
+
+    def __post_init__(self):
+        for name in ("train", "val", "test", "unpaired", "size", "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
+            if getattr(self, name) < 1:
+                raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
+        if len(self.cycles) != 4 or sum(self.cycles) != self.epochs:
+            raise ProfileError(
+                f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "
+                f"add up to epochs ({self.epochs}), so that every row of the table trains equally long"
+            )
+
+
+def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
+    """A profile by name (`ci`, `tiny`, `small`, `paper`) or file, with `changes` to single keys.
+
+    Raises ProfileError for an unknown profile or key (naming the nearest), a missing key, or a value of another type.
+    """
+    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else PROFILES / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+        raise ProfileError(
+            f"{name}: no such profile{nearest(str(name), known)}; expected one of {', '.join(known)} or a YAML file"
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    values = {**values, **(changes or {})}
+    fields = {field.name: field.type for field in dataclasses.fields(Profile)}
+    for key, value in values.items():
+        if key not in fields:
+            raise ProfileError(f"{key}: no such setting{nearest(key, fields)}; see {path}")
+        values[key] = _checked(key, value, fields[key])
+    missing = sorted(set(fields) - set(values))
+    if missing:
+        raise ProfileError(f"{path}: {missing[0]} is missing; every setting must be given")
+    return Profile(**values)
+
+
+def _checked(key: str, value, kind):
+    """`value` if it is of the type a Profile field asks for; whole numbers pass as float."""
+    kinds = getattr(kind, "__args__", (kind,)) if not hasattr(kind, "__origin__") else (kind,)
+    for kind in kinds:
+        plain = getattr(kind, "__origin__", kind)
+        if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
+            return value
+    expected = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "null") for k in kinds)
+    raise ProfileError(f"{key}: {value!r}, expected {expected}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` for the known word most like `word`, or nothing."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
+def parse_changes(pairs: list[str]) -> dict:
+    """`["epochs=3", "lr=1e-3"]` → values as YAML reads them. Raises ProfileError for a pair without `=`."""
+    changes = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise ProfileError(f"--set {pair}: expected KEY=VALUE")
+        value = yaml.safe_load(value)
+        with contextlib.suppress(TypeError, ValueError):  # YAML 1.1 reads 1e-3 as text
+            value = float(value) if isinstance(value, str) else value
+        changes[key.strip()] = value
+    return changes
+
+
+def write_profile(folder: Path, profile: Profile) -> None:
+    """Write the resolved profile of a run; a file that says the same is left untouched, so that nothing runs again."""
+    path = folder / "profile.yaml"
+    text = yaml.safe_dump(dataclasses.asdict(profile), sort_keys=False)
+    if not path.exists() or path.read_text() != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)

@@ -1,0 +1,34 @@
+"""What tests share: one tiny rendered data set, small stores of given arrays, one thread, figures without a display."""
+
+import matplotlib
+import pytest
+import torch
+
+from ethand_utils.datasets import render_dataset
+from ethand_utils.store import build_store
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)
+
+SIZE = 32
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """Stores by name of a rendered data set of 32 px: train 16, val 8, test 8, unpaired 16. Read only."""
+    return render_dataset(tmp_path_factory.mktemp("rendered"), 16, 8, 8, 16, size=SIZE)
+
+
+@pytest.fixture
+def make_store(tmp_path):
+    """Function that writes arrays [n, …] as a store: `make_store("name", images=…, masks=…)`."""
+
+    def make(name, **arrays):
+        first = next(iter(arrays.values()))
+
+        def sample(i):
+            return {key: array[i] for key, array in arrays.items()} | {"row": {"id": f"{name}-{i}"}}
+
+        return build_store(tmp_path / name, sample, len(first), first.shape[2], tuple(arrays), {"source": "test"})
+
+    return make

@@ -1,0 +1,254 @@
+"""Augmentation and loaders: what the net sees stays true to the store."""
+
+import numpy as np
+import pytest
+import torch
+
+from ethand_utils.augment import Augmentation, affine_grid, augment, damage, denormalise, flip, normalise
+from ethand_utils.labels import LEFT, RIGHT
+from ethand_utils.loaders import StoreLoader, make_dls
+from ethand_utils.store import StoreError
+
+STRONG = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0.3, flip_p=0.5)
+NONE = Augmentation(scale=0, rotation=0, rotation_p=0, intensity=0, flip_p=0)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(n=4, size=32):
+    """Random images and blocky random masks."""
+    images = torch.randint(256, (n, size, size, 3), generator=generator(1), dtype=torch.uint8)
+    blocks = torch.randint(17, (n, 2, size // 8, size // 8), generator=generator(2), dtype=torch.uint8)
+    return images, blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def resample(images, degrees, scale):
+    grid = affine_grid(torch.deg2rad(torch.tensor([degrees])), torch.tensor([scale]), images.shape[-1])
+    return torch.nn.functional.grid_sample(images, grid, mode="nearest", align_corners=False)
+
+
+def test_flip_twice_is_identity():
+    images, masks = batch_of()
+    which = torch.tensor([True, False, True, True])
+    once = flip(images.permute(0, 3, 1, 2), masks, which)
+    again = flip(*once, which)
+    assert not torch.equal(once[1], masks)
+    assert torch.equal(again[0], images.permute(0, 3, 1, 2))
+    assert torch.equal(again[1], masks)
+
+
+def test_flip_mirrors_and_exchanges_hands_of_the_chosen_samples_only():
+    images, masks = torch.zeros(2, 3, 4, 6), torch.zeros(2, 2, 4, 6, dtype=torch.long)
+    images[:, :, 1, 0], masks[:, LEFT, 1, 0] = 1, 9
+    images, masks = flip(images, masks, torch.tensor([True, False]))
+    assert images[0, :, 1].nonzero()[:, 1].tolist() == [5, 5, 5]
+    assert masks[0].nonzero().tolist() == [[RIGHT, 1, 5]]
+    assert masks[1].nonzero().tolist() == [[LEFT, 1, 0]]
+    assert images[1, :, 1].nonzero()[:, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("flip_p", [0, 1])
+def test_masks_follow_the_image_under_strong_augmentation(flip_p):
+    # The hands' silhouettes are the photo's red and green; wherever a colour is pure its mask must agree.
+    masks = torch.zeros(16, 2, 32, 32, dtype=torch.uint8)
+    masks[:, LEFT, 4:20, 6:14], masks[:, RIGHT, 10:28, 16:30] = 9, 4
+    images = 250 * torch.stack([masks[:, LEFT] > 0, masks[:, RIGHT] > 0, masks[:, LEFT] > 99], 3).to(torch.uint8)
+    settings = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0, flip_p=flip_p)
+    seen, followed = augment(images, masks, settings, generator())
+    red, green = denormalise(seen).permute(3, 0, 1, 2)[:2]
+    for colour, hand in ((red, RIGHT if flip_p else LEFT), (green, LEFT if flip_p else RIGHT)):
+        pure = (colour < 5) | (colour > 245)
+        assert torch.equal((colour > 245)[pure], (followed[:, hand] > 0)[pure])
+        assert pure.float().mean() > 0.8
+    assert not torch.equal(followed > 0, masks > 0)
+
+
+def test_masks_keep_whole_labels_under_augmentation():
+    images, masks = batch_of()
+    _, labels = augment(images, masks, STRONG, generator())
+    assert labels.dtype == torch.int64
+    assert set(labels.unique().tolist()) <= set(masks.unique().tolist()) | {0}
+
+
+def test_augmentation_is_a_function_of_the_generator():
+    images, masks = batch_of()
+    first, second, other = (augment(images, masks, STRONG, generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_augmentation_ignores_the_global_seed():
+    images, masks = batch_of()
+    torch.manual_seed(0)
+    first = augment(images, masks, STRONG, generator())
+    torch.manual_seed(1)
+    assert torch.equal(first[0], augment(images, masks, STRONG, generator())[0])
+
+
+def test_augmentation_of_no_strength_only_normalises():
+    images, masks = batch_of()
+    seen, labels = augment(images, masks, NONE, generator())
+    assert torch.allclose(seen, normalise(images), atol=1e-4)
+    assert torch.equal(labels, masks.long())
+
+
+def test_every_channel_changes_by_one_percent_at_most_and_for_itself():
+    images, masks = torch.full((32, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(32, 2, 8, 8, dtype=torch.uint8)
+    settings = Augmentation(scale=0, rotation=0, flip_p=0)
+    seen = denormalise(augment(images, masks, settings, generator())[0]).int()
+    assert (seen - 200).abs().max() <= 2
+    assert seen.min() < 200 < seen.max()
+    assert not torch.equal(seen[..., 0], seen[..., 1])
+
+
+def test_brightened_pixels_stay_within_0_and_255():
+    images, masks = torch.full((8, 8, 8, 3), 255, dtype=torch.uint8), torch.zeros(8, 2, 8, 8, dtype=torch.uint8)
+    seen, _ = augment(images, masks, Augmentation(scale=0, rotation=0, intensity=0.5), generator())
+    assert seen.max() <= normalise(images).max() + 1e-5
+
+
+def test_beyond_the_border_is_black_and_background():
+    images, masks = torch.full((16, 32, 32, 3), 250, dtype=torch.uint8), torch.full((16, 2, 32, 32), 9, dtype=torch.uint8)
+    settings = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0, flip_p=0)
+    seen, labels = augment(images, masks, settings, generator())
+    seen, outside = denormalise(seen), (labels == 0).all(1)
+    assert outside.float().mean() > 0.02
+    assert seen[outside].max() <= 126  # a bilinear pixel on the border is less than half inside
+    assert (seen[outside] == 0).float().mean() > 0.5
+    assert (labels[:, :, 16, 16] == 9).all()
+
+
+def test_affine_grid_of_nothing_is_the_identity():
+    images, _ = batch_of(1)
+    images = images.permute(0, 3, 1, 2).float()
+    assert torch.equal(resample(images, 0.0, 1.0), images)
+
+
+def test_affine_grid_turns_a_quarter_exactly():
+    images = batch_of(1)[0].permute(0, 3, 1, 2).float()
+    turned = resample(images, 90.0, 1.0)
+    assert any(torch.equal(turned, torch.rot90(images, k, (2, 3))) for k in (1, 3))
+
+
+def test_affine_grid_enlarges_about_the_centre():
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., 12:20, 12:20] = 1
+    larger = resample(image, 0.0, 2.0)
+    assert larger.sum() == 16 * 16
+    assert larger[..., 8:24, 8:24].all()
+
+
+def test_denormalise_is_the_inverse_of_normalise():
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
+    assert normalise(images).shape == (1, 3, 16, 16)
+    assert torch.equal(denormalise(normalise(images)), images)
+
+
+def test_normalised_imagenet_grey_is_zero():
+    assert normalise(torch.full((1, 2, 2, 3), 124, dtype=torch.uint8))[:, 0].abs().max() < 0.01
+
+
+def test_damage_cuts_one_square_out_of_each_present_hand():
+    masks = torch.zeros(3, 2, 32, 32, dtype=torch.long)
+    masks[:, LEFT, 4:28, 4:28] = 9
+    masks[0, RIGHT, 10:12, 10:12] = 3
+    before = masks.clone()
+    damaged = damage(masks, 6, generator())
+    removed = (masks != damaged).sum((2, 3))
+    assert torch.equal(masks, before)
+    assert ((damaged == masks) | (damaged == 0)).all()
+    assert ((removed[:, LEFT] >= 9) & (removed[:, LEFT] <= 36)).all()
+    assert removed[0, RIGHT] > 0
+    assert removed[1:, RIGHT].sum() == 0
+
+
+@pytest.fixture
+def numbered(make_store):
+    """A store of 10 samples: image i has grey i, its masks part i."""
+    numbers = np.arange(10, dtype=np.uint8)
+    images, masks = (np.broadcast_to(numbers[:, None, None, None], (10, *s)) for s in ((16, 16, 3), (2, 16, 16)))
+    return make_store("numbered", images=images, masks=masks)
+
+
+def numbers_seen(loader):
+    """Sample numbers of one pass, read off the images; the masks are checked against them."""
+    batches = []
+    for images, masks, *_ in loader:
+        batches.append(denormalise(images)[:, 8, 8, 0].tolist())
+        assert masks[:, 0, 8, 8].tolist() == batches[-1]
+    return batches
+
+
+def test_order_is_a_function_of_seed_and_epoch(numbered):
+    loader, again, other = (StoreLoader(numbered, 4, NONE, seed) for seed in (5, 5, 6))
+    first, second = numbers_seen(loader), numbers_seen(loader)
+    again.epoch = 0
+    assert numbers_seen(again) == second
+    assert first != second
+    assert numbers_seen(other) != first
+
+
+def test_a_training_pass_shows_every_sample_once_but_drops_the_rest(numbered):
+    batches = numbers_seen(StoreLoader(numbered, 5, NONE))
+    assert sorted(sum(batches, [])) == list(range(10))
+    batches = numbers_seen(StoreLoader(numbered, 4, NONE))
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert len(set(sum(batches, []))) == 8
+    assert len(StoreLoader(numbered, 4, NONE)) == 2
+
+
+def test_validation_comes_whole_in_order_and_unaugmented(numbered):
+    loader = StoreLoader(numbered, 4)
+    assert numbers_seen(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] == numbers_seen(loader)
+    images, masks = next(iter(loader))
+    assert torch.equal(images, normalise(torch.from_numpy(numbered.images[:4])))
+    assert masks.dtype == torch.int64
+
+
+def test_a_batch_larger_than_the_store_holds_it_all(numbered):
+    assert [len(batch) for batch in numbers_seen(StoreLoader(numbered, 64, NONE))] == [10]
+
+
+def test_augmentation_is_a_function_of_seed_and_epoch(dataset):
+    loader, again, other = (StoreLoader(dataset["train"], 4, STRONG, seed) for seed in (0, 0, 1))
+    first, second = list(loader), list(loader)
+    for batch, same in zip(first, again, strict=True):
+        assert torch.equal(batch[0], same[0])
+        assert torch.equal(batch[1], same[1])
+    assert not torch.equal(first[0][0], second[0][0])
+    assert not torch.equal(first[0][0], next(iter(other))[0])
+
+
+def test_one_sample_looks_different_in_every_epoch(make_store, dataset):
+    train = dataset["train"]
+    loader = StoreLoader(make_store("one", images=train.images[:1], masks=train.masks[:1]), 1, STRONG)
+    views = [next(iter(loader))[0] for _ in range(3)]
+    assert not any(torch.equal(a, b) for a, b in ((views[0], views[1]), (views[1], views[2])))
+
+
+def test_pseudo_labels_and_confidence_belong_to_their_images(make_store):
+    numbers = np.arange(10, dtype=np.uint8)
+    images, masks = (np.broadcast_to(numbers[:, None, None, None], (10, *s)) for s in ((16, 16, 3), (2, 16, 16)))
+    unpaired = make_store("unpaired", images=images)
+    pseudo = make_store("pseudo", masks=masks, confidence=numbers.astype(np.float32) / 10)
+    loader = StoreLoader(unpaired, 4, NONE, masks_from=pseudo)
+    numbers_seen(loader)
+    for pictures, _, confidence in loader:
+        assert torch.equal((confidence * 10).round().to(torch.uint8), denormalise(pictures)[:, 8, 8, 0])
+
+
+def test_a_store_without_masks_cannot_be_trained_on(dataset):
+    with pytest.raises(StoreError, match=r"unpaired_images: has no masks\.npy"):
+        StoreLoader(dataset["unpaired_images"], 4, NONE)
+
+
+def test_make_dls_augments_training_and_shows_validation_plain(dataset):
+    dls = make_dls(dataset["train"], dataset["val"], 4, STRONG, seed=1)
+    images, masks = dls.valid.one_batch()
+    assert torch.equal(images, normalise(torch.from_numpy(dataset["val"].images[:8])))
+    assert torch.equal(masks, torch.from_numpy(dataset["val"].masks[:8]).long())
+    assert dls.train.augmentation == STRONG
+    assert [len(dls.train), len(dls.valid)] == [4, 1]

@@ -1,0 +1,99 @@
+"""Profiles, the environment file, and the rows of Table 1."""
+
+import itertools
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ethand_utils.runs import ROWS, table1
+from ethand_utils.settings import PROFILES, ProfileError, load_profile, parse_changes, write_profile
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ["ci", "tiny", "small", "paper"])
+def test_every_profile_loads_and_explains_each_key(name):
+    load_profile(name)
+    lines = (PROFILES / f"{name}.yaml").read_text().splitlines()
+    assert all("#" in line for line in lines)
+
+
+def test_paper_has_the_reports_numbers():
+    paper = load_profile("paper")
+    assert (paper.size, paper.bs, paper.lr, paper.lr_unpaired) == (128, 16, 1.5e-4, 2.5e-4)
+    assert (paper.epochs, paper.cycles, paper.lr_schedule) == (140, [15, 55, 5, 65], "constant")
+    assert (paper.g1_encoder, paper.g2_encoder, paper.pretrained) == ("xception", "tu-regnety_032", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"EPOCH": 3}, "did you mean epochs"),
+        ({"lr": "fast"}, "expected float"),
+        ({"epochs": 3.5}, "expected int"),
+        ({"pretrained": 1}, "expected bool"),
+        ({"bs": 0}, "at least 1"),
+        ({"cycles": [1, 1]}, "four numbers"),
+    ],
+)
+def test_a_wrong_setting_is_refused_and_named(changes, says):
+    with pytest.raises(ProfileError, match=says) as caught:
+        load_profile("tiny", changes)
+    assert next(iter(changes)) in str(caught.value)
+
+
+def test_an_unknown_profile_is_refused_naming_the_nearest():
+    with pytest.raises(ProfileError, match="did you mean tiny"):
+        load_profile("tinny")
+
+
+def test_changes_are_read_as_yaml():
+    changes = parse_changes(["lr=1e-3", "data=null", "cycles=[1,2,1,2]", "g1_arch=fpn"])
+    assert changes == {"lr": 1e-3, "data": None, "cycles": [1, 2, 1, 2], "g1_arch": "fpn"}
+    with pytest.raises(ProfileError, match="KEY=VALUE"):
+        parse_changes(["lr"])
+
+
+def test_a_written_profile_reads_back_and_is_not_touched_again(tmp_path):
+    profile = load_profile("ci", {"lr": 0.5})
+    write_profile(tmp_path, profile)
+    written = (tmp_path / "profile.yaml").stat().st_mtime_ns
+    write_profile(tmp_path, profile)
+    assert (tmp_path / "profile.yaml").stat().st_mtime_ns == written
+    assert load_profile(tmp_path / "profile.yaml") == profile
+
+
+def test_table_repeats_the_reports_deltas():
+    found = pd.DataFrame([{"row": row["ROW"], "course_miou": row["reported"]} for row in ROWS])
+    table = table1(found)
+    baseline = [7.91, 8.26, 9.33, 11.99, 12.05]
+    assert table["ours_delta_baseline_pct"][1:].round(2).tolist() == pytest.approx(baseline, abs=0.011)
+    # The report's 2.43 for generated labels is against its 0.54449; 0.33, 0.99 and 0.06 against the row above, too.
+    assert table["ours_delta_previous_pct"][2:].round(2).tolist() == pytest.approx([0.33, 0.99, 2.43, 0.06], abs=0.011)
+    assert table["ours_delta_previous_pct"][:2].isna().all()
+
+
+def test_table_takes_the_mean_over_seeds():
+    found = pd.DataFrame([{"row": r["ROW"], "course_miou": s} for r in ROWS for s in (0.2, 0.4)])
+    assert table1(found)["ours"].tolist() == pytest.approx([0.3] * len(ROWS))
+
+
+def test_environment_for_conda_installs_this_package_and_python():
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = ",".join(project["optional-dependencies"])
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+    assert environment["dependencies"][-1]["pip"] == [f"-e .[{extras}]"]
+
+
+def test_lock_holds_every_dependency_with_hashes_and_no_address():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    locked = {line.split("==")[0] for line in lock.splitlines() if "==" in line}
+    assert {name.split(">=")[0] for name in wanted} <= locked
+    assert "://" not in lock
+    assert lock.count("==") < lock.count("--hash=sha256:")
