@@ -7,14 +7,15 @@ of the package that it imports, the profile, or the result of a stage before it 
 import sys
 from pathlib import Path
 
-from ethand_utils import chain, runs
+from ethand_utils.chain import gpu_count, module_sources, sources, stages
+from ethand_utils.runs import open_run
 
 folder = Path(config["folder"])
-profile = runs.open_run(folder.name).profile
-steps = {stage.name: stage for stage in chain.stages(profile)}
-gpus = chain.gpu_count()
-# On a CPU two trainings side by side use the cores better than one with all of them.
-threads_per_training = workflow.cores if gpus else max(1, workflow.cores // 2)
+profile = open_run(folder.name).profile
+steps = {stage.name: stage for stage in stages(profile)}
+gpus = gpu_count()
+# One training a GPU. On a CPU, two side by side use the cores better than one with all of them.
+threads_per_training = max(1, workflow.cores // (gpus or 2))
 
 
 rule all:
@@ -27,7 +28,7 @@ for stage in steps.values():
     rule:
         name: stage.name
         input:
-            chain.sources(stage.notebook),
+            sources(stage.notebook),
             "profile.yaml",
             *[made for need in stage.needs for made in steps[need].makes],
         output:
@@ -46,7 +47,7 @@ for stage in steps.values():
 
 rule index:
     input:
-        chain.module_sources("report"),
+        module_sources("report"),
         *[f"html/{name}.html" for name in steps],
         *[made for stage in steps.values() for made in stage.makes],
     output:

@@ -5,14 +5,16 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ethand_utils.files import atomic_write
 from ethand_utils.runs import ROWS, Run, RunError, project_root, training_name
 from ethand_utils.settings import Profile, nearest
-from ethand_utils.store import atomic_write
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,34 @@ def stages(profile: Profile) -> list[Stage]:
     return chain
 
 
+def snakemake(folder: Path, cores: int, options: list[str]) -> int:
+    """Let Snakemake bring a run up to date with `cores`, and every GPU there is; returns its exit status."""
+    root = project_root()
+    given = {"snakefile": root / "Snakefile", "directory": folder, "cores": cores, "max-checksum-file-size": 0}
+    command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock"]
+    command += [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command += ["--resources", f"gpu={gpu_count()}", "--config", f"folder={folder}"]
+    return subprocess.run([*command, *options], cwd=root).returncode
+
+
 def gpu_count() -> int:
     """GPUs that PyTorch can use."""
     import torch
 
     return torch.cuda.device_count()
+
+
+@contextlib.contextmanager
+def own_gpu(folder: Path, count: int):
+    """Keep a GPU of this machine for the process and its kernels, if one of `count` is free; else change nothing."""
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            lock = stack.enter_context(open(folder / f".gpu{number}.lock", "w"))
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+                break
+        yield
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -61,23 +60,10 @@ def run(
     from ethand_utils import chain, runs, settings
 
     chosen = settings.load_profile(profile, settings.parse_changes(changes or []))
-    root = runs.project_root()
-    folder = root / "outputs" / (name or Path(profile).stem)
+    folder = runs.project_root() / "outputs" / (name or Path(profile).stem)
     settings.write_profile(folder, chosen)
-    cores = cores or len(os.sched_getaffinity(0))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder]
-    command += [
-        "--cores",
-        cores,
-        "--rerun-incomplete",
-        "--nolock",
-        "--max-checksum-file-size",
-        0,
-        "--config",
-        f"folder={folder}",
-    ]
     with chain.only_one(folder):
-        status = subprocess.run([*map(str, command), *(snakemake or [])], cwd=root).returncode
+        status = chain.snakemake(folder, cores or len(os.sched_getaffinity(0)), snakemake or [])
     if status:
         raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
     print(folder / "index.html")
@@ -89,7 +75,9 @@ def stage(folder: Path, name: str):
     from ethand_utils import chain, runs
 
     current = runs.open_run(folder.name)
-    chain.execute(current, next(s for s in chain.stages(current.profile) if s.name == name))
+    chosen = next(s for s in chain.stages(current.profile) if s.name == name)
+    with chain.own_gpu(folder, chain.gpu_count() if chosen.trains else 0):
+        chain.execute(current, chosen)
 
 
 @app.command(hidden=True)

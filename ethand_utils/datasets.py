@@ -73,8 +73,10 @@ def render_dataset(
     rendered anew if `replace`. Raises StoreError as `build_store` does.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
-    if min(counts.values()) < 1 or size < 16:
-        raise StoreError(f"{out}: every split needs at least one sample and images at least 16 px a side")
+    if min(counts.values()) < 1 or size < 16 or seed < 0:
+        raise StoreError(
+            f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
+        )
     everything, masks_only = ("images", "masks", "front"), ("masks", "front")
     plan = {name: (name, everything) for name in ("train", "val", "test")}
     plan["unpaired_images"] = ("unpaired_images", ("images",))
@@ -92,11 +94,17 @@ def render_dataset(
             "seed": seed,
             "renderer": renderer_version(),
         }
-        path = Path(out) / name
-        # A store that says it was made just so is kept even where others are replaced.
-        kept = path.exists() and Store(path).meta.items() >= {**meta, "count": count, "size": size}.items()
-        stores[name] = build_store(path, make, count, size, arrays, meta, workers, replace and not kept)
+        path, wanted = Path(out) / name, {**meta, "count": count, "size": size}
+        stores[name] = build_store(path, make, count, size, arrays, meta, workers, replace and not _made(path, wanted))
     return stores
+
+
+def _made(path: Path, wanted: dict) -> bool:
+    """Whether a sound store at `path` says that it was made just so."""
+    try:
+        return Store(path).meta.items() >= wanted.items()
+    except StoreError:
+        return False
 
 
 @cache

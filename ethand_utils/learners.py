@@ -17,6 +17,7 @@ from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from ethand_utils import EthandError
+from ethand_utils.files import atomic_write
 from ethand_utils.losses import (
     ADVERSARIAL_SHARE,
     SEGMENTATION_SHARE,
@@ -28,7 +29,6 @@ from ethand_utils.losses import (
 )
 from ethand_utils.metrics import confusion, hand_miou, nanmean
 from ethand_utils.models import save_weights
-from ethand_utils.store import atomic_write
 
 KEPT_SHARE = 0.5  # of an unpaired batch, the more confident (report, section 2.4)
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ethand_utils import EthandError
+from ethand_utils.files import atomic_write
 from ethand_utils.labels import N_CHANNELS
-from ethand_utils.store import atomic_write
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # timm scripts an activation when imported; users cannot help it

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ethand_utils.files import atomic_write
 from ethand_utils.labels import COLOURS, HANDS, N_CLASSES, PARTS
-from ethand_utils.store import atomic_write
 
 HAND_COLOURS = {"left": "#d1495b", "right": "#30638e"}
 MISSED, INVENTED, WRONG_PART = (240, 150, 0), (200, 30, 60), (120, 70, 200)

@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 
 from ethand_utils import EthandError
 from ethand_utils.augment import normalise
+from ethand_utils.files import atomic_write
 from ethand_utils.labels import CROP_OVER_BOX, HANDS
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import sample_scores, summary
 from ethand_utils.plots import overlay
-from ethand_utils.store import Store, atomic_write, build_store
+from ethand_utils.store import Store, build_store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from ethand_utils.chain import stages
+from ethand_utils.files import atomic_write
 from ethand_utils.runs import Run
-from ethand_utils.store import atomic_write
 
 FIGURES = {
     "figures/table1.png": "Table 1: the report's score and this run's",

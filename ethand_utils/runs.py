@@ -12,8 +12,9 @@ import pandas as pd
 
 from ethand_utils import EthandError
 from ethand_utils.datasets import open_dataset, render_dataset
+from ethand_utils.files import write_json
 from ethand_utils.settings import Profile, load_profile, write_profile
-from ethand_utils.store import Store, write_json
+from ethand_utils.store import Store
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
 

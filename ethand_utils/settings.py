@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ethand_utils import EthandError
-from ethand_utils.store import atomic_write
+from ethand_utils.files import atomic_write
 
 PROFILES = Path(__file__).parent / "profiles"
 

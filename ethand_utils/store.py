@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from ethand_utils import EthandError
+from ethand_utils.files import atomic_write, first_line, write_json
 from ethand_utils.labels import HANDS
 
 FORMAT = 1
@@ -52,7 +54,7 @@ class Store:
         self.path = Path(path)
         if not self.path.is_dir():
             raise StoreError(f"{self.path}: no store here; build one with `ethand data render --out FOLDER`")
-        self.meta = self._read("meta.json", lambda file: json.loads(file.read_text()))
+        self.meta = self._read("meta.json", _read_meta)
         if self.meta.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}; build it again"
@@ -84,8 +86,10 @@ class Store:
             return read(file)
         except FileNotFoundError:
             raise StoreError(f"{file}: missing; the store is damaged, remove the folder and build it again") from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{file}: cannot be read ({_line(error)}); remove the folder and build it again") from None
+        except (OSError, EOFError, KeyError, ValueError) as error:
+            raise StoreError(
+                f"{file}: cannot be read ({first_line(error)}); remove the folder and build it again"
+            ) from None
 
     def _array(self, name: str) -> np.ndarray:
         array = self._read(f"{name}.npy", lambda file: np.load(file, mmap_mode="r"))
@@ -96,8 +100,11 @@ class Store:
         return array
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _read_meta(file: Path) -> dict:
+    meta = json.loads(file.read_text())
+    if not isinstance(meta, dict) or not {"format", "size", "count", "arrays"} <= meta.keys():
+        raise ValueError("not the description of a store")
+    return meta
 
 
 def build_store(
@@ -118,12 +125,15 @@ def build_store(
     same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept;
     one made otherwise is refused, or replaced once the new one is complete if `replace` says so.
 
-    Raises StoreError when the disk is full or `path` holds something else.
+    Raises StoreError when `path` holds something else, StoreError or FileError when the disk is full; what `make`
+    raises passes through.
     """
     path = Path(path)
     meta = {"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}
     meta = json.loads(json.dumps(meta))
-    if path.exists() and not replace:
+    if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
+        raise StoreError(f"{path}: holds something that is no store; choose another folder")
+    if (path / "meta.json").exists() and not replace:
         store = Store(path)
         if store.meta == meta:
             return store
@@ -132,20 +142,26 @@ def build_store(
     with _disk_errors(path):
         _prepare(work, meta)
         todo = [start for start in range(0, count, CHUNK) if not _chunk_file(work, start).exists()]
-        progress = tqdm(
-            total=count, initial=count - sum(min(CHUNK, count - s) for s in todo), desc=path.name, unit="img"
-        )
-        with progress:
-            for done in _run_chunks(work, make, todo, meta, workers):
-                progress.update(done)
-        index = [pd.read_parquet(_chunk_file(work, start)) for start in range(0, count, CHUNK)]
-        index = pd.concat(index, ignore_index=True) if index else pd.DataFrame({"id": []})
+    done = count - sum(min(CHUNK, count - start) for start in todo)
+    with tqdm(total=count, initial=done, desc=path.name, unit="img") as progress:
+        for written in _run_chunks(work, make, todo, meta, workers):
+            progress.update(written)
+    with _disk_errors(path):
+        index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in range(0, count, CHUNK)])
         index.to_parquet(work / "index.parquet", index=False)
-        shutil.rmtree(work / "chunks")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(work, path)
+        _swap(work, path)
     return Store(path)
+
+
+def _swap(work: Path, path: Path) -> None:
+    """Give a complete store its name; an older one there goes only when the new one is in place."""
+    old = path.parent / f".{path.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(work, path)
+    shutil.rmtree(path / "chunks")
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -155,14 +171,15 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "free some space or choose another folder, then start again: it goes on where it stopped"
-        raise StoreError(f"{path}: could not be written ({_line(error)}); {remedy}") from error
+        raise StoreError(f"{path}: could not be written ({first_line(error)}); {remedy}") from error
 
 
 def _prepare(work: Path, meta: dict) -> None:
     """The working folder with its arrays at full size on disk; one made with other settings is thrown away."""
     meta_file = work / "meta.json"
-    if meta_file.exists() and json.loads(meta_file.read_text()) == meta:
-        return
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(meta_file.read_text()) == meta:
+            return
     shutil.rmtree(work, ignore_errors=True)
     (work / "chunks").mkdir(parents=True)
     for name in meta["arrays"]:
@@ -188,49 +205,26 @@ def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:
+        except BrokenProcessPool:
+            remedy = "start again with fewer workers: it goes on where it stopped"
+            raise StoreError(f"{work}: a worker process was killed, perhaps for memory; {remedy}") from None
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
     """Make and write samples start … start + CHUNK; its index rows, written last, mark the chunk as done."""
     samples = [make(i) for i in range(start, min(start + CHUNK, meta["count"]))]
-    for name in meta["arrays"]:
-        array = np.load(work / f"{name}.npy", mmap_mode="r+")
-        array[start : start + len(samples)] = np.stack([sample[name] for sample in samples])
-        array.flush()
-    rows = pd.DataFrame([sample["row"] for sample in samples])
-    with atomic_write(_chunk_file(work, start)) as temporary:
-        rows.to_parquet(temporary, index=False)
+    with _disk_errors(work):
+        for name in meta["arrays"]:
+            array = np.load(work / f"{name}.npy", mmap_mode="r+")
+            array[start : start + len(samples)] = np.stack([sample[name] for sample in samples])
+            array.flush()
+        rows = pd.DataFrame([sample["row"] for sample in samples])
+        with atomic_write(_chunk_file(work, start)) as temporary:
+            rows.to_parquet(temporary, index=False)
     return len(samples)
 
 
 def _chunk_file(work: Path, start: int) -> Path:
     return work / "chunks" / f"{start:09d}.parquet"
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the name when the block ends well, and is gone if not.
-
-    Raises StoreError when the operating system refuses, a full disk included; an older file stays as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(f"{path}: could not be written ({_line(error)}); free some space and start again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | Path, value: dict) -> None:
-    """Write a JSON file whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")

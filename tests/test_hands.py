@@ -253,7 +253,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def registry(monkeypatch):
-    """Stands in for npm: fails with `returncode` and `stderr`, or gives the package set by `serve`; counts its `calls`."""
+    """Stands in for npm: fails with `returncode` and `stderr`, or gives the package `serve` set; counts `calls`."""
     state = SimpleNamespace(mesh=mesh_file().read_bytes(), calls=0, returncode=0, stderr="")
 
     def npm(args, cwd, **_):
@@ -291,9 +291,10 @@ def test_absent_or_damaged_mesh_is_fetched_once(cached, registry, empty_cache):
     assert list(empty_cache.parent.iterdir()) == [empty_cache]
 
 
-def test_unreachable_registry_is_one_line_of_advice(registry, empty_cache):
-    registry.returncode, registry.stderr = 1, "npm error code ENOTFOUND\nnpm error network no way to the registry\n"
-    with pytest.raises(EthandError, match=r"no way to the registry.*connect.*or copy") as caught:
+@pytest.mark.parametrize("stderr", ["", "npm error code ENOTFOUND\nnpm error network request failed\n"])
+def test_unreachable_registry_is_one_line_of_advice(stderr, registry, empty_cache):
+    registry.returncode, registry.stderr = 1, stderr
+    with pytest.raises(EthandError, match=r"could not be fetched.*connect this machine.*or copy") as caught:
         mesh_file()
     assert str(empty_cache) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -461,9 +462,9 @@ def test_single_hand_scene_leaves_the_other_mask_empty(hand_type, present):
 
 
 def test_all_hand_types_are_drawn_and_mostly_two_hands():
-    drawn = [random_scene(seed, None).hand_type for seed in range(60)]
+    drawn = [random_scene(seed, None).hand_type for seed in range(40)]
     assert set(drawn) == set(labels.HAND_TYPES)
-    assert drawn.count("interacting") > 30
+    assert drawn.count("interacting") > 20
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -482,6 +483,13 @@ def test_left_arm_of_a_subject_seen_frontally_comes_from_the_right_of_the_image(
     scene = random_scene(seed)
     left, right = (scene.camera.project(limb.vertices[-1])[0] for limb in scene.limbs)
     assert left > right
+
+
+def test_thumb_side_is_mostly_up():
+    rig = load_rig()
+    index, pinky = (rig.joint(f"{finger}-finger-phalanx-proximal") for finger in ("index", "pinky"))
+    limbs = [limb for seed in range(20) for limb in random_scene(seed).limbs]
+    assert np.mean([limb.joints[index, 1] < limb.joints[pinky, 1] for limb in limbs]) > 0.7
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -540,7 +548,7 @@ def test_image_shows_the_limb_in_front(hand, plain_skin, monkeypatch):
     np.testing.assert_array_equal(both["image"][own & front], alone["image"][own & front])
     hidden = own & ~front
     assert hidden.any() == (hand == LEFT)
-    assert (both["image"][hidden] != alone["image"][hidden]).any(-1).mean() >= 0.9 * hidden.any()
+    assert (both["image"][hidden] != alone["image"][hidden]).any(-1).sum() >= 0.9 * hidden.sum()
 
 
 def test_hand_in_front_can_only_darken_what_it_leaves_visible(plain_skin):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 
 from ethand_utils import EthandError, datasets, store
 from ethand_utils.datasets import TRUTH, RenderedSample, describe, open_dataset, render_dataset
+from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
-from ethand_utils.store import ARRAYS, Store, StoreError, array_layout, atomic_write, build_store, write_json
+from ethand_utils.store import ARRAYS, Store, StoreError, array_layout, build_store
 
 SIZE = 8  # px
 META = {"source": "test", "seed": 0}
@@ -163,11 +165,14 @@ def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunk
     assert make.made == list(range(10))
 
 
-def test_fault_of_a_worker_reaches_the_caller(tmp_path):
-    count = store.CHUNK + 1
+def test_fault_of_a_worker_reaches_the_caller(tmp_path, monkeypatch, small_chunks):
+    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))  # starts at once
     with pytest.raises(ValueError, match="a bad frame"):
-        build(tmp_path / "s", Make(stop=0, fault=ValueError("a bad frame")), count, workers=2)
+        build(tmp_path / "s", Make(stop=9, fault=ValueError("a bad frame")), workers=2)
     assert not (tmp_path / "s").exists()
+    build(tmp_path / "whole")
+    build(tmp_path / "s", workers=2)
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
 def test_complete_store_with_the_same_settings_is_kept(tmp_path):
@@ -285,9 +290,7 @@ def test_disk_full_when_reserving_leaves_nothing_under_the_name(tmp_path, monkey
 
 
 @pytest.mark.parametrize(("full_at", "kept"), [("a later chunk", 4), ("the index", 10)])
-def test_disk_full_later_leaves_nothing_under_the_name_and_keeps_chunks(
-    full_at, kept, tmp_path, monkeypatch, small_chunks
-):
+def test_disk_full_later_leaves_nothing_under_the_name(full_at, kept, tmp_path, monkeypatch, small_chunks):
     to_parquet = pd.DataFrame.to_parquet
 
     def until_full(rows, file, **options):
@@ -395,6 +398,14 @@ def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
             make(i)
         assert len(drawn) == 4
     assert len(set.union(*people.values())) == 4 * len(people)
+
+
+def test_splits_share_no_scene(monkeypatch):
+    one = datasets.sample_subject(np.random.default_rng(0))
+    monkeypatch.setattr(datasets, "sample_subject", lambda rng: one)
+    makes = [RenderedSample(split, subjects=4, size=16, seed=0, with_image=False) for split in datasets.SPLITS]
+    masks = {make(i)["masks"].tobytes() for make in makes for i in range(4)}
+    assert len(masks) == 4 * len(makes)
 
 
 def test_truth_of_unpaired_images_is_theirs(rendered):
