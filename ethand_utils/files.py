@@ -10,7 +10,7 @@ from ethand_utils import EthandError
 
 
 class FileError(EthandError):
-    """A file that could not be written."""
+    """A file or folder that could not be written or read."""
 
 
 @contextlib.contextmanager

@@ -15,8 +15,7 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
-from ethand_utils import EthandError
-from ethand_utils.files import atomic_write, first_line, write_json
+from ethand_utils.files import FileError, atomic_write, first_line, write_json
 from ethand_utils.labels import HANDS
 
 FORMAT = 1
@@ -24,7 +23,7 @@ ARRAYS = ("images", "masks", "front", "confidence")
 CHUNK = 64  # samples written between two resume points
 
 
-class StoreError(EthandError):
+class StoreError(FileError):
     """A store that is missing, damaged or cannot be written."""
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from ethand_utils import EthandError, datasets, store
 from ethand_utils.datasets import TRUTH, RenderedSample, describe, open_dataset, render_dataset
-from ethand_utils.files import atomic_write, write_json
+from ethand_utils.files import FileError, atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
 from ethand_utils.store import ARRAYS, Store, StoreError, array_layout, build_store
 
@@ -204,7 +204,7 @@ def test_replace_replaces_only_once_the_new_store_is_complete(tmp_path, small_ch
 def test_folder_that_is_no_store_is_refused_and_left_alone(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "thesis.txt").write_text("precious")
-    with pytest.raises(StoreError, match=r"meta\.json: missing"):
+    with pytest.raises(StoreError, match="no store"):
         build(tmp_path / "s")
     assert contents(tmp_path / "s") == {"thesis.txt": b"precious"}
 
@@ -271,7 +271,7 @@ def no_space(*_, **__):
 
 
 def assert_not_built_then_built_on_retry(path: Path, monkeypatch, reason: str, made_before: int) -> None:
-    with pytest.raises(StoreError, match=f"could not be written.*{reason}.*free some space") as caught:
+    with pytest.raises(FileError, match=f"could not be written.*{reason}.*free some space") as caught:
         build(path)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, EthandError)
@@ -326,7 +326,7 @@ def test_unwritable_folder_is_a_store_error(tmp_path):
 def test_failed_write_leaves_the_old_file_and_nothing_else(fault, tmp_path):
     file = tmp_path / "result.json"
     write_json(file, {"old": 1})
-    expected = StoreError if isinstance(fault, OSError) else type(fault)
+    expected = FileError if isinstance(fault, OSError) else type(fault)
 
     def fail():
         with atomic_write(file) as temporary:
