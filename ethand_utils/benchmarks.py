@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ethand_utils import EthandError
 from ethand_utils.augment import Augmentation, normalise
+from ethand_utils.callbacks import bfloat16_pays
 from ethand_utils.datasets import RenderedSample, render_dataset
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, min_pixels
-from ethand_utils.learners import best_device, bfloat16_pays, place
+from ethand_utils.learners import best_device, place
 from ethand_utils.loaders import StoreLoader
 from ethand_utils.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss
 from ethand_utils.metrics import course_miou

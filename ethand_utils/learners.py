@@ -1,4 +1,4 @@
-"""fastai Learners for every training of the report; each idea is one small callback."""
+"""Trainings: a fastai Learner through phases, with history, learning rate and the state to resume from."""
 
 import math
 import shutil
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
@@ -17,38 +16,14 @@ from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from ethand_utils import EthandError
+from ethand_utils.callbacks import FiniteLoss, KeepConfident, Precision, TrainingError, kept_number
 from ethand_utils.files import atomic_write
-from ethand_utils.losses import (
-    ADVERSARIAL_SHARE,
-    SEGMENTATION_SHARE,
-    adversarial_loss,
-    discriminator_loss,
-    one_hot_maps,
-    per_hand,
-    probability_maps,
-)
-from ethand_utils.metrics import confusion, hand_miou, nanmean
 from ethand_utils.models import save_weights
-
-KEPT_SHARE = 0.5  # of an unpaired batch, the more confident (report, section 2.4)
-
-
-class TrainingError(EthandError):
-    """A training that cannot go on."""
 
 
 def best_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
@@ -99,7 +74,10 @@ def train_phases(
             done = max(progress.done - progress.starts[position], 0)
             if done < phase.epochs:
                 learn.dls, progress.phase = phase.dls, phase.name
-                learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
+                try:
+                    learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
+                except EthandError as error:  # fastai puts a line of its own before what a callback raises
+                    raise type(error)(str(error).splitlines()[-1].strip()) from error
     return learn
 
 
@@ -117,11 +95,6 @@ def images_seen(phases: list[Phase]) -> int:
         filters = any(isinstance(callback, KeepConfident) for callback in phase.cbs)
         total += phase.epochs * len(loader) * (kept_number(loader.bs) if filters else loader.bs)
     return total
-
-
-def kept_number(bs: int) -> int:
-    """Samples of an unpaired batch of `bs` that survive the filter."""
-    return max(1, round(bs * KEPT_SHARE))
 
 
 class Progress(Callback):
@@ -161,6 +134,7 @@ class Progress(Callback):
             self.learn.model.load_state_dict(state["model"])
             self.learn.opt.load_state_dict(state["opt"])
             self.rows = state["rows"]
+            self.began = time.time() - self.rows[-1]["seconds"]
             print(f"{self.label}: goes on after epoch {self.done} of {self.total}", flush=True)
 
     def before_train(self):
@@ -174,7 +148,7 @@ class Progress(Callback):
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
         self.rows.append(row)
         self._write()
-        left = (time.time() - self.began) / (self.learn.epoch + 1) * (self.total - self.done)
+        left = row["seconds"] / self.done * (self.total - self.done)
         told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
         print(f"{self.label} {self.phase} epoch {self.done}/{self.total}: {told}, {left:.0f} s left", flush=True)
 
@@ -206,106 +180,3 @@ def one_cycle(share: float, up: float = 0.25, start: float = 0.04) -> float:
     if share < up:
         return start + (1 - start) * (1 - math.cos(math.pi * share / up)) / 2
     return max((1 + math.cos(math.pi * (share - up) / (1 - up))) / 2, 1e-3)
-
-
-class Precision(Callback):
-    """Forward pass in bfloat16 autocast where that pays, channels-last where `place` has put the net so."""
-
-    order = 20  # after callbacks that change the batch
-
-    def __init__(self, device: torch.device):
-        self.device, self.enabled = device, bfloat16_pays(device)
-
-    def before_batch(self):
-        if self.device.type == "cpu":
-            self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) for x in self.xb)
-        self.context = torch.autocast(self.device.type, torch.bfloat16, enabled=self.enabled)
-        self.context.__enter__()
-
-    def after_pred(self):
-        self.context.__exit__(None, None, None)
-        self.learn.pred = self.pred.float()
-
-
-class FiniteLoss(Callback):
-    """Stops a training whose loss is NaN or infinite."""
-
-    def after_loss(self):
-        if self.training and not torch.isfinite(self.loss):
-            raise TrainingError(
-                f"the loss is {self.loss.item()} in batch {self.iter} of epoch {self.epoch + 1}; "
-                "lower the learning rate"
-            )
-
-
-class KeepConfident(Callback):
-    """Drops the less confident half of an unpaired batch (images, pseudo-labels, confidence) before the net sees it."""
-
-    order = 10
-
-    def before_batch(self):
-        if self.training:
-            masks, confidence = self.yb
-            kept = confidence.topk(kept_number(len(confidence))).indices.sort().values
-            self.learn.xb, self.learn.yb = (self.xb[0][kept],), (masks[kept],)
-
-
-class Adversarial(Callback):
-    """Paired training against D: loss = 0.9 L_segm + 0.1 BCE(D(softmax of the logits), 1), with its gradient to G2."""
-
-    def __init__(self, discriminator: nn.Module):
-        self.discriminator = discriminator.eval().requires_grad_(False)
-
-    def after_loss(self):
-        if self.training:
-            judged = self.discriminator(probability_maps(self.pred))
-            total = SEGMENTATION_SHARE * self.loss_grad + ADVERSARIAL_SHARE * adversarial_loss(judged)
-            self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
-
-
-class AgainstTruth(Callback):
-    """Turns (images, masks) into D's batch: G1's probability maps of the images, then the masks' one-hot maps."""
-
-    order = 10
-
-    def __init__(self, g1: nn.Module):
-        self.g1 = g1.eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def before_batch(self):
-        fake = probability_maps(self.g1(self.xb[0]).float())
-        self.learn.xb = (torch.cat([fake, one_hot_maps(self.yb[0])]),)
-
-
-class DiscriminatorLoss(nn.Module):
-    """L_D of a batch made by AgainstTruth: predictions in its first half, truth in its second."""
-
-    def forward(self, judged: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Scalar loss; `masks` have done their part in the batch."""
-        return discriminator_loss(*judged.chunk(2))
-
-
-def discriminator_accuracy(judged: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Share of D's verdicts that are right, predictions and truth alike."""
-    fake, real = judged.chunk(2)
-    return torch.cat([fake < 0, real >= 0]).float().mean()
-
-
-class CourseMIoU(Metric):
-    """The course's mIoU over the validation set, as a fastai metric."""
-
-    name = "course_miou"
-
-    def reset(self):
-        """Start a new pass."""
-        self.scores = []
-
-    def accumulate(self, learn: Learner):
-        """Add a batch."""
-        predicted = per_hand(learn.pred).argmax(2).cpu().numpy()
-        self.scores.append(hand_miou(confusion(predicted, learn.y.cpu().numpy()), predicted.shape[-1]))
-
-    @property
-    def value(self) -> float:
-        """nan-mean over all hands so far."""
-        return nanmean(np.concatenate(self.scores)) if self.scores else float("nan")

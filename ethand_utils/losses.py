@@ -9,6 +9,7 @@ from ethand_utils.labels import CLASS_WEIGHTS, HANDS, LEFT, N_CHANNELS, N_CLASSE
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
 DICE_SMOOTH = 0.1
+ADVERSARIAL_INPUTS = ("softmax", "straight_through")
 
 
 def per_hand(logits: torch.Tensor) -> torch.Tensor:
@@ -16,9 +17,19 @@ def per_hand(logits: torch.Tensor) -> torch.Tensor:
     return logits.unflatten(1, (len(HANDS), N_CLASSES))
 
 
-def probability_maps(logits: torch.Tensor) -> torch.Tensor:
-    """Logits → softmax over each hand's classes, [B, 34, H, W]: what D sees of a prediction."""
-    return per_hand(logits).softmax(2).flatten(1, 2)
+def prediction_maps(logits: torch.Tensor, adversarial_input: str = "softmax") -> torch.Tensor:
+    """Logits → what D sees of a prediction, [B, 34, H, W], with a gradient to the logits.
+
+    `softmax`: probabilities over each hand's classes, as the report says. `straight_through`: the one-hot maps of the
+    arg-max with the gradient of the probabilities, so that D cannot tell a prediction by its softness alone.
+    """
+    if adversarial_input not in ADVERSARIAL_INPUTS:
+        raise ValueError(f"adversarial_input {adversarial_input!r}: expected one of {', '.join(ADVERSARIAL_INPUTS)}")
+    soft = per_hand(logits).softmax(2)
+    if adversarial_input == "straight_through":
+        hard = one_hot_maps(soft.argmax(2)).unflatten(1, soft.shape[1:3])
+        return (hard + soft - soft.detach()).flatten(1, 2)
+    return soft.flatten(1, 2)
 
 
 def one_hot_maps(masks: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """One constructor for every net of the report and any other of segmentation-models-pytorch."""
 
 import json
-import warnings
 from pathlib import Path
 
+import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -12,10 +12,6 @@ from torch import nn
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import N_CHANNELS
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # timm scripts an activation when imported; users cannot help it
-    import segmentation_models_pytorch as smp
 
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
@@ -146,6 +142,8 @@ def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, 
         config = notes.pop("model")
         model = create_model(**config)
         model.load_state_dict(load_file(path))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; train first with `ethand run`, or check the path") from None
     except (OSError, SafetensorError) as error:

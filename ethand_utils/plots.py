@@ -172,7 +172,7 @@ def score_table(table: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("course mIoU")
-    axes.legend(frameon=False, loc="lower right", fontsize=8)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
     return figure
 
 

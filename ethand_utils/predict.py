@@ -1,12 +1,13 @@
 """Batched inference, crops of photos, and export of trained nets."""
 
+import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -68,7 +69,9 @@ def evaluate(model: nn.Module, store: Store, out: str | Path | None = None) -> d
 
 def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
     rows = store.index.to_dict("records")
-    meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name))}
+    # The digest keeps an interrupted writing of another net's predictions from being taken up here.
+    digest = hashlib.sha256(masks.tobytes()).hexdigest()
+    meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
 
     def sample(i: int) -> dict:
         return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
@@ -83,7 +86,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """A photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
@@ -149,8 +152,8 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
         x, y, w, h = (float(part) for part in text.split(","))
     except ValueError:
         raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
-    if w <= 0 or h <= 0:
-        raise ImageError(f"--box {text}: width and height must be above 0")
+    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+        raise ImageError(f"--box {text}: expected numbers, width and height above 0")
     return x, y, w, h
 
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from ethand_utils.chain import stages
 from ethand_utils.files import atomic_write
-from ethand_utils.runs import Run
+from ethand_utils.runs import TABLE_HEADINGS, Run
 
 FIGURES = {
     "figures/table1.png": "Table 1: the report's score and this run's",
     "figures/g1_panels.png": "G1 on a test sample: input with prediction, prediction, truth, error map, input",
-    "figures/full_panels.png": "The full method on the same sample",
+    "figures/full_panels.png": "The full method on a sample in which one hand hides much of the other",
     "figures/pseudo_labels.png": "Pseudo-labels: G1's confidence against their true quality",
     "figures/explore.png": "How often each part is seen",
     "figures/augment.png": "One sample, augmented",
@@ -24,7 +24,7 @@ CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 img { max-width: 100%; background: white; }
 figure { margin: 2rem 0; }
 figcaption { color: gray; }
@@ -41,17 +41,8 @@ def write_index(run: Run) -> Path:
 
 def _page(run: Run) -> str:
     table = pd.read_csv(run.folder / "table1.csv").drop(columns="row")
-    headings = [
-        "Model",
-        "Report",
-        "Ours",
-        "Report Δ baseline %",
-        "Ours Δ baseline %",
-        "Report Δ previous %",
-        "Ours Δ previous %",
-    ]
     formats = dict.fromkeys(table.columns[1:3], "{:.4f}".format) | dict.fromkeys(table.columns[3:], "{:+.2f}".format)
-    shown = table.to_html(index=False, formatters=formats, na_rep="–", border=0, header=headings)
+    shown = table.to_html(index=False, formatters=formats, na_rep="–", border=0, header=list(TABLE_HEADINGS))
     figures = "".join(_figure(run.folder / name, caption) for name, caption in FIGURES.items())
     links = "".join(f'<li><a href="html/{s.name}.html">{s.name}</a></li>' for s in stages(run.profile))
     return f"""<!doctype html>

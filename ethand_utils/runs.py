@@ -135,6 +135,9 @@ def results(run: Run) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+TABLE_HEADINGS = ("Model", "report", "ours", "report Δ base %", "ours Δ base %", "report Δ prev. %", "ours Δ prev. %")
+
+
 def table1(found: pd.DataFrame) -> pd.DataFrame:
     """Table 1 from `results`: the report's score of each row and ours (mean over seeds), Δ baseline % and Δ previous %.
 

@@ -40,6 +40,7 @@ class Profile:
     d_widths: list[int]
     pretrained: bool
     class_weights: str
+    adversarial_input: str
     g1_epochs: int
     d_epochs: int
     epochs: int

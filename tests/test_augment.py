@@ -1,5 +1,7 @@
 """Augmentation and loaders: what the net sees stays true to the store."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -111,7 +113,10 @@ def test_brightened_pixels_stay_within_0_and_255():
 
 
 def test_beyond_the_border_is_black_and_background():
-    images, masks = torch.full((16, 32, 32, 3), 250, dtype=torch.uint8), torch.full((16, 2, 32, 32), 9, dtype=torch.uint8)
+    images, masks = (
+        torch.full((16, 32, 32, 3), 250, dtype=torch.uint8),
+        torch.full((16, 2, 32, 32), 9, dtype=torch.uint8),
+    )
     settings = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0, flip_p=0)
     seen, labels = augment(images, masks, settings, generator())
     seen, outside = denormalise(seen), (labels == 0).all(1)
@@ -193,10 +198,10 @@ def test_order_is_a_function_of_seed_and_epoch(numbered):
 
 def test_a_training_pass_shows_every_sample_once_but_drops_the_rest(numbered):
     batches = numbers_seen(StoreLoader(numbered, 5, NONE))
-    assert sorted(sum(batches, [])) == list(range(10))
+    assert sorted(itertools.chain(*batches)) == list(range(10))
     batches = numbers_seen(StoreLoader(numbered, 4, NONE))
     assert [len(batch) for batch in batches] == [4, 4]
-    assert len(set(sum(batches, []))) == 8
+    assert len(set(itertools.chain(*batches))) == 8
     assert len(StoreLoader(numbered, 4, NONE)) == 2
 
 

@@ -18,7 +18,7 @@ from ethand_utils.losses import (
     discriminator_loss,
     one_hot_maps,
     per_hand,
-    probability_maps,
+    prediction_maps,
 )
 from ethand_utils.models import WeightsError, create_model, load_weights, save_weights
 
@@ -28,7 +28,9 @@ ENCODER = "tu-regnety_002"
 def tiny(arch="baseline", seed=0):
     widths = {"baseline": (4, 8), "discriminator": (4, 8)}.get(arch, (8, 8, 4))
     encoder = None if arch in ("baseline", "discriminator") else ENCODER
-    return create_model(arch, encoder, widths=widths, in_channels=34 if arch == "discriminator" else 3, seed=seed).eval()
+    return create_model(
+        arch, encoder, widths=widths, in_channels=34 if arch == "discriminator" else 3, seed=seed
+    ).eval()
 
 
 def same_weights(a, b):
@@ -272,8 +274,12 @@ def test_class_weights_cover_every_part():
 
 def dice_by_one_hot_maps(logits, masks):
     """1 − (2·shared + 0.1) / (predicted + true + 0.1) of each present class, a seventeenth of each, over both hands."""
-    predicted, true = probability_maps(logits), one_hot_maps(masks)
-    shared, both, present = (predicted * true).sum((0, 2, 3)), (predicted + true).sum((0, 2, 3)), true.sum((0, 2, 3)) > 0
+    predicted, true = prediction_maps(logits), one_hot_maps(masks)
+    shared, both, present = (
+        (predicted * true).sum((0, 2, 3)),
+        (predicted + true).sum((0, 2, 3)),
+        true.sum((0, 2, 3)) > 0,
+    )
     return (1 - (2 * shared + 0.1) / (both + 0.1))[present].sum() / 17
 
 
@@ -323,15 +329,32 @@ def test_an_unknown_loss_is_refused():
         SegmentationLoss("focal")
 
 
-def test_probability_maps_sum_to_one_in_each_hand():
+def test_prediction_maps_sum_to_one_in_each_hand():
     logits, _ = batch()
-    assert torch.allclose(per_hand(probability_maps(logits)).sum(2), torch.ones(3, 2, 16, 16))
+    assert torch.allclose(per_hand(prediction_maps(logits)).sum(2), torch.ones(3, 2, 16, 16))
 
 
-def test_one_hot_maps_are_sure_probability_maps():
+def test_one_hot_maps_are_sure_prediction_maps():
     _, masks = batch()
     assert torch.equal(per_hand(one_hot_maps(masks)).argmax(2), masks)
-    assert torch.allclose(probability_maps(sure_logits(masks, 60.0)), one_hot_maps(masks))
+    assert torch.allclose(prediction_maps(sure_logits(masks, 60.0)), one_hot_maps(masks))
+
+
+def test_straight_through_maps_are_hard_but_have_the_gradient_of_soft_ones():
+    logits, _ = batch(size=8)
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    hard, soft = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    maps = prediction_maps(hard, "straight_through")
+    assert torch.allclose(maps, one_hot_maps(per_hand(logits).argmax(2)), atol=1e-6)
+    (maps * weights).sum().backward()
+    (prediction_maps(soft) * weights).sum().backward()
+    assert torch.allclose(hard.grad, soft.grad)
+    assert (hard.grad.abs().sum(1) > 0).all()
+
+
+def test_an_unknown_adversarial_input_is_refused():
+    with pytest.raises(ValueError, match="expected one of softmax, straight_through"):
+        prediction_maps(batch(n=1, size=4)[0], "argmax")
 
 
 def test_discriminator_loss_by_hand():
@@ -351,5 +374,9 @@ def test_adversarial_loss_by_hand_falls_as_the_discriminator_is_fooled():
 def test_the_adversarial_term_has_a_gradient_at_every_logit():
     logits, _ = batch(size=32)
     logits.requires_grad_()
-    adversarial_loss(tiny("discriminator")(probability_maps(logits))).backward()
+    judge = tiny("discriminator")
+    before = adversarial_loss(judge(prediction_maps(logits)))
+    before.backward()
     assert (logits.grad.abs().sum(1) > 0).all()
+    with torch.no_grad():
+        assert adversarial_loss(judge(prediction_maps(logits - 1e3 * logits.grad))) < before
