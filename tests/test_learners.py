@@ -1,5 +1,6 @@
 """Trainings, their callbacks, and pseudo-labels."""
 
+import contextlib
 import itertools
 import re
 from types import SimpleNamespace
@@ -341,6 +342,19 @@ def test_precision_ends_even_if_the_net_fails(pairs, monkeypatch, tmp_path):
     left_on = torch.is_autocast_enabled("cpu")
     torch.set_autocast_enabled("cpu", False)
     assert not left_on
+
+
+@pytest.mark.parametrize("fail", [FailAt(), FailAt(0, 1)])
+@torch.no_grad()
+def test_a_net_predicts_in_full_precision_after_its_training_even_an_interrupted_one(
+    fail, pairs, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(callbacks, "bfloat16_pays", lambda device: True)
+    model, fresh, images = net(), net(), torch.rand(2, 3, 32, 32)
+    with torch.enable_grad(), contextlib.suppress(Outage):
+        train_phases(model, SegmentationLoss(), [Phase("one", pairs(), 1, LR, (fail,))], tmp_path)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(images), fresh.eval()(images))
 
 
 @pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
