@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from ethand_utils import EthandError
 from ethand_utils.augment import Augmentation, normalise
-from ethand_utils.callbacks import bfloat16_pays
+from ethand_utils.callbacks import fast_forward
 from ethand_utils.datasets import RenderedSample, render_dataset
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, min_pixels
 from ethand_utils.learners import best_device, place
 from ethand_utils.loaders import StoreLoader
-from ethand_utils.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss
+from ethand_utils.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss, per_hand
 from ethand_utils.metrics import course_miou
 from ethand_utils.models import create_model
 from ethand_utils.store import Store
@@ -129,14 +129,6 @@ def _nets() -> tuple[torch.nn.Module, torch.nn.Module]:
     return place(ours, best_device()), plain.to(best_device())
 
 
-def _fast(net: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The forward pass as training runs it: channels-last on a CPU, bfloat16 where it pays."""
-    if images.device.type == "cpu":
-        images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16_pays(images.device)):
-        return net(images).float()
-
-
 def _train(store: Store) -> dict[str, float]:
     """Forward, loss, backward and Adam's step on one batch: ours, and float32 with smp's losses."""
     ours, plain = _nets()
@@ -163,10 +155,11 @@ def _train(store: Store) -> dict[str, float]:
         optimiser.step()
 
     ways = {
-        "ours": lambda: step(steps[0], loss(_fast(ours, images), masks)),
+        "ours": lambda: step(steps[0], loss(ours(images), masks)),
         "plain": lambda: step(steps[1], plain_loss(plain(images))),
     }
-    return in_turns(ways, BS)
+    with fast_forward(ours):
+        return in_turns(ways, BS)
 
 
 @torch.inference_mode()
@@ -174,9 +167,10 @@ def _predict(store: Store) -> dict[str, float]:
     """Inference of one batch: bfloat16 where it pays and the fast layout, and plain float32; and where they agree."""
     ours, plain = (net.eval() for net in _nets())
     images = normalise(torch.from_numpy(np.array(store.images[:BS]))).to(best_device())
-    ways = {"ours": lambda: _fast(ours, images), "plain": lambda: plain(images)}
-    same = (ways["ours"]().argmax(1) == ways["plain"]().argmax(1)).float().mean()
-    return {**in_turns(ways, BS), "argmax_agreement": float(same)}
+    ways = {"ours": lambda: ours(images), "plain": lambda: plain(images)}
+    with fast_forward(ours):
+        same = (per_hand(ours(images)).argmax(2) == per_hand(plain(images)).argmax(2)).float().mean()
+        return {**in_turns(ways, BS), "argmax_agreement": float(same)}
 
 
 PARTS = {"render": _render, "loader": _loader, "metrics": _metrics, "train": _train, "predict": _predict}

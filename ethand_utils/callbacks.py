@@ -1,5 +1,8 @@
-"""What makes a training special, each a small fastai callback: precision, the pseudo-label filter, D, the score."""
+"""What makes a training special, each a few lines: precision, the pseudo-label filter, D, the score."""
 
+import contextlib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ class TrainingError(EthandError):
     """A training that cannot go on."""
 
 
+@cache
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
@@ -36,23 +40,24 @@ def bfloat16_pays(device: torch.device) -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-class Precision(Callback):
-    """Forward passes in bfloat16 autocast where that pays, channels-last on a CPU as `place` has put the net."""
+@contextlib.contextmanager
+def fast_forward(model: nn.Module) -> Iterator[None]:
+    """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32 logits.
 
-    def __init__(self, device: torch.device):
-        self.device, self.enabled = device, bfloat16_pays(device)
+    On a CPU its images are laid out channels-last, as `place` has put the net.
+    """
+    device, plain = next(model.parameters()).device, model.forward
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
 
-    def before_fit(self):
-        self.plain, self.model.forward = self.model.forward, self.forward
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+            return plain(images.to(memory_format=layout)).float()
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The net's logits as float32; autocast ends here even if the net fails."""
-        layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.enabled):
-            return self.plain(images.to(memory_format=layout)).float()
-
-    def after_fit(self):
-        self.model.forward = self.plain
+    model.forward = forward
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 class FiniteLoss(Callback):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ethand_utils import handmesh, labels, raycast, scenes
 from ethand_utils.scenes import occluded_share, render, render_masks, sample_scene, sample_subject
-from ethand_utils.store import Store, StoreError, build_store
+from ethand_utils.store import Store, StoreError, build_store, is_made
 
 # Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
 SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
@@ -95,16 +95,10 @@ def render_dataset(
             "renderer": renderer_version(),
         }
         path, wanted = Path(out) / name, {**meta, "count": count, "size": size}
-        stores[name] = build_store(path, make, count, size, arrays, meta, workers, replace and not _made(path, wanted))
+        stores[name] = build_store(
+            path, make, count, size, arrays, meta, workers, replace and not is_made(path, wanted)
+        )
     return stores
-
-
-def _made(path: Path, wanted: dict) -> bool:
-    """Whether a sound store at `path` says that it was made just so."""
-    try:
-        return Store(path).meta.items() >= wanted.items()
-    except StoreError:
-        return False
 
 
 @cache

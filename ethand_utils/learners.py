@@ -16,7 +16,7 @@ from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from ethand_utils import EthandError
-from ethand_utils.callbacks import FiniteLoss, KeepConfident, Precision, TrainingError, kept_number
+from ethand_utils.callbacks import FiniteLoss, KeepConfident, TrainingError, fast_forward, kept_number
 from ethand_utils.files import atomic_write
 from ethand_utils.models import save_weights
 
@@ -42,6 +42,12 @@ class Phase:
     lr: float
     cbs: tuple[Callback, ...] = ()
 
+    @property
+    def description(self) -> str:
+        """What must be the same for an interrupted training to go on."""
+        callbacks = [type(callback).__name__ for callback in self.cbs]
+        return repr([self.name, self.epochs, self.lr, callbacks, self.dls.train.description])
+
 
 def train_phases(
     model: nn.Module,
@@ -58,18 +64,18 @@ def train_phases(
     on after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report) or
     `one_cycle` over all phases together. Raises TrainingError when the loss is not finite.
     """
-    progress = Progress(Path(folder), phases, {"net": model.recipe, "seed": seed, "schedule": schedule})
+    progress = Progress(Path(folder), phases, [model.recipe, loss_func, schedule], seed)
     learn = Learner(
         phases[0].dls,
         model,
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
-        cbs=[Precision(next(model.parameters()).device), FiniteLoss(), progress],
+        cbs=[FiniteLoss(), progress],
     )
     learn.create_opt()
     progress.load()
-    with learn.no_logging():
+    with learn.no_logging(), fast_forward(model):
         for position, phase in enumerate(phases):
             done = max(progress.done - progress.starts[position], 0)
             if done < phase.epochs:
@@ -106,11 +112,11 @@ class Progress(Callback):
 
     order = 70  # after fastai's Recorder and every method's callback
 
-    def __init__(self, folder: Path, phases: list[Phase], settings: dict):
-        self.folder, self.seed, self.phase = folder, settings["seed"], phases[0].name
+    def __init__(self, folder: Path, phases: list[Phase], settings: list, seed: int):
+        self.folder, self.seed, self.phase = folder, seed, phases[0].name
         self.total = sum(phase.epochs for phase in phases)
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
-        self.plan = repr([settings, [(phase.name, phase.epochs, phase.lr) for phase in phases]])
+        self.plan = repr([settings, seed, [phase.description for phase in phases]])
         self.label = "/".join(folder.parts[-3:])
         self.rows: list[dict] = []
         self.began = time.time()
@@ -140,10 +146,16 @@ class Progress(Callback):
     def before_train(self):
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         self.dls.train.epoch = self.done - 1
+        self.losses = []
+
+    def after_batch(self):
+        if self.training:
+            self.losses.append(self.loss.detach())
 
     def after_epoch(self):
         names = ["train_loss", "valid_loss", *(metric.name for metric in self.learn.metrics)]
         scores = dict(zip(names, (float(value) for value in self.recorder.final_record), strict=True))
+        scores["train_loss"] = float(torch.stack(self.losses).mean())  # fastai's is a running mean that lags behind
         row = {"epoch": self.done + 1, "phase": self.phase, **scores}
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
         self.rows.append(row)

@@ -29,6 +29,7 @@ class StoreLoader(DataLoader):
         self.images, labels = store.require("images").images, (masks_from or store).require("masks")
         self.masks, self.confidence = labels.masks, labels.confidence
         self.augmentation, self.seed, self.epoch = augmentation, seed, -1
+        self.description = repr([store.meta, labels.meta, bs, augmentation, seed])
         training = augmentation is not None
         super().__init__(
             range(len(store)), bs=min(bs, len(store)), shuffle=training, drop_last=training, device=torch.device(device)

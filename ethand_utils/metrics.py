@@ -4,14 +4,18 @@ import numpy as np
 
 from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, HANDS, N_CLASSES, PARTS, min_pixels, slug
 
+SLICE = 64  # images counted at a time, so that memory does not grow with the data set
+
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
-    n = len(truth)
-    group = np.arange(n * len(HANDS)).reshape(n, len(HANDS), 1, 1)
-    cells = (group * N_CLASSES + truth) * N_CLASSES + predicted
-    counts = np.bincount(cells.ravel(), minlength=n * len(HANDS) * N_CLASSES**2)
-    return counts.reshape(n, len(HANDS), N_CLASSES, N_CLASSES)
+    counts = np.zeros((len(truth), len(HANDS), N_CLASSES, N_CLASSES), np.int64)
+    for start in range(0, len(truth), SLICE):
+        part = slice(start, start + SLICE)
+        group = np.arange(counts[part].size // N_CLASSES**2).reshape(-1, len(HANDS), 1, 1)
+        cells = (group * N_CLASSES + truth[part]) * N_CLASSES + predicted[part]
+        counts[part] = np.bincount(cells.ravel(), minlength=counts[part].size).reshape(counts[part].shape)
+    return counts
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:

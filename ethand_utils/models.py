@@ -59,13 +59,10 @@ def _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels) -> 
         return smp.create_model(
             arch, encoder, "imagenet" if pretrained else None, in_channels=in_channels, classes=out_channels, **options
         )
-    except (KeyError, RuntimeError) as error:
-        if isinstance(error, KeyError) or "Unknown model" in str(error):
-            raise WeightsError(
-                f"no net {arch} with encoder {encoder}: {error}; see smp.encoders or timm.list_models()"
-            ) from None
-        raise
-    except Exception as error:  # the hubs' clients raise errors of many libraries when there is no network
+    except Exception as error:  # smp, timm and the hubs' clients raise errors of many kinds
+        if isinstance(error, KeyError | TypeError | AttributeError) or "Unknown model" in str(error):
+            asked = f"{arch}, encoder {encoder}, widths {widths}"
+            raise WeightsError(f"no such net: {asked} ({error}); see smp's architectures and timm's models") from None
         if not pretrained:
             raise
         raise WeightsError(

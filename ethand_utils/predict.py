@@ -21,6 +21,7 @@ from ethand_utils.plots import overlay
 from ethand_utils.store import Store, build_store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
+MAX_CROP = 10  # a crop's side over that of its photo, at most
 
 
 class ImageError(EthandError):
@@ -105,12 +106,14 @@ def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, f
 def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
     """The square (x, y, side) of an image uint8 [H, W, 3] at `size`×`size`, bilinear, black beyond the frame.
 
-    Raises ImageError when the square does not touch the image.
+    Raises ImageError when the square does not touch the image or is out of proportion to it.
     """
     x, y, side = crop
     height, width = image.shape[:2]
     if side <= 0 or x >= width or y >= height or x + side <= 0 or y + side <= 0:
         raise ImageError(f"box: the crop {x:.0f},{y:.0f} of side {side:.0f} px lies outside the {width}×{height} image")
+    if side > MAX_CROP * max(height, width):
+        raise ImageError(f"box: the crop's side of {side:.0f} px is out of proportion to the {width}×{height} image")
     left, top = int(np.floor(x)), int(np.floor(y))
     reach = int(np.ceil(side)) + 1
     padded = Image.fromarray(image).crop((left, top, left + reach, top + reach))

@@ -7,7 +7,7 @@ from torch import nn
 
 from ethand_utils.metrics import confusion, hand_miou, nanmean
 from ethand_utils.predict import predict_masks
-from ethand_utils.store import Store, build_store
+from ethand_utils.store import Store, build_store, is_made
 
 
 class _Labelled:
@@ -31,9 +31,9 @@ def label_store(g1: nn.Module, images: Store, path: str | Path, made_by: str) ->
     G1 is in evaluation mode and its weights do not move; `made_by` names them in the store's `meta.json`, so that other
     weights replace it.
     """
-    meta = {"source": "pseudo-labels", "g1": made_by, "images": str(images.meta.get("split", images.path.name))}
+    meta = {"source": "pseudo-labels", "g1": made_by, "images": images.meta}
     make = _Labelled(g1.eval(), images.require("images"), batch=64)
-    replace = Path(path).exists() and Store(path).meta["g1"] != made_by
+    replace = not is_made(path, meta)
     return build_store(path, make, len(images), images.size, ("masks", "confidence"), meta, replace=replace)
 
 

@@ -11,8 +11,14 @@ import yaml
 
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
+from ethand_utils.labels import CLASS_WEIGHTS
 
 PROFILES = Path(__file__).parent / "profiles"
+CHOICES = {
+    "class_weights": tuple(CLASS_WEIGHTS),
+    "adversarial_input": ("softmax", "straight_through"),
+    "lr_schedule": ("constant", "one_cycle"),
+}
 
 
 class ProfileError(EthandError):
@@ -57,6 +63,9 @@ class Profile:
         for name in ("train", "val", "test", "unpaired", "size", "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
             if getattr(self, name) < 1:
                 raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ProfileError(f"{name}: {getattr(self, name)}, expected one of {', '.join(known)}")
         if len(self.cycles) != 4 or sum(self.cycles) != self.epochs:
             raise ProfileError(
                 f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "

@@ -163,6 +163,14 @@ def _swap(work: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def is_made(path: str | Path, meta: dict) -> bool:
+    """Whether a sound store at `path` says that it was made with all of `meta`."""
+    try:
+        return Store(path).meta.items() >= meta.items()
+    except StoreError:
+        return False
+
+
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     """Turn operating-system faults while writing into one StoreError; what is complete stays for the next try."""

@@ -209,7 +209,7 @@ def test_validation_comes_whole_in_order_and_unaugmented(numbered):
     loader = StoreLoader(numbered, 4)
     assert numbers_seen(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] == numbers_seen(loader)
     images, masks = next(iter(loader))
-    assert torch.equal(images, normalise(torch.from_numpy(numbered.images[:4])))
+    assert torch.equal(images, normalise(torch.from_numpy(np.array(numbered.images[:4]))))
     assert masks.dtype == torch.int64
 
 

@@ -36,6 +36,7 @@ def test_paper_has_the_reports_numbers():
         ({"epochs": 3.5}, "expected int"),
         ({"pretrained": 1}, "expected bool"),
         ({"bs": 0}, "at least 1"),
+        ({"class_weights": "heavy"}, "expected one of none, released"),
         ({"cycles": [1, 1]}, "four numbers"),
     ],
 )
