@@ -9,13 +9,14 @@ READY := .venv/.ready
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-install: $(READY)  ## everything into .venv (about 6 GB)
+install: $(READY)  ## everything into .venv (about 6 GB), the hand mesh into the user's cache
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -c "from ethand_utils.meshfile import mesh_file; mesh_file()"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small
