@@ -17,6 +17,12 @@ gpus = gpu_count()
 # One training a GPU. On a CPU, two side by side use the cores better than one with all of them.
 threads_per_training = max(1, workflow.cores // (gpus or 2))
 
+# What most others wait for goes first, so that no long training is left alone at the end.
+waiting = {name: 0 for name in steps}
+for stage in reversed(list(steps.values())):
+    for need in stage.needs:
+        waiting[need] += 1 + waiting[stage.name]
+
 
 rule all:
     input:
@@ -40,7 +46,7 @@ for stage in steps.values():
         threads: threads_per_training if stage.trains else 1
         resources:
             gpu=1 if stage.trains and gpus else 0,
-        priority: 10 if stage.name == "04_train_g1" else 0
+        priority: waiting[stage.name]
         shell:
             "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.cli stage {folder} {params.name}"
 
