@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ def train_phases(
     folder: str | Path,
     seed: int = 0,
     schedule: str = "constant",
-    metrics: tuple[Metric, ...] = (),
+    metrics: tuple[Metric | Callable, ...] = (),
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
