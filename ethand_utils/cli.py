@@ -130,7 +130,7 @@ def predict(
     for path, photo in photos.items():
         found = prediction.predict_photo(model, photo, notes["size"], around)
         folder = out if len(images) == 1 else out / path.stem
-        prediction.save_photo(folder, photo, found)
+        prediction.save_photo(folder, found)
         print(f"{folder}: left.png, right.png, overlay.png; confidence {found['confidence']:.2f}")
 
 

@@ -160,7 +160,7 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return x, y, w, h
 
 
-def save_photo(folder: str | Path, photo: np.ndarray, found: dict[str, np.ndarray]) -> None:
+def save_photo(folder: str | Path, found: dict[str, np.ndarray]) -> None:
     """Write what `predict_photo` found: `left.png` and `right.png` (ids 0…16, the photo's frame) and `overlay.png`.
 
     The overlay shows the crop enlarged, plain and with each hand's parts.

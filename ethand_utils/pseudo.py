@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ethand_utils.callbacks import kept_number
 from ethand_utils.metrics import confusion, hand_miou, nanmean
 from ethand_utils.predict import predict_masks
 from ethand_utils.store import Store, build_store, is_made
@@ -42,11 +43,11 @@ def true_quality(pseudo: Store, truth: Store) -> np.ndarray:
     return nanmean(hand_miou(confusion(np.asarray(pseudo.masks), np.asarray(truth.masks)), truth.size), axis=1)
 
 
-def kept_by_batches(confidence: np.ndarray, bs: int, share: float, seed: int = 0) -> np.ndarray:
+def kept_by_batches(confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarray:
     """Whether each sample survives one epoch of the batch filter: bool [n], for random batches of `bs`."""
     kept = np.zeros(len(confidence), bool)
     order = np.random.default_rng(seed).permutation(len(confidence))
     for start in range(0, len(order), bs):
         batch = order[start : start + bs]
-        kept[batch[np.argsort(-confidence[batch])[: max(1, round(len(batch) * share))]]] = True
+        kept[batch[np.argsort(-confidence[batch])[: kept_number(len(batch))]]] = True
     return kept

@@ -72,15 +72,15 @@ class Run:
         return self.made(f"{training}/weights.safetensors", notebook)
 
 
-def open_run(name: str, profile: str = "tiny", changes: dict | None = None) -> Run:
-    """The run `outputs/<name>/`, made with `profile` and `changes` if it is new.
+def open_run(name: str, profile: str = "tiny") -> Run:
+    """The run `outputs/<name>/`, made with `profile` if it is new.
 
     An existing run keeps the profile it was made with, so that a notebook opened alone continues it; `ethand run`
     writes a changed profile itself.
     """
     folder = project_root() / "outputs" / name
     if not (folder / "profile.yaml").exists():
-        write_profile(folder, load_profile(profile, changes))
+        write_profile(folder, load_profile(profile))
     return Run(folder, load_profile(folder / "profile.yaml"))
 
 

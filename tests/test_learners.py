@@ -475,18 +475,14 @@ def test_true_labels_have_quality_one_and_empty_ones_zero(dataset, make_store):
     assert np.nanmax(true_quality(empty, truth)) == 0
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
-def test_kept_by_batches_keeps_the_share_of_the_surest(share):
+def test_kept_by_batches_keeps_the_surest_half():
     confidence = np.random.default_rng(0).permutation(64) / 64
-    kept = kept_by_batches(confidence, 8, share)
-    assert kept.sum() == 64 * share
-    np.testing.assert_array_equal(
-        kept_by_batches(confidence, 64, share), confidence >= np.quantile(confidence, 1 - share)
-    )
+    assert kept_by_batches(confidence, 8).sum() == 32
+    assert np.array_equal(kept_by_batches(confidence, 64), confidence >= np.median(confidence))
 
 
 def test_kept_by_batches_is_a_function_of_the_seed():
     confidence = np.random.default_rng(0).random(64)
-    first, again, other = (kept_by_batches(confidence, 8, 0.5, seed) for seed in (1, 1, 2))
+    first, again, other = (kept_by_batches(confidence, 8, seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

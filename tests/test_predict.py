@@ -288,7 +288,7 @@ def test_without_a_box_the_whole_photo_is_seen():
 def test_save_photo_writes_each_hands_ids_and_an_overlay(tmp_path):
     image = photo()
     found = predict_photo(net(), image, 32)
-    save_photo(tmp_path / "out", image, found)
+    save_photo(tmp_path / "out", found)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["left.png", "overlay.png", "right.png"]
     for hand, mask in zip(HANDS, found["masks"], strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/{hand}.png")), mask)
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(EthandError, match=r"overlay\.png: could not be written.*No space left"):
-        save_photo(tmp_path, image, found)
+        save_photo(tmp_path, found)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["left.png", "right.png"]
 
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from ethand_utils.losses import ADVERSARIAL_INPUTS
 from ethand_utils.runs import ROWS, table1
-from ethand_utils.settings import PROFILES, ProfileError, load_profile, parse_changes, write_profile
+from ethand_utils.settings import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -44,6 +45,10 @@ def test_a_wrong_setting_is_refused_and_named(changes, says):
     with pytest.raises(ProfileError, match=says) as caught:
         load_profile("tiny", changes)
     assert next(iter(changes)) in str(caught.value)
+
+
+def test_what_a_profile_may_ask_of_d_is_what_the_losses_know():
+    assert CHOICES["adversarial_input"] == ADVERSARIAL_INPUTS
 
 
 def test_an_unknown_profile_is_refused_naming_the_nearest():
