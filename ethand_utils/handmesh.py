@@ -1,16 +1,16 @@
 """A rigged hand: the generic WebXR mesh given a shape, posed, mirrored."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
-from scipy.spatial.transform import Rotation
-
 from ethand_utils.labels import FINGERS, N_CLASSES, PALM
 from ethand_utils.meshfile import mesh_file, read_glb
 
-FOREARM_START, FOREARM_LENGTH = 0.008, 0.26  # m from the wrist
-FOREARM_SIDES = 24
+FOREARM_START = 0.008  # m from the wrist, where the mesh's own stub is cut and the forearm takes over
+FOREARM_RINGS = (0.016, 0.03, 0.06, 0.1, 0.15, 0.2, 0.26)  # m from the wrist
+FOREARM_WIDTHS = (1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68)  # of the rings, relative to the cut
+MIRROR = np.array([-1.0, 1.0, 1.0])  # a right hand becomes a left one
 PHALANGES = {
     "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal"),
     "finger": ("phalanx-proximal", "phalanx-intermediate", "phalanx-distal"),
@@ -51,12 +51,40 @@ class Rig:
         """Index of a joint by name."""
         return self.names.index(name)
 
+    @cached_property
+    def levels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Joints with their parents, the root left out, so that a parent comes in an earlier entry than its children."""
+        levels, known = [], [joint for joint, parent in enumerate(self.parents) if parent < 0]
+        while known:
+            known = [joint for joint, parent in enumerate(self.parents) if parent in known]
+            levels.append((np.array(known, int), np.array([self.parents[joint] for joint in known], int)))
+        return levels[:-1]
+
+    @cached_property
+    def phalanges(self) -> np.ndarray:
+        """Joints that bend, int [5 fingers, 3], from the base."""
+        names = [(f, "thumb" if f == "thumb" else f"{f}-finger") for f in FINGERS]
+        kinds = [PHALANGES["thumb" if finger == "thumb" else "finger"] for finger, _ in names]
+        return np.array([[self.joint(f"{n}-{bone}") for bone in kind] for (_, n), kind in zip(names, kinds, strict=True)])
+
+    @cached_property
+    def finger_of(self) -> np.ndarray:
+        """Finger of every joint beyond a knuckle, thumb 0, int [J]; −1 for palm, thumb's metacarpal and forearm."""
+        found = np.full(len(self.names), -1)
+        for finger, joints in enumerate(self.phalanges):
+            bones = joints[1:] if finger == 0 else joints
+            found[[*bones, joints[-1] + 1]] = finger
+        return found
+
 
 @dataclass(frozen=True)
 class Shape:
-    """One subject's hand: overall `scale`, and per finger (thumb first) relative `length` and `thickness` [5]."""
+    """One subject's hand: overall `scale`, relative `breadth` and `depth` of its section from thumb to little finger and
+    from back to palm, and per finger (thumb first) relative `length` and `thickness` [5]."""
 
     scale: float = 1.0
+    breadth: float = 1.0
+    depth: float = 1.0
     length: tuple[float, ...] = (1.0,) * 5
     thickness: tuple[float, ...] = (1.0,) * 5
 
@@ -81,6 +109,9 @@ def load_rig() -> Rig:
     to_wrist = np.linalg.inv(rest[names.index("wrist")])
     vertices = vertices @ to_wrist[:3, :3].T + to_wrist[:3, 3]
     rest = to_wrist @ rest
+    faces = faces[(vertices[faces, 2] <= FOREARM_START).all(1)]
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, weights, faces = vertices[used], weights[used], faces.reshape(-1, 3)
 
     # The root is a forearm joint at the wrist; the stub beyond the wrist follows it smoothly.
     beyond = np.clip((vertices[:, 2] - FOREARM_START + 0.02) / 0.02, 0, 1)[:, None]
@@ -99,7 +130,7 @@ def load_rig() -> Rig:
     tube_weights[:, -1] = 1
     return Rig(
         vertices=np.concatenate([vertices, tube]),
-        faces=np.concatenate([faces, tube_faces + len(vertices)]),
+        faces=np.concatenate([faces, tube_faces]),
         part_weights=np.concatenate([part_weights, np.eye(N_CLASSES)[[0] * len(tube)]]),
         weights=np.concatenate([weights, tube_weights]),
         rest=rest,
@@ -129,29 +160,65 @@ def _joint_part(name: str) -> int:
 
 
 def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A tapered tube [V, 3], [F, 3] along +z that takes over from the mesh's stub and widens towards the elbow.
+    """New vertices [R, 3], and faces [F, 3] that join them to the cut edge of the hand: rings along +z and an end cap."""
+    edge = _cut_edge(faces)
+    outline = vertices[edge, :2]
+    centre = (outline.min(0) + outline.max(0)) / 2
+    rings = [
+        np.insert(centre + (outline - centre) * width, 2, z, axis=1)
+        for width, z in zip(FOREARM_WIDTHS, FOREARM_RINGS, strict=True)
+    ]
+    sides, first = len(edge), len(vertices)
+    index = np.concatenate([edge[None], first + np.arange(len(rings) * sides).reshape(-1, sides)])
+    a, c = index[:-1].ravel(), index[1:].ravel()
+    b, d = np.roll(index, -1, axis=1)[:-1].ravel(), np.roll(index, -1, axis=1)[1:].ravel()
+    end = np.full(sides, first + len(rings) * sides)
+    triangles = [(b, a, c), (b, c, d), (np.roll(index[-1], -1), index[-1], end)]
+    tip = np.append(centre, FOREARM_RINGS[-1])
+    return np.concatenate([*rings, tip[None]]), np.concatenate([np.stack(corners, 1) for corners in triangles])
 
-    Its section is the stub's own where it begins, just below the skin, so that no seam shows.
+
+def _cut_edge(faces: np.ndarray) -> np.ndarray:
+    """The vertices along the hole in a mesh, int [n], in the order in which its faces run."""
+    follows = {(a, b) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()}
+    after = {a: b for a, b in follows if (b, a) not in follows}
+    edge = [min(after)]
+    while after[edge[-1]] != edge[0]:
+        edge.append(after[edge[-1]])
+    return np.array(edge)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Where B poses take a rig's joints and what hangs on them: float [B, J, 3, 3], [B, J, 3] and [B, J, 3] (m).
+
+    A rest point x that follows joint j goes to `linear`[b, j] · x + `shift`[b, j]; `joints` are the joints themselves.
     """
-    start, end = vertices[faces], vertices[np.roll(faces, -1, axis=1)]
-    share = (FOREARM_START - start[..., 2]) / np.where(
-        end[..., 2] == start[..., 2], np.inf, end[..., 2] - start[..., 2]
-    )
-    cut = (start + share[..., None] * (end - start))[(share > 0) & (share < 1), :2]
-    centre = (cut.min(0) + cut.max(0)) / 2
-    outline = np.arctan2(*(cut - centre).T[::-1])
-    angle = np.linspace(-np.pi, np.pi, FOREARM_SIDES, endpoint=False)
-    order = np.argsort(outline)
-    radius = np.interp(angle, outline[order], np.linalg.norm(cut - centre, axis=1)[order], period=2 * np.pi)
 
-    along = np.array([FOREARM_START, 0.016, 0.03, 0.06, 0.1, 0.15, 0.2, FOREARM_LENGTH])
-    widen = np.array([0.985, 1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68])
-    oval = np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None]
-    rings = np.concatenate([np.insert(centre + oval * w, 2, z, axis=1) for z, w in zip(along, widen, strict=True)])
-    i, j = np.meshgrid(np.arange(len(along) - 1), np.arange(FOREARM_SIDES), indexing="ij")
-    a, b = (i * FOREARM_SIDES + j).ravel(), (i * FOREARM_SIDES + (j + 1) % FOREARM_SIDES).ravel()
-    c, d = a + FOREARM_SIDES, b + FOREARM_SIDES
-    return rings, np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
+    linear: np.ndarray
+    shift: np.ndarray
+    joints: np.ndarray
+
+
+def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> Posed:
+    """Forward kinematics of B right hands: `fingers` [B, 5, 4] and `wrist` [B, 2] rad as in Pose; forearm frame."""
+    section = np.array([shape.breadth, shape.depth, 1.0])
+    length, thickness = _joint_scales(rig, shape)
+    axes, rest = rig.rest[:, :3, :3], rig.rest[:, :3, 3] * section
+    local = _joint_rotations(rig, fingers, wrist)
+    turn = np.empty_like(local)
+    joints = np.zeros((len(fingers), len(rig.names), 3))
+    turn[:, -1] = axes[-1]
+    for joint, parent in rig.levels:
+        to_parent = axes[parent].transpose(0, 2, 1)
+        offset = np.einsum("jab,jb->ja", to_parent, rest[joint] - rest[parent]) * length[parent, None]
+        joints[:, joint] = joints[:, parent] + np.einsum("njab,jb->nja", turn[:, parent], offset)
+        turn[:, joint] = turn[:, parent] @ (to_parent @ axes[joint]) @ local[:, joint]
+    stretch = np.stack([thickness, thickness, length], 1)[:, None, :] * shape.scale
+    linear = (turn * stretch) @ axes.transpose(0, 2, 1)
+    joints *= shape.scale
+    shift = joints - np.einsum("njab,jb->nja", linear, rest)
+    return Posed(linear * section, shift, joints)
 
 
 def pose_hand(
@@ -162,60 +229,33 @@ def pose_hand(
     Returns vertices float [V, 3] (m, forearm frame), faces int [F, 3] wound outwards, and joint positions
     float [J, 3]. The left hand is the right one mirrored in x; `pose` has the same meaning for both.
     """
-    shape = shape or Shape()
-    length, thickness = _joint_scales(rig, shape)
-    local = _joint_rotations(rig, pose)
-    world = np.empty_like(rig.rest)
-    for joint in _parents_first(rig.parents):
-        parent = rig.parents[joint]
-        if parent < 0:
-            world[joint] = local[joint]
-            continue
-        offset = np.linalg.inv(rig.rest[parent]) @ rig.rest[joint]
-        offset[:3, 3] *= length[parent]
-        world[joint] = world[parent] @ offset @ local[joint]
-    stretch = np.stack([thickness, thickness, length, np.ones_like(length)], 1)
-    skin = (world * stretch[:, None, :]) @ np.linalg.inv(rig.rest)
-    homogeneous = np.concatenate([rig.vertices, np.ones((len(rig.vertices), 1))], 1)
-    blended = (rig.weights @ skin[:, :3].reshape(len(skin), -1)).reshape(-1, 3, 4)
-    vertices = np.einsum("vij,vj->vi", blended, homogeneous) * shape.scale
-    joints = world[:, :3, 3] * shape.scale
+    posed = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or Shape())
+    vertices, joints = skin_vertices(rig, posed), posed.joints[0]
     if side == "left":
-        mirror = np.array([-1.0, 1.0, 1.0])
-        return vertices * mirror, rig.faces[:, ::-1], joints * mirror
+        return vertices * MIRROR, rig.faces[:, ::-1], joints * MIRROR
     return vertices, rig.faces, joints
 
 
-@cache
-def _parents_first(parents: tuple[int, ...]) -> tuple[int, ...]:
-    """Joint indices in an order in which a parent precedes its children."""
-
-    def depth(joint: int) -> int:
-        return 0 if parents[joint] < 0 else 1 + depth(parents[joint])
-
-    return tuple(sorted(range(len(parents)), key=depth))
+def skin_vertices(rig: Rig, posed: Posed) -> np.ndarray:
+    """Vertices float [V, 3] (m, forearm frame) of a right hand in the first of some poses."""
+    moves = np.concatenate([posed.linear[0].reshape(-1, 9), posed.shift[0]], axis=1)
+    blended = rig.weights @ moves
+    return (blended[:, :9].reshape(-1, 3, 3) @ rig.vertices[:, :, None])[..., 0] + blended[:, 9:]
 
 
 def _joint_scales(rig: Rig, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Length and thickness factors [J] of every joint's bone; palm and forearm keep theirs."""
-    length, thickness = np.ones(len(rig.names)), np.ones(len(rig.names))
-    for finger, stretch, girth in zip(FINGERS, shape.length, shape.thickness, strict=True):
-        for joint, name in enumerate(rig.names):
-            if name.startswith(finger) and ("phalanx" in name or name.endswith("tip")):
-                length[joint], thickness[joint] = stretch, girth
+    length, thickness = (np.append(values, 1.0)[rig.finger_of] for values in (shape.length, shape.thickness))
     return length, thickness
 
 
-def _joint_rotations(rig: Rig, pose: Pose) -> np.ndarray:
-    """Local rotations of all joints as matrices [J, 4, 4]; flexion is a negative turn about a joint's x axis."""
-    local = np.tile(np.eye(4), (len(rig.names), 1, 1))
-    flexion, deviation = pose.wrist
-    local[rig.joint("wrist"), :3, :3] = Rotation.from_euler("YX", [deviation, -flexion]).as_matrix()
-    for finger, (spread, *flexions) in zip(FINGERS, pose.fingers, strict=True):
-        kind = "thumb" if finger == "thumb" else "finger"
-        prefix = "thumb" if finger == "thumb" else f"{finger}-finger"
-        for phalanx, flex in zip(PHALANGES[kind], flexions, strict=True):
-            turn = Rotation.from_euler("YX", [spread, -flex]) if phalanx == PHALANGES[kind][0] else None
-            turn = turn or Rotation.from_euler("X", -flex)
-            local[rig.joint(f"{prefix}-{phalanx}"), :3, :3] = turn.as_matrix()
-    return local
+def _joint_rotations(rig: Rig, fingers: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Local rotations [B, J, 3, 3]: about y by spread or deviation, then about x by minus the flexion."""
+    count = len(fingers)
+    aside, flexion = np.zeros((2, count, len(rig.names)))
+    aside[:, rig.joint("wrist")], flexion[:, rig.joint("wrist")] = wrist[:, 1], wrist[:, 0]
+    aside[:, rig.phalanges[:, 0]] = fingers[:, :, 0]
+    flexion[:, rig.phalanges] = fingers[:, :, 1:]
+    (c, s), (cx, sx) = (np.cos(aside), np.sin(aside)), (np.cos(flexion), -np.sin(flexion))
+    zero = np.zeros_like(c)
+    return np.stack([c, s * sx, s * cx, zero, cx, -sx, -s, c * sx, c * cx], -1).reshape(count, -1, 3, 3)

@@ -1,9 +1,11 @@
 """Camera rays through pixel centres → amodal masks, which hand is in front, depth and normals."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, LEFT, RIGHT
@@ -32,26 +34,39 @@ class Camera:
     def rays(self, size: int) -> np.ndarray:
         """Unit directions float32 [size·size, 3] through the pixel centres, row by row."""
         at = np.arange(size) + 0.5
-        x, y = np.meshgrid((at - self.centre[0]) / self.focal[0], (at - self.centre[1]) / self.focal[1])
-        rays = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
-        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
+        x, y = ((at - c).astype(np.float32) / np.float32(f) for c, f in zip(self.centre, self.focal, strict=True))
+        rays = np.empty((size, size, 3), np.float32)
+        rays[..., 0], rays[..., 1], rays[..., 2] = x, y[:, None], 1
+        rays /= np.sqrt(1 + x**2 + (y**2)[:, None])[..., None]
+        return rays.reshape(-1, 3)
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What n rays meet first on one mesh: `hit` bool [n], `depth` float [n] along the ray (m, FAR if nothing).
+    """What a camera's rays meet first on one mesh, for the m of its size·size pixels that meet it.
 
-    For the m hits, `corners` int [m, 3] are the vertices of the triangle and `bary` float [m, 3] their weights.
+    `pixels` int [m] are their indices row by row, `depth` float32 [m] the way along the ray in m; `corners` int [m, 3]
+    the vertices of the triangle and `bary` float32 [m, 3] their weights.
     """
 
-    hit: np.ndarray
+    pixels: np.ndarray
     depth: np.ndarray
     corners: np.ndarray
     bary: np.ndarray
 
     def at(self, values: np.ndarray) -> np.ndarray:
-        """Per-vertex `values` [V, k] interpolated at the hits: float [m, k]."""
+        """Per-vertex `values` [V, k] interpolated at the hits: [m, k]."""
         return np.einsum("mc,mck->mk", self.bary, values[self.corners])
+
+    def chosen(self, which: np.ndarray) -> "Hits":
+        """The hits that `which` bool [m] or int picks."""
+        return Hits(self.pixels[which], self.depth[which], self.corners[which], self.bary[which])
+
+    def full_depth(self, size: int) -> np.ndarray:
+        """`depth` of all pixels float32 [size·size], FAR where nothing is met."""
+        depth = np.full(size * size, FAR, np.float32)
+        depth[self.pixels] = self.depth
+        return depth
 
 
 class Mesh:
@@ -59,34 +74,41 @@ class Mesh:
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray):
         self.vertices, self.faces = vertices, faces
-        self._scene = EmbreeScene()
-        TriangleMesh(self._scene, vertices[faces].astype(np.float32))
+        self._scene = EmbreeScene(device=_device())
+        TriangleMesh(self._scene, vertices.astype(np.float32), faces.astype(np.int32))
 
-    def cast(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
-        """First hits of rays from `origins` float32 [n, 3] along unit `directions` float32 [n, 3]."""
-        found = self._scene.run(origins, directions, query="INTERSECT", output=True)
-        hit = found["primID"] >= 0
+    def seen(self, camera: Camera, size: int, rays: np.ndarray) -> Hits:
+        """First hits of a camera's `rays` float32 [size·size, 3], of which only those near the mesh are cast."""
+        at = camera.project(self.vertices)
+        low = np.clip(np.floor(at.min(0)).astype(int), 0, size)
+        high = np.clip(np.ceil(at.max(0)).astype(int), 0, size)
+        window = (np.arange(low[1], high[1])[:, None] * size + np.arange(low[0], high[0])).ravel()
+        if not len(window):
+            return Hits(window, np.zeros(0, np.float32), np.zeros((0, 3), int), np.zeros((0, 3), np.float32))
+        directions = rays[window]
+        found = self._scene.run(np.zeros_like(directions), directions, query="INTERSECT", output=True)
+        hit = np.flatnonzero(found["primID"] >= 0)
         u, v = found["u"][hit], found["v"][hit]
-        return Hits(
-            hit=hit,
-            depth=np.where(hit, found["tfar"], FAR),
-            corners=self.faces[found["primID"][hit]],
-            bary=np.stack([1 - u - v, u, v], 1).astype(np.float64),
-        )
+        corners = self.faces[found["primID"][hit]]
+        return Hits(window[hit], found["tfar"][hit], corners, np.stack([1 - u - v, u, v], 1))
 
     def blocks(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Whether each ray meets the mesh at all: bool [n]."""
+        """Whether rays from `origins` float32 [n, 3] along `directions` float32 [n, 3] meet the mesh: bool [n]."""
         return self._scene.run(origins, directions, query="OCCLUDED") >= 0
 
-    def normals(self) -> np.ndarray:
-        """Area-weighted unit vertex normals float [V, 3], outwards."""
-        corners = self.vertices[self.faces]
-        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        shares = [
-            np.bincount(self.faces.ravel(), np.repeat(across[:, axis], 3), len(self.vertices)) for axis in range(3)
-        ]
-        normals = np.stack(shares, axis=1)
-        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+@cache
+def _device() -> EmbreeDevice:
+    return EmbreeDevice()
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Area-weighted unit vertex normals float [V, 3], outwards."""
+    corners = vertices[faces]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    shares = [np.bincount(faces.ravel(), np.repeat(across[:, axis], 3), len(vertices)) for axis in range(3)]
+    normals = np.stack(shares, axis=1)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 def amodal_masks(hits: list[Hits | None], part_weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +119,21 @@ def amodal_masks(hits: list[Hits | None], part_weights: np.ndarray, size: int) -
     occludes it; `front` is FRONT_NONE where neither mask has a part.
     """
     masks = np.zeros((2, size * size), np.uint8)
-    depth = np.full((2, size * size), FAR)
+    depth = np.full((2, size * size), FAR, np.float32)
     for hand, found in enumerate(hits):
         if found is not None:
-            masks[hand, found.hit] = found.at(part_weights).argmax(1)
-            depth[hand] = found.depth
+            masks[hand, found.pixels] = _parts(found, part_weights)
+            depth[hand, found.pixels] = found.depth
     front = np.where(depth[LEFT] <= depth[RIGHT], FRONT_LEFT, FRONT_RIGHT)
     front[~masks.any(0)] = FRONT_NONE
     return masks.reshape(2, size, size), front.astype(np.uint8).reshape(size, size)
+
+
+def _parts(hits: Hits, part_weights: np.ndarray) -> np.ndarray:
+    """Part uint8 [m] with the greatest interpolated weight; only triangles whose corners disagree need the sum."""
+    corner_parts = part_weights.argmax(1)[hits.corners]
+    parts = corner_parts[:, 0].astype(np.uint8)
+    a, b, c = corner_parts.T
+    mixed = np.flatnonzero((a != b) | (b != c))
+    parts[mixed] = hits.chosen(mixed).at(part_weights).argmax(1)
+    return parts
