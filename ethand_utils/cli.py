@@ -29,11 +29,13 @@ def data_render(
     size: Annotated[int, typer.Option(help="px a side")] = 128,
     seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+    depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
 ):
     """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped."""
     from ethand_utils.datasets import render_dataset
 
-    render_dataset(out, train, val, test, unpaired, size, seed, workers or len(os.sched_getaffinity(0)))
+    workers = workers or len(os.sched_getaffinity(0))
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth)
     data_info(out)
 
 

@@ -51,7 +51,8 @@ class RenderedSample:
             "occluded_right": right,
             "source": "",
         }
-        return {"images": sample.get("image"), "masks": sample["masks"], "front": sample["front"], "row": row}
+        truth = {name: sample[name] for name in ("masks", "front", "depth")}
+        return {"images": sample.get("image"), **truth, "row": row}
 
 
 def render_dataset(
@@ -64,11 +65,13 @@ def render_dataset(
     seed: int = 0,
     workers: int = 1,
     replace: bool = False,
+    depth: bool = False,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
     scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
+    With `depth`, every store that has masks has the depth of both limbs, too.
     Complete stores are kept, an interrupted one continues; one made with other settings is refused, or
     rendered anew if `replace`. Raises StoreError as `build_store` does.
     """
@@ -77,11 +80,11 @@ def render_dataset(
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    everything, masks_only = ("images", "masks", "front"), ("masks", "front")
-    plan = {name: (name, everything) for name in ("train", "val", "test")}
+    truth = ("masks", "front", "depth") if depth else ("masks", "front")
+    plan = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
     plan["unpaired_images"] = ("unpaired_images", ("images",))
-    plan[TRUTH] = ("unpaired_images", masks_only)
-    plan["unpaired_labels"] = ("unpaired_labels", masks_only)
+    plan[TRUTH] = ("unpaired_images", truth)
+    plan["unpaired_labels"] = ("unpaired_labels", truth)
     stores = {}
     for name, (split, arrays) in plan.items():
         count = counts[split]
@@ -94,7 +97,7 @@ def render_dataset(
             "seed": seed,
             "renderer": renderer_version(),
         }
-        path, wanted = Path(out) / name, {**meta, "count": count, "size": size}
+        path, wanted = Path(out) / name, {**meta, "count": count, "size": size, "arrays": list(arrays)}
         stores[name] = build_store(
             path, make, count, size, arrays, meta, workers, replace and not is_made(path, wanted)
         )

@@ -105,3 +105,15 @@ def amodal_masks(hits: list[Hits | None], part_weights: np.ndarray, size: int) -
     front = np.where(depth[LEFT] <= depth[RIGHT], FRONT_LEFT, FRONT_RIGHT)
     front[~masks.any(0)] = FRONT_NONE
     return masks.reshape(2, size, size), front.astype(np.uint8).reshape(size, size)
+
+
+def z_depth(hits: list[Hits | None], rays: np.ndarray, size: int) -> np.ndarray:
+    """Distance along the camera's axis float32 [2, size, size] m of each limb as if alone, 0 where nothing is.
+
+    `hits` are left's and right's (None: absent) of `rays` float32 [size·size, 3] as `Camera.rays` gives them.
+    """
+    depth = np.zeros((2, size * size), np.float32)
+    for hand, found in enumerate(hits):
+        if found is not None:
+            depth[hand, found.hit] = (found.depth * rays[:, 2])[found.hit]
+    return depth.reshape(2, size, size)

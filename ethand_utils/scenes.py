@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from ethand_utils.handmesh import LIMITS, Pose, Shape, load_rig, pose_hand
 from ethand_utils.labels import CROP_OVER_BOX, FRONT_LEFT, FRONT_RIGHT, HAND_TYPES, HANDS, LEFT, RIGHT
-from ethand_utils.raycast import FAR, Camera, Hits, Mesh, amodal_masks
+from ethand_utils.raycast import FAR, Camera, Hits, Mesh, amodal_masks, z_depth
 
 SINGLE_HAND_SHARE = 0.3
 BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected joints, measured
@@ -169,16 +169,23 @@ def _separated(left: Limb, right: Limb) -> list[Limb]:
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """`image` uint8 [size, size, 3] RGB, `masks` uint8 [2, size, size] and `front` uint8 [size, size] of a scene."""
+    """A scene's `image` uint8 [size, size, 3] RGB, `masks` uint8 [2, size, size], `front` uint8 [size, size], `depth`.
+
+    `depth` float32 [2, size, size] is the z-depth (m) of each limb's nearest surface as if alone, 0 where nothing is.
+    """
     camera, meshes, hits, rays = _cast(scene, size)
-    masks, front = amodal_masks(hits, load_rig().part_weights, size)
-    return {"image": _shade(scene, camera, meshes, hits, rays, size, rng), "masks": masks, "front": front}
+    return {"image": _shade(scene, camera, meshes, hits, rays, size, rng), **_truth(hits, rays, size)}
 
 
 def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
-    """`masks` and `front` as `render` gives them, without the image."""
-    masks, front = amodal_masks(_cast(scene, size)[2], load_rig().part_weights, size)
-    return {"masks": masks, "front": front}
+    """`masks`, `front` and `depth` as `render` gives them, without the image."""
+    _, _, hits, rays = _cast(scene, size)
+    return _truth(hits, rays, size)
+
+
+def _truth(hits: list[Hits | None], rays: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    masks, front = amodal_masks(hits, load_rig().part_weights, size)
+    return {"masks": masks, "front": front, "depth": z_depth(hits, rays, size)}
 
 
 def occluded_share(masks: np.ndarray, front: np.ndarray) -> tuple[float, float]:

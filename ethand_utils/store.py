@@ -19,7 +19,7 @@ from ethand_utils.files import FileError, atomic_write, first_line, write_json
 from ethand_utils.labels import HANDS
 
 FORMAT = 1
-ARRAYS = ("images", "masks", "front", "confidence")
+ARRAYS = ("images", "masks", "front", "depth", "confidence")
 CHUNK = 64  # samples written between two resume points
 
 
@@ -28,11 +28,12 @@ class StoreError(FileError):
 
 
 def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` float32 [n] comes with pseudo-labels."""
+    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` comes with pseudo-labels."""
     return {
         "images": ((count, size, size, 3), "uint8"),
         "masks": ((count, len(HANDS), size, size), "uint8"),
         "front": ((count, size, size), "uint8"),
+        "depth": ((count, len(HANDS), size, size), "float32"),
         "confidence": ((count,), "float32"),
     }[name]
 
@@ -40,13 +41,16 @@ def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str
 class Store:
     """A complete store opened for reading: `meta` dict, `index` DataFrame and the arrays of ARRAYS it has (else None).
 
-    `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8 [n, H, W], as read-only memory
-    maps. Raises StoreError, naming the file at fault, when a part is missing or has another shape than `meta` says.
+    As read-only memory maps: `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8
+    [n, H, W], `depth` float32 [n, 2, H, W], the z-depth (m) of each limb as if alone, 0 where nothing is, and
+    `confidence` float32 [n]. Raises StoreError, naming the file at fault, when something is missing or has another
+    shape than `meta` says.
     """
 
     images: np.ndarray | None
     masks: np.ndarray | None
     front: np.ndarray | None
+    depth: np.ndarray | None
     confidence: np.ndarray | None
 
     def __init__(self, path: str | Path):

@@ -92,7 +92,7 @@ def test_arrays_are_read_only_memory_maps(tmp_path):
         images[0] = 0
 
 
-@pytest.mark.parametrize("arrays", [("images",), ("masks", "front"), ("masks", "confidence")])
+@pytest.mark.parametrize("arrays", [("images",), ("masks", "front"), ("depth",), ("masks", "confidence")])
 def test_arrays_a_source_cannot_give_are_absent(arrays, tmp_path):
     built = build(tmp_path / "s", arrays=arrays)
     assert tuple(name for name in ARRAYS if getattr(built, name) is not None) == arrays
@@ -100,6 +100,12 @@ def test_arrays_a_source_cannot_give_are_absent(arrays, tmp_path):
     absent = next(name for name in ARRAYS if name not in arrays)
     with pytest.raises(StoreError, match=f"has no {absent}.npy"):
         built.require(arrays[0], absent)
+
+
+def test_depth_is_kept_in_full(tmp_path):
+    built = build(tmp_path / "s", arrays=("masks", "depth"))
+    assert (built.depth.shape, built.depth.dtype) == ((10, 2, SIZE, SIZE), np.float32)
+    np.testing.assert_array_equal(built.depth[7], Make(("masks", "depth"))(7)["depth"])
 
 
 # Building
@@ -441,6 +447,20 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(rendered, tmp_pa
     other = render_dataset(tmp_path / "other", train=1, val=1, test=1, unpaired=1, size=24, seed=1)
     assert (other["train"].images[0] != again["train"].images[0]).any()
     assert (other["train"].masks[0] != again["train"].masks[0]).any()
+
+
+def test_depth_comes_on_request_with_everything_else_the_same(rendered, tmp_path):
+    stores = render_dataset(tmp_path / "d", **COUNTS, size=24, depth=True)
+    for name, plain in open_dataset(rendered).items():
+        assert plain.depth is None
+        assert (stores[name].depth is None) == (plain.masks is None)
+        for array in plain.meta["arrays"]:
+            assert contents(rendered / name)[f"{array}.npy"] == contents(tmp_path / "d" / name)[f"{array}.npy"]
+    train = stores["train"]
+    assert (train.depth[train.masks > 0] > 0.5).all()
+    assert not train.depth[train.index.hand_type == "left", 1].any()
+    with pytest.raises(StoreError, match="other settings"):
+        render_dataset(tmp_path / "d", **COUNTS, size=24)
 
 
 def test_rendering_again_keeps_what_is_complete(rendered, monkeypatch):
