@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -211,7 +212,7 @@ def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers
             yield _write_chunk(work, make, start, meta)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
         try:
             for future in as_completed(futures):
@@ -221,6 +222,16 @@ def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers
             raise StoreError(f"{work}: a worker process was killed, perhaps for memory; {remedy}") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:

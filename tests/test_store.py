@@ -5,6 +5,10 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,6 +167,42 @@ def test_killed_build_goes_on_where_it_stopped(tmp_path):
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_rendering_leaves_no_worker_and_goes_on_to_the_same_bytes(tmp_path):
+    counts = {"train": 2 * store.CHUNK + 4, "val": 1, "test": 1, "unpaired": 1}
+    command = [sys.executable, "-m", "ethand_utils.cli", "data", "render", "--out", tmp_path / "d", "--size", "32"]
+    command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: list((tmp_path / "d/.train.partial/chunks").glob("0*.parquet")))
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= 2
+    wait_until(lambda: not any(map(running, workers)))
+    assert not (tmp_path / "d/train").exists()
+    render_dataset(tmp_path / "d", **counts, size=32, workers=2)
+    render_dataset(tmp_path / "whole", **counts, size=32, workers=1)
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
 def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "s", Make(stop=9, fault=KeyboardInterrupt()))
@@ -172,7 +212,7 @@ def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunk
 
 
 def test_fault_of_a_worker_reaches_the_caller(tmp_path, monkeypatch, small_chunks):
-    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))  # starts at once
+    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
     with pytest.raises(ValueError, match="a bad frame"):
         build(tmp_path / "s", Make(stop=9, fault=ValueError("a bad frame")), workers=2)
     assert not (tmp_path / "s").exists()
