@@ -30,13 +30,23 @@ def data_render(
     seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
+    part: Annotated[str, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = "",
 ):
-    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped."""
-    from ethand_utils.datasets import render_dataset
+    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped.
 
+    With --part 1/K … K/K, K jobs on any hosts that see the folder share the work; when they have ended, the same
+    command without --part joins what they made.
+    """
+    from ethand_utils.datasets import render_dataset
+    from ethand_utils.parts import Part
+
+    share = Part.parse(part) if part else None
     workers = workers or len(os.sched_getaffinity(0))
-    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth)
-    data_info(out)
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, part=share)
+    if share:
+        print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
+    else:
+        data_info(out)
 
 
 @data.command("info")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ethand_utils import handmesh, labels, raycast, scenes
+from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
 from ethand_utils.scenes import occluded_share, render, render_masks, sample_scene, sample_subject
-from ethand_utils.store import Store, StoreError, build_store, is_made
+from ethand_utils.store import Store, StoreError, store_meta
 
 # Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
 SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
@@ -66,42 +67,61 @@ def render_dataset(
     workers: int = 1,
     replace: bool = False,
     depth: bool = False,
+    part: Part | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
     scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
-    With `depth`, every store that has masks has the depth of both limbs, too.
-    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or
-    rendered anew if `replace`. Raises StoreError as `build_store` does.
+    With `depth`, every store that has masks has the depth of both limbs, too. Complete stores are kept, an interrupted
+    one continues; one made with other settings is refused, or rendered anew if `replace`.
+
+    With `part`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
+    are returned; as many jobs may be at work at once as there are parts. A later call without `part` joins those that
+    are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_part` and
+    `join_parts` do.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if min(counts.values()) < 1 or size < 16 or seed < 0:
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    truth = ("masks", "front", "depth") if depth else ("masks", "front")
-    plan = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
-    plan["unpaired_images"] = ("unpaired_images", ("images",))
-    plan[TRUTH] = ("unpaired_images", truth)
-    plan["unpaired_labels"] = ("unpaired_labels", truth)
-    stores = {}
-    for name, (split, arrays) in plan.items():
-        count = counts[split]
-        subjects = max(4, count // SAMPLES_PER_SUBJECT)
-        make = RenderedSample(split, subjects, size, seed, "images" in arrays)
-        meta = {
-            "source": "rendered",
-            "split": split,
-            "subjects": subjects,
-            "seed": seed,
-            "renderer": renderer_version(),
-        }
-        path, wanted = Path(out) / name, {**meta, "count": count, "size": size, "arrays": list(arrays)}
-        stores[name] = build_store(
-            path, make, count, size, arrays, meta, workers, replace and not is_made(path, wanted)
-        )
+    out, plans, how = Path(out), _plans(counts, size, seed, depth), {"workers": workers, "replace": replace}
+    if part is not None:
+        built = {name: build_part(out / name, part, **plan, **how) for name, plan in plans.items()}
+        return {name: store for name, store in built.items() if store is not None}
+    for name, plan in plans.items():  # parts that do not fit are refused before any work begins
+        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
+        finished_parts(out / name, wanted, ignore=replace)
+    stores = {name: join_parts(out / name, **plan, **how) for name, plan in plans.items()}
+    remove_parts(out)
     return stores
+
+
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool) -> dict[str, dict]:
+    """Arguments of `build_store` for every store of a rendered data set, by name."""
+    truth = ("masks", "front", "depth") if depth else ("masks", "front")
+    stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
+    stores["unpaired_images"] = ("unpaired_images", ("images",))
+    stores[TRUTH] = ("unpaired_images", truth)
+    stores["unpaired_labels"] = ("unpaired_labels", truth)
+    plans = {}
+    for name, (split, arrays) in stores.items():
+        subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
+        plans[name] = {
+            "make": RenderedSample(split, subjects, size, seed, "images" in arrays),
+            "count": counts[split],
+            "size": size,
+            "arrays": arrays,
+            "meta": {
+                "source": "rendered",
+                "split": split,
+                "subjects": subjects,
+                "seed": seed,
+                "renderer": renderer_version(),
+            },
+        }
+    return plans
 
 
 @cache
