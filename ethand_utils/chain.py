@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from ethand_utils.files import atomic_write
+from ethand_utils.parts import Part
 from ethand_utils.runs import ROWS, Run, RunError, project_root, training_name
 from ethand_utils.settings import Profile, nearest
 
@@ -69,6 +70,12 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (trained[len(ROWS) - 1],))
     )
     return chain
+
+
+def rendered_parts(profile: Profile) -> list[Part]:
+    """Parts of a run's data set that are rendered as jobs of their own before the first stage joins them, if any."""
+    count = profile.render_parts if profile.data is None and profile.render_parts > 1 else 0
+    return [Part(number, count) for number in range(1, count + 1)]
 
 
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:

@@ -93,6 +93,15 @@ def stage(folder: Path, name: str):
 
 
 @app.command(hidden=True)
+def render_part(folder: Path, part: str, workers: int):
+    """Render a part of a run's data set; the Snakefile calls this."""
+    from ethand_utils import runs
+    from ethand_utils.parts import Part
+
+    runs.open_run(folder.name).render_part(Part.parse(part), workers)
+
+
+@app.command(hidden=True)
 def index(folder: Path):
     """Write a run's index.html; the Snakefile calls this."""
     from ethand_utils import report, runs
