@@ -30,7 +30,7 @@ def data_render(
     seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
-    part: Annotated[str, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = "",
+    part: Annotated[str | None, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = None,
 ):
     """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped.
 
@@ -40,7 +40,7 @@ def data_render(
     from ethand_utils.datasets import render_dataset
     from ethand_utils.parts import Part
 
-    share = Part.parse(part) if part else None
+    share = None if part is None else Part.parse(part)
     workers = workers or len(os.sched_getaffinity(0))
     render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, part=share)
     if share:
