@@ -7,8 +7,9 @@ of the package that it imports, the profile, or the result of a stage before it 
 import sys
 from pathlib import Path
 
-from ethand_utils.chain import gpu_count, module_sources, sources, stages
+from ethand_utils.chain import gpu_count, rendered_parts, sources, stages
 from ethand_utils.runs import open_run
+from ethand_utils.sources import module_sources
 
 folder = Path(config["folder"])
 profile = open_run(folder.name).profile
@@ -16,6 +17,8 @@ steps = {stage.name: stage for stage in stages(profile)}
 gpus = gpu_count()
 # One training a GPU. On a CPU, two side by side use the cores better than one with all of them.
 threads_per_training = max(1, workflow.cores // (gpus or 2))
+
+parts = {f"render/{part.number}-of-{part.of}.done": part for part in rendered_parts(profile)}
 
 # What most others wait for goes first, so that no long training is left alone at the end.
 waiting = {name: 0 for name in steps}
@@ -29,6 +32,23 @@ rule all:
         "index.html",
 
 
+for done, part in parts.items():
+
+    rule:
+        name: f"render_{part.number}_of_{part.of}"
+        input:
+            module_sources("datasets"),
+            "profile.yaml",
+        output:
+            touch(done),
+        params:
+            part=str(part),
+        threads: max(1, workflow.cores // len(parts))
+        priority: len(steps)
+        shell:
+            "{sys.executable} -m ethand_utils.cli render-part {folder} {params.part} {threads}"
+
+
 for stage in steps.values():
 
     rule:
@@ -36,6 +56,7 @@ for stage in steps.values():
         input:
             sources(stage.notebook),
             "profile.yaml",
+            *[done for done in parts if stage.name == "01_data"],
             *[made for need in stage.needs for made in steps[need].makes],
         output:
             *stage.makes,

@@ -91,7 +91,10 @@ def hanging_arm(rng: np.random.Generator, shape: Shape) -> Arm:
 
 
 def reaching_arm(name: str, hand: np.ndarray, rng: np.random.Generator, shape: Shape, looseness: float = 0.6) -> Arm:
-    """An arm whose hand shows the pose `name`, has the rotation `hand` [3, 3] and whose wrist bends, within its limits, towards the elbow."""
+    """An arm whose hand shows the pose `name` and has the rotation `hand` [3, 3].
+
+    Its wrist bends towards where the elbow is, within its limits; `looseness` is that of `named_pose`.
+    """
     elbow = hand.T @ _towards_elbow(rng)
     elbow /= np.linalg.norm(elbow)
     bend = np.array([np.arctan2(-elbow[1], elbow[2]), -np.arcsin(elbow[0])])

@@ -1,6 +1,5 @@
 """The chain of notebooks that makes a run: its stages, what each depends on, and how one is executed."""
 
-import ast
 import contextlib
 import dataclasses
 import fcntl
@@ -13,8 +12,10 @@ from functools import cache
 from pathlib import Path
 
 from ethand_utils.files import atomic_write
+from ethand_utils.parts import Part
 from ethand_utils.runs import ROWS, Run, RunError, project_root, training_name
 from ethand_utils.settings import Profile, nearest
+from ethand_utils.sources import imported_modules, module_sources
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ def stages(profile: Profile) -> list[Stage]:
     return chain
 
 
+def rendered_parts(profile: Profile) -> list[Part]:
+    """Parts of a run's data set that are rendered as jobs of their own before the first stage joins them, if any."""
+    count = profile.render_parts if profile.data is None and profile.render_parts > 1 else 0
+    return [Part(number, count) for number in range(1, count + 1)]
+
+
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:
     """Let Snakemake bring a run up to date with `cores`, and every GPU there is; returns its exit status."""
     root = project_root()
@@ -120,28 +127,7 @@ def sources(notebook: str) -> tuple[str, ...]:
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return (str(path), *module_sources(*_imports(code)))
-
-
-def module_sources(*names: str) -> tuple[str, ...]:
-    """Files of the package's modules by name, and of those they import in turn."""
-    package, found, todo = Path(__file__).parent, set(), set(names)
-    while todo:
-        module = package / f"{todo.pop()}.py"
-        if module not in found and module.exists():
-            found.add(module)
-            todo |= _imports(module.read_text())
-    return tuple(sorted(map(str, found)))
-
-
-def _imports(code: str) -> set[str]:
-    """Names of the package's modules that a piece of Python imports."""
-    names = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ethand_utils":
-            inside = node.module.split(".")[1:]
-            names |= {inside[0]} if inside else {alias.name for alias in node.names}
-    return names
+    return (str(path), *module_sources(*imported_modules(code)))
 
 
 def execute(run: Run, stage: Stage) -> Path:

@@ -29,12 +29,24 @@ def data_render(
     size: Annotated[int, typer.Option(help="px a side")] = 128,
     seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+    depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
+    part: Annotated[str | None, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = None,
 ):
-    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped."""
-    from ethand_utils.datasets import render_dataset
+    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped.
 
-    render_dataset(out, train, val, test, unpaired, size, seed, workers or len(os.sched_getaffinity(0)))
-    data_info(out)
+    With --part 1/K … K/K, K jobs on any hosts that see the folder share the work; when they have ended, the same
+    command without --part joins what they made.
+    """
+    from ethand_utils.datasets import render_dataset
+    from ethand_utils.parts import Part
+
+    share = None if part is None else Part.parse(part)
+    workers = workers or len(os.sched_getaffinity(0))
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, part=share)
+    if share:
+        print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
+    else:
+        data_info(out)
 
 
 @data.command("info")
@@ -78,6 +90,15 @@ def stage(folder: Path, name: str):
     chosen = next(s for s in chain.stages(current.profile) if s.name == name)
     with chain.own_gpu(folder, chain.gpu_count() if chosen.trains else 0):
         chain.execute(current, chosen)
+
+
+@app.command(hidden=True)
+def render_part(folder: Path, part: str, workers: int):
+    """Render a part of a run's data set; the Snakefile calls this."""
+    from ethand_utils import runs
+    from ethand_utils.parts import Part
+
+    runs.open_run(folder.name).render_part(Part.parse(part), workers)
 
 
 @app.command(hidden=True)

@@ -82,7 +82,9 @@ def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     skin = rig.vertices[rig.vertices[:, 2] >= FOREARM_START]
     centre = (skin[:, :2].min(0) + skin[:, :2].max(0)) / 2
-    girth = [np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in FOREARM_RINGS[1:5]]
+    girth = [
+        np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in FOREARM_RINGS[1:5]
+    ]
     centres = np.array([[*centre, z] for z in FOREARM_RINGS[1:5]])
     return centres, np.array(girth), np.full(len(centres), rig.joint("forearm"))
 

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils import handmesh, labels, raycast, scenes
-from ethand_utils.scenes import occluded_share, render, render_masks, sample_scene, sample_subject
-from ethand_utils.store import Store, StoreError, build_store, is_made
+from ethand_utils.labels import HAND_TYPES, LEFT, RIGHT
+from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
+from ethand_utils.rendering import occluded_share, render, render_masks
+from ethand_utils.scenes import sample_scene
+from ethand_utils.sources import module_sources
+from ethand_utils.store import Store, StoreError, store_meta
+from ethand_utils.subjects import sample_subject
 
 # Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
 SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
 TRUTH = "unpaired_truth"
 SAMPLES_PER_SUBJECT = 25
+MUCH = 0.2  # share of a hand that is occluded
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,14 @@ class RenderedSample:
             "bbox_h": h,
             "occluded_left": left,
             "occluded_right": right,
+            "arrangement": scene.arrangement,
+            "pose_left": scene.poses[LEFT],
+            "pose_right": scene.poses[RIGHT],
+            "penetration_mm": 1000 * scene.penetration,
             "source": "",
         }
-        return {"images": sample.get("image"), "masks": sample["masks"], "front": sample["front"], "row": row}
+        truth = {name: sample[name] for name in ("masks", "front", "depth")}
+        return {"images": sample.get("image"), **truth, "row": row}
 
 
 def render_dataset(
@@ -64,47 +74,68 @@ def render_dataset(
     seed: int = 0,
     workers: int = 1,
     replace: bool = False,
+    depth: bool = False,
+    part: Part | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
     scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
-    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or
-    rendered anew if `replace`. Raises StoreError as `build_store` does.
+    With `depth`, every store that has masks has the depth of both limbs, too. Complete stores are kept, an interrupted
+    one continues; one made with other settings is refused, or rendered anew if `replace`.
+
+    With `part`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
+    are returned; as many jobs may be at work at once as there are parts. A later call without `part` joins those that
+    are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_part` and
+    `join_parts` do.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if min(counts.values()) < 1 or size < 16 or seed < 0:
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    everything, masks_only = ("images", "masks", "front"), ("masks", "front")
-    plan = {name: (name, everything) for name in ("train", "val", "test")}
-    plan["unpaired_images"] = ("unpaired_images", ("images",))
-    plan[TRUTH] = ("unpaired_images", masks_only)
-    plan["unpaired_labels"] = ("unpaired_labels", masks_only)
-    stores = {}
-    for name, (split, arrays) in plan.items():
-        count = counts[split]
-        subjects = max(4, count // SAMPLES_PER_SUBJECT)
-        make = RenderedSample(split, subjects, size, seed, "images" in arrays)
-        meta = {
-            "source": "rendered",
-            "split": split,
-            "subjects": subjects,
-            "seed": seed,
-            "renderer": renderer_version(),
-        }
-        path, wanted = Path(out) / name, {**meta, "count": count, "size": size}
-        stores[name] = build_store(
-            path, make, count, size, arrays, meta, workers, replace and not is_made(path, wanted)
-        )
+    out, plans, how = Path(out), _plans(counts, size, seed, depth), {"workers": workers, "replace": replace}
+    if part is not None:
+        built = {name: build_part(out / name, part, **plan, **how) for name, plan in plans.items()}
+        return {name: store for name, store in built.items() if store is not None}
+    for name, plan in plans.items():  # parts that do not fit are refused before any work begins
+        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
+        finished_parts(out / name, wanted, ignore=replace)
+    stores = {name: join_parts(out / name, **plan, **how) for name, plan in plans.items()}
+    remove_parts(out)
     return stores
+
+
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool) -> dict[str, dict]:
+    """Arguments of `build_store` for every store of a rendered data set, by name."""
+    truth = ("masks", "front", "depth") if depth else ("masks", "front")
+    stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
+    stores["unpaired_images"] = ("unpaired_images", ("images",))
+    stores[TRUTH] = ("unpaired_images", truth)
+    stores["unpaired_labels"] = ("unpaired_labels", truth)
+    plans = {}
+    for name, (split, arrays) in stores.items():
+        subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
+        plans[name] = {
+            "make": RenderedSample(split, subjects, size, seed, "images" in arrays),
+            "count": counts[split],
+            "size": size,
+            "arrays": arrays,
+            "meta": {
+                "source": "rendered",
+                "split": split,
+                "subjects": subjects,
+                "seed": seed,
+                "renderer": renderer_version(),
+            },
+        }
+    return plans
 
 
 @cache
 def renderer_version() -> str:
     """Digest of the code that makes rendered samples, so that a store says which renderer made it."""
-    files = [Path(module.__file__) for module in (labels, handmesh, raycast, scenes)]
+    files = [Path(file) for file in module_sources("rendering", "subjects")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
@@ -120,16 +151,25 @@ def open_dataset(path: str | Path) -> dict[str, Store]:
 
 
 def describe(store: Store) -> dict:
-    """One row on a store: samples, size (px), arrays, subjects, hand types, mean occluded share of two-hand samples."""
-    two = store.index[store.index["hand_type"] == "interacting"]
+    """One row on a store: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
+
+    the mean share of a hand that is occluded, the share of samples with a hand of which more than MUCH is, and median
+    and 95th percentile of how deep the hands run into each other, in mm. None where the index does not know.
+    """
+    two = store.index[store.index["hand_type"] == HAND_TYPES[-1]]
     occluded = two[["occluded_left", "occluded_right"]].to_numpy()
+    depth = two["penetration_mm"].to_numpy() if "penetration_mm" in two else np.zeros(0)
     types = store.index["hand_type"].value_counts()
+    known = np.isfinite(occluded).any()
     return {
         "samples": len(store),
         "size": store.size,
         "arrays": ", ".join(store.meta["arrays"]),
         "subjects": int(store.index["subject"].nunique()),
-        **{kind: int(types.get(kind, 0)) for kind in labels.HAND_TYPES},
-        "occluded_share": float(np.nanmean(occluded)) if np.isfinite(occluded).any() else None,
+        **{kind: int(types.get(kind, 0)) for kind in HAND_TYPES},
+        "occluded_share": float(np.nanmean(occluded)) if known else None,
+        "much_occluded": float((occluded > MUCH).any(1).mean()) if known else None,
+        "penetration_mm_median": float(np.median(depth)) if len(depth) else None,
+        "penetration_mm_p95": float(np.percentile(depth, 95)) if len(depth) else None,
         "source": store.meta.get("source", ""),
     }

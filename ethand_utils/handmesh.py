@@ -65,7 +65,9 @@ class Rig:
         """Joints that bend, int [5 fingers, 3], from the base."""
         names = [(f, "thumb" if f == "thumb" else f"{f}-finger") for f in FINGERS]
         kinds = [PHALANGES["thumb" if finger == "thumb" else "finger"] for finger, _ in names]
-        return np.array([[self.joint(f"{n}-{bone}") for bone in kind] for (_, n), kind in zip(names, kinds, strict=True)])
+        return np.array(
+            [[self.joint(f"{n}-{bone}") for bone in kind] for (_, n), kind in zip(names, kinds, strict=True)]
+        )
 
     @cached_property
     def finger_of(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import pandas as pd
 from ethand_utils import EthandError
 from ethand_utils.datasets import open_dataset, render_dataset
 from ethand_utils.files import write_json
+from ethand_utils.parts import Part
 from ethand_utils.settings import Profile, load_profile, write_profile
 from ethand_utils.store import Store
 
@@ -52,10 +53,15 @@ class Run:
         """The run's stores by name, rendered now where the profile names no other data and they are not there yet."""
         if self.profile.data:
             return open_dataset(self.data_folder)
-        p, workers = self.profile, len(os.sched_getaffinity(0))
-        return render_dataset(
-            self.data_folder, p.train, p.val, p.test, p.unpaired, p.size, p.seed, workers, replace=True
-        )
+        return self._render(len(os.sched_getaffinity(0)))
+
+    def render_part(self, part: Part, workers: int) -> None:
+        """Render a part of the run's data set, which `dataset` joins with the others."""
+        self._render(workers, part)
+
+    def _render(self, workers: int, part: Part | None = None) -> dict[str, Store]:
+        p, out = self.profile, self.data_folder
+        return render_dataset(out, p.train, p.val, p.test, p.unpaired, p.size, p.seed, workers, replace=True, part=part)
 
     def made(self, path: str, notebook: str) -> Path:
         """A file or folder of the run that another notebook makes. Raises RunError when it is not there yet."""

@@ -36,6 +36,7 @@ class Profile:
     unpaired: int
     size: int
     seed: int
+    render_parts: int
     g1_arch: str
     g1_encoder: str | None
     g1_widths: list[int] | None
@@ -60,7 +61,8 @@ class Profile:
     seeds: int
 
     def __post_init__(self):
-        for name in ("train", "val", "test", "unpaired", "size", "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
+        counts = ("train", "val", "test", "unpaired", "size", "render_parts")
+        for name in (*counts, "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
             if getattr(self, name) < 1:
                 raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
         for name, known in CHOICES.items():

@@ -5,7 +5,8 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,7 +20,7 @@ from ethand_utils.files import FileError, atomic_write, first_line, write_json
 from ethand_utils.labels import HANDS
 
 FORMAT = 1
-ARRAYS = ("images", "masks", "front", "confidence")
+ARRAYS = ("images", "masks", "front", "depth", "confidence")
 CHUNK = 64  # samples written between two resume points
 
 
@@ -28,11 +29,12 @@ class StoreError(FileError):
 
 
 def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` float32 [n] comes with pseudo-labels."""
+    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` comes with pseudo-labels."""
     return {
         "images": ((count, size, size, 3), "uint8"),
         "masks": ((count, len(HANDS), size, size), "uint8"),
         "front": ((count, size, size), "uint8"),
+        "depth": ((count, len(HANDS), size, size), "float32"),
         "confidence": ((count,), "float32"),
     }[name]
 
@@ -40,13 +42,16 @@ def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str
 class Store:
     """A complete store opened for reading: `meta` dict, `index` DataFrame and the arrays of ARRAYS it has (else None).
 
-    `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8 [n, H, W], as read-only memory
-    maps. Raises StoreError, naming the file at fault, when a part is missing or has another shape than `meta` says.
+    As read-only memory maps: `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8
+    [n, H, W], `depth` float32 [n, 2, H, W], the z-depth (m) of each limb as if alone, 0 where nothing is, and
+    `confidence` float32 [n]. Raises StoreError, naming the file at fault, when something is missing or has another
+    shape than `meta` says.
     """
 
     images: np.ndarray | None
     masks: np.ndarray | None
     front: np.ndarray | None
+    depth: np.ndarray | None
     confidence: np.ndarray | None
 
     def __init__(self, path: str | Path):
@@ -65,7 +70,7 @@ class Store:
                 f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; build it again"
             )
         for name in ARRAYS:
-            setattr(self, name, self._array(name) if name in self.meta["arrays"] else None)
+            setattr(self, name, self.open_array(name) if name in self.meta["arrays"] else None)
 
     def __len__(self) -> int:
         return self.count
@@ -90,7 +95,8 @@ class Store:
                 f"{file}: cannot be read ({first_line(error)}); remove the folder and build it again"
             ) from None
 
-    def _array(self, name: str) -> np.ndarray:
+    def open_array(self, name: str) -> np.ndarray:
+        """A memory map of its own of an array that the store has."""
         array = self._read(f"{name}.npy", lambda file: np.load(file, mmap_mode="r"))
         shape, dtype = array_layout(name, self.count, self.size)
         if array.shape != shape or array.dtype != dtype:
@@ -115,6 +121,7 @@ def build_store(
     meta: dict,
     workers: int = 1,
     replace: bool = False,
+    parts: Sequence[Store] = (),
 ) -> Store:
     """Write a store of `count` samples, several processes at a time, and open it.
 
@@ -122,45 +129,72 @@ def build_store(
     for the index; it must be picklable and depend on i alone, so that the bytes do not depend on `workers`. Work
     goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build continues there when called with the
     same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept;
-    one made otherwise is refused, or replaced once the new one is complete if `replace` says so.
+    one made otherwise is refused, or replaced once the new one is complete if `replace` says so. Whole chunks that one
+    of `parts` (`parts.finished_parts`) holds are copied from there and not made.
 
     Raises StoreError when `path` holds something else, StoreError or FileError when the disk is full; what `make`
     raises passes through.
     """
-    path = Path(path)
-    meta = {"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}
-    meta = json.loads(json.dumps(meta))
-    if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
-        raise StoreError(f"{path}: holds something that is no store; choose another folder")
-    if (path / "meta.json").exists() and not replace:
-        store = Store(path)
-        if store.meta == meta:
-            return store
-        raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
+    path, meta = Path(path), store_meta(count, size, arrays, meta)
+    kept = kept_store(path, meta, replace)
+    if kept is not None:
+        return kept
     work = path.parent / f".{path.name}.partial"
-    with _disk_errors(path):
+    with disk_errors(path):
         _prepare(work, meta)
-        todo = [start for start in range(0, count, CHUNK) if not _chunk_file(work, start).exists()]
+        todo = [start for start in chunk_starts(count) if not _chunk_file(work, start).exists()]
     done = count - sum(min(CHUNK, count - start) for start in todo)
     with tqdm(total=count, initial=done, desc=path.name, unit="img") as progress:
-        for written in _run_chunks(work, make, todo, meta, workers):
+        for written in _run_chunks(work, make, todo, meta, workers, parts):
             progress.update(written)
-    with _disk_errors(path):
-        index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in range(0, count, CHUNK)])
+    with disk_errors(path):
+        index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in chunk_starts(count)])
         index.to_parquet(work / "index.parquet", index=False)
         _swap(work, path)
     return Store(path)
 
 
+def store_meta(count: int, size: int, arrays: Sequence[str], meta: dict) -> dict:
+    """What `meta.json` says of a store that `build_store` makes with these arguments."""
+    return json.loads(json.dumps({"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}))
+
+
+def chunk_starts(count: int) -> range:
+    """First samples of the chunks of a store of `count` samples."""
+    return range(0, count, CHUNK)
+
+
+def kept_store(path: Path, meta: dict, replace: bool) -> Store | None:
+    """The complete store at `path` if it is to be kept. Raises StoreError where something else must not be replaced."""
+    if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
+        raise StoreError(f"{path}: holds something that is no store; choose another folder")
+    if replace or not (path / "meta.json").exists():
+        return None
+    store = Store(path)
+    if store.meta != meta:
+        raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
+    _tidy(path)
+    return store
+
+
 def _swap(work: Path, path: Path) -> None:
     """Give a complete store its name; an older one there goes only when the new one is in place."""
-    old = path.parent / f".{path.name}.old"
+    old = _old(path)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.replace(path, old)
     os.replace(work, path)
-    shutil.rmtree(path / "chunks")
-    shutil.rmtree(old, ignore_errors=True)
+    _tidy(path)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a build leaves beside a complete store, also one that was killed while doing so."""
+    for left_over in (path / "chunks", _old(path)):
+        shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.parent / f".{path.name}.old"
 
 
 def is_made(path: str | Path, meta: dict) -> bool:
@@ -172,7 +206,7 @@ def is_made(path: str | Path, meta: dict) -> bool:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn operating-system faults while writing into one StoreError; what is complete stays for the next try."""
     try:
         yield
@@ -200,14 +234,20 @@ def _prepare(work: Path, meta: dict) -> None:
     write_json(meta_file, meta)
 
 
-def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers: int) -> Iterator[int]:
+def _run_chunks(
+    work: Path, make: Callable, todo: list[int], meta: dict, workers: int, parts: Sequence[Store]
+) -> Iterator[int]:
     """Write the chunks that start at `todo`; yields the number of samples of each as it is done."""
+    held = {start: part for start in todo for part in parts if _holds(part, _chunk(start, meta))}
+    for start, part in held.items():
+        yield _copy_chunk(work, part, start, meta)
+    todo = [start for start in todo if start not in held]
     if workers <= 1 or len(todo) <= 1:
         for start in todo:
             yield _write_chunk(work, make, start, meta)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
         try:
             for future in as_completed(futures):
@@ -219,18 +259,51 @@ def _run_chunks(work: Path, make: Callable, todo: list[int], meta: dict, workers
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
-    """Make and write samples start … start + CHUNK; its index rows, written last, mark the chunk as done."""
-    samples = [make(i) for i in range(start, min(start + CHUNK, meta["count"]))]
-    with _disk_errors(work):
+    """Make and write the samples of a chunk; returns their number."""
+    samples = [make(i) for i in _chunk(start, meta)]
+    rows = pd.DataFrame([sample["row"] for sample in samples])
+    return _save_chunk(work, start, meta, rows, lambda name: np.stack([sample[name] for sample in samples]))
+
+
+def _copy_chunk(work: Path, part: Store, start: int, meta: dict) -> int:
+    """Copy the samples of a chunk from a part; returns their number."""
+    first, samples = part.meta["first"], _chunk(start, meta)
+    here = slice(samples.start - first, samples.stop - first)
+    # Arrays are opened anew for every chunk, so that the memory in use does not grow with what has been read.
+    return _save_chunk(work, start, meta, part.index[here], lambda name: part.open_array(name)[here])
+
+
+def _save_chunk(work: Path, start: int, meta: dict, rows: pd.DataFrame, values: Callable[[str], np.ndarray]) -> int:
+    """Write one chunk of every array, then its index rows, which mark it as done."""
+    with disk_errors(work):
         for name in meta["arrays"]:
             array = np.load(work / f"{name}.npy", mmap_mode="r+")
-            array[start : start + len(samples)] = np.stack([sample[name] for sample in samples])
+            array[start : start + len(rows)] = values(name)
             array.flush()
-        rows = pd.DataFrame([sample["row"] for sample in samples])
         with atomic_write(_chunk_file(work, start)) as temporary:
             rows.to_parquet(temporary, index=False)
-    return len(samples)
+    return len(rows)
+
+
+def _chunk(start: int, meta: dict) -> range:
+    """The samples of the chunk that begins at `start`."""
+    return range(start, min(start + CHUNK, meta["count"]))
+
+
+def _holds(part: Store, samples: range) -> bool:
+    first = part.meta["first"]
+    return first <= samples.start and samples.stop <= first + len(part)
 
 
 def _chunk_file(work: Path, start: int) -> Path:

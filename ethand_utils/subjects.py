@@ -13,7 +13,9 @@ CORRELATION = 0.55  # of length and breadth
 HAND_BREADTH = ((0.0794, 0.0038), (0.0904, 0.0042))
 
 # Linear RGB of skin from dark to light, about the range of the Monk scale.
-SKIN_TONES = np.array([[0.055, 0.028, 0.018], [0.16, 0.080, 0.048], [0.34, 0.19, 0.115], [0.58, 0.36, 0.24], [0.78, 0.55, 0.43]])
+SKIN_TONES = np.array(
+    [[0.055, 0.028, 0.018], [0.16, 0.080, 0.048], [0.34, 0.19, 0.115], [0.58, 0.36, 0.24], [0.78, 0.55, 0.43]]
+)
 PATTERNS = ("plain", "plain", "checked", "striped", "print")
 
 

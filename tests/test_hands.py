@@ -431,12 +431,30 @@ def test_hand_moved_towards_the_camera_comes_to_the_front(depth, behind, in_fron
 
 def test_forearm_before_the_other_hand_occludes_it():
     scene = scene_of(open_limb("left"), open_limb("right", shift=(0, -0.12, 0.5)))
-    masks, front = render_masks(scene, SIZE).values()
+    sample = render_masks(scene, SIZE)
+    masks, front = sample["masks"], sample["front"]
     arm = cast(scene, RIGHT).hit.reshape(SIZE, SIZE) & (masks[RIGHT] == 0)
     behind = arm & (masks[LEFT] > 0)
     assert behind.any()
     assert (front[behind] == FRONT_RIGHT).all()
     assert (front[arm & ~behind] == FRONT_NONE).all()
+
+
+def test_depth_is_the_distance_along_the_axis_to_each_limb_as_if_alone():
+    scene = scene_of(open_limb("left"), open_limb("right", shift=(0, -0.12, 0.5)))
+    depth = render_masks(scene, SIZE)["depth"].reshape(2, -1)
+    for hand, limb in enumerate(scene.limbs):
+        found = cast(scene, hand)
+        np.testing.assert_allclose(depth[hand, found.hit], found.at(limb.vertices)[:, 2], atol=1e-4)
+        assert not depth[hand, ~found.hit].any()
+    assert not render_masks(scene_of(scene.limbs[LEFT], None), SIZE)["depth"][RIGHT].any()
+
+
+def test_the_hand_in_front_is_the_one_of_less_depth():
+    sample = render_masks(random_scene(2, "interacting"), SIZE)
+    both = sample["depth"].all(0) & (sample["front"] != FRONT_NONE)
+    assert both.any()
+    np.testing.assert_array_equal(sample["front"][both], sample["depth"].argmin(0)[both] + 1)
 
 
 def test_hands_apart_do_not_occlude_each_other():
@@ -562,13 +580,14 @@ def test_hand_in_front_can_only_darken_what_it_leaves_visible(plain_skin):
 def test_render_is_a_function_of_scene_and_seed():
     scene = random_scene(2)
     first, again, other = (render(scene, SIZE, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    for name in ("image", "masks", "front"):
+    for name in ("image", "masks", "front", "depth"):
         np.testing.assert_array_equal(first[name], again[name])
     assert (first["image"] != other["image"]).any()
     np.testing.assert_array_equal(first["masks"], other["masks"])
     masks_only = render_masks(scene, SIZE)
     np.testing.assert_array_equal(first["masks"], masks_only["masks"])
     np.testing.assert_array_equal(first["front"], masks_only["front"])
+    np.testing.assert_array_equal(first["depth"], masks_only["depth"])
 
 
 def test_scene_is_a_function_of_the_seed():
@@ -583,7 +602,7 @@ def test_rendered_arrays_have_the_stores_shapes_and_values(size):
     shapes = {name: (array.shape, array.dtype) for name, array in sample.items()}
     byte = np.dtype("uint8")
     expected = {"image": ((size, size, 3), byte), "masks": ((2, size, size), byte), "front": ((size, size), byte)}
-    assert shapes == expected
+    assert shapes == {**expected, "depth": ((2, size, size), np.dtype("float32"))}
     assert sample["masks"].max() < N_CLASSES
     assert sample["image"].std() > 1
 

@@ -126,6 +126,13 @@ def test_touching_a_module_runs_again_what_imports_it_and_says_why(root):
     assert "reason: Updated input files" in said
 
 
+def test_parts_of_the_rendering_are_stages_before_the_first_notebook(tmp_path):
+    said = ethand("run", "ci", "--set", "render_parts=2", "--", "--dry-run", cwd=checkout(tmp_path))
+    rules = [line.split()[-1].rstrip(":") for line in said.splitlines() if line.startswith("rule ")]
+    assert sorted(rules[:2]) == ["render_1_of_2", "render_2_of_2"]
+    assert rules[2] == "01_data"
+
+
 def test_the_same_seed_gives_the_same_metrics(root, tmp_path):
     again = checkout(tmp_path)
     ethand("run", "ci", "--name", "again", cwd=again)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ethand_utils.chain import rendered_parts
 from ethand_utils.losses import ADVERSARIAL_INPUTS
 from ethand_utils.runs import ROWS, table1
 from ethand_utils.settings import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
@@ -37,6 +38,7 @@ def test_paper_has_the_reports_numbers():
         ({"epochs": 3.5}, "expected int"),
         ({"pretrained": 1}, "expected bool"),
         ({"bs": 0}, "at least 1"),
+        ({"render_parts": 0}, "at least 1"),
         ({"class_weights": "heavy"}, "expected one of none, released"),
         ({"cycles": [1, 1]}, "four numbers"),
     ],
@@ -49,6 +51,12 @@ def test_a_wrong_setting_is_refused_and_named(changes, says):
 
 def test_what_a_profile_may_ask_of_d_is_what_the_losses_know():
     assert CHOICES["adversarial_input"] == ADVERSARIAL_INPUTS
+
+
+def test_the_rendering_is_shared_only_where_there_is_something_to_share():
+    assert [str(part) for part in rendered_parts(load_profile("ci", {"render_parts": 3}))] == ["1/3", "2/3", "3/3"]
+    assert rendered_parts(load_profile("ci")) == []
+    assert rendered_parts(load_profile("ci", {"render_parts": 3, "data": "elsewhere"})) == []
 
 
 def test_an_unknown_profile_is_refused_naming_the_nearest():

@@ -5,18 +5,25 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ethand_utils import EthandError, datasets, store
+from ethand_utils import EthandError, datasets, parts, store
 from ethand_utils.datasets import TRUTH, RenderedSample, describe, open_dataset, render_dataset
 from ethand_utils.files import FileError, atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
+from ethand_utils.parts import Part, build_part, join_parts
 from ethand_utils.store import ARRAYS, Store, StoreError, array_layout, build_store
 
 SIZE = 8  # px
@@ -92,7 +99,7 @@ def test_arrays_are_read_only_memory_maps(tmp_path):
         images[0] = 0
 
 
-@pytest.mark.parametrize("arrays", [("images",), ("masks", "front"), ("masks", "confidence")])
+@pytest.mark.parametrize("arrays", [("images",), ("masks", "front"), ("depth",), ("masks", "confidence")])
 def test_arrays_a_source_cannot_give_are_absent(arrays, tmp_path):
     built = build(tmp_path / "s", arrays=arrays)
     assert tuple(name for name in ARRAYS if getattr(built, name) is not None) == arrays
@@ -100,6 +107,12 @@ def test_arrays_a_source_cannot_give_are_absent(arrays, tmp_path):
     absent = next(name for name in ARRAYS if name not in arrays)
     with pytest.raises(StoreError, match=f"has no {absent}.npy"):
         built.require(arrays[0], absent)
+
+
+def test_depth_is_kept_in_full(tmp_path):
+    built = build(tmp_path / "s", arrays=("masks", "depth"))
+    assert (built.depth.shape, built.depth.dtype) == ((10, 2, SIZE, SIZE), np.float32)
+    np.testing.assert_array_equal(built.depth[7], Make(("masks", "depth"))(7)["depth"])
 
 
 # Building
@@ -157,6 +170,42 @@ def test_killed_build_goes_on_where_it_stopped(tmp_path):
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_rendering_leaves_no_worker_and_goes_on_to_the_same_bytes(tmp_path):
+    counts = {"train": store.CHUNK + 30, "val": 1, "test": 1, "unpaired": 1}
+    command = [sys.executable, "-m", "ethand_utils.cli", "data", "render", "--out", tmp_path / "d", "--size", "32"]
+    command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: list((tmp_path / "d/.train.partial/chunks").glob("0*.parquet")))
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= 2
+    wait_until(lambda: not any(map(running, workers)))
+    assert not (tmp_path / "d/train").exists()
+    render_dataset(tmp_path / "d", **counts, size=32, workers=2)
+    render_dataset(tmp_path / "whole", **counts, size=32, workers=1)
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
 def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "s", Make(stop=9, fault=KeyboardInterrupt()))
@@ -166,7 +215,7 @@ def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunk
 
 
 def test_fault_of_a_worker_reaches_the_caller(tmp_path, monkeypatch, small_chunks):
-    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, mp_context: ThreadPoolExecutor(n))  # starts at once
+    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
     with pytest.raises(ValueError, match="a bad frame"):
         build(tmp_path / "s", Make(stop=9, fault=ValueError("a bad frame")), workers=2)
     assert not (tmp_path / "s").exists()
@@ -207,6 +256,214 @@ def test_folder_that_is_no_store_is_refused_and_left_alone(tmp_path):
     with pytest.raises(StoreError, match="no store"):
         build(tmp_path / "s")
     assert contents(tmp_path / "s") == {"thesis.txt": b"precious"}
+
+
+# Parts
+
+
+def plan(make=None, count=10, **changes) -> dict:
+    make = make or Make()
+    return {"make": make, "count": count, "size": SIZE, "arrays": make.arrays, "meta": META, **changes}
+
+
+def assert_joined(path: Path, whole: Path) -> None:
+    assert contents(path) == contents(whole)
+    assert list(path.parent.glob("*/.*")) + list(path.parent.glob(".parts/*/*s*")) == []
+
+
+@pytest.mark.parametrize("count", [1, 4, 10, 41, 400])
+@pytest.mark.parametrize("of", [1, 2, 3, 8, 200])
+def test_parts_share_the_samples_by_whole_chunks(of, count, small_chunks):
+    shares = [Part(number, of).samples(count) for number in range(1, of + 1)]
+    assert [i for share in shares for i in share] == list(range(count))
+    assert all(edge % 4 == 0 or edge == count for share in shares for edge in (share.start, share.stop))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 4
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "2", "a/b", "1/0", "-1/2", "1/2/3", " 1/2", "1/2\n", "²/4", ""])
+def test_a_part_that_is_none_is_refused(text):
+    with pytest.raises(StoreError, match="such as 2/8"):
+        Part.parse(text)
+    assert str(Part.parse("2/8")) == "2/8"
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+@pytest.mark.parametrize("arrays", [("images", "masks", "front", "depth"), ("masks", "confidence")])
+def test_joined_parts_are_the_bytes_of_one_build(arrays, of, tmp_path, small_chunks):
+    for number in reversed(range(1, of + 1)):
+        build_part(tmp_path / "d/s", Part(number, of), **plan(Make(arrays)))
+    assert not (tmp_path / "d/s").exists()
+    make = Make(arrays)
+    assert len(join_parts(tmp_path / "d/s", **plan(make))) == 10
+    assert make.made == []
+    build(tmp_path / "whole", Make(arrays), arrays=arrays)
+    assert_joined(tmp_path / "d/s", tmp_path / "whole")
+
+
+def test_joining_makes_what_no_finished_part_has(tmp_path, small_chunks):
+    build_part(tmp_path / "d/s", Part(2, 3), **plan())
+    with pytest.raises(KeyboardInterrupt):
+        build_part(tmp_path / "d/s", Part(3, 3), **plan(Make(stop=9, fault=KeyboardInterrupt())))
+    make = Make()
+    join_parts(tmp_path / "d/s", **plan(make))
+    assert make.made == [0, 1, 2, 3, 8, 9]
+    build(tmp_path / "whole")
+    assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
+
+
+def test_parts_of_different_sharing_join(tmp_path, small_chunks):
+    for part in (Part(1, 2), Part(1, 3), Part(3, 3)):
+        build_part(tmp_path / "d/s", part, **plan(count=41))
+    make = Make()
+    join_parts(tmp_path / "d/s", **plan(make, count=41))
+    assert make.made == list(range(20, 28))
+    build(tmp_path / "whole", count=41)
+    assert_joined(tmp_path / "d/s", tmp_path / "whole")
+
+
+def test_joining_goes_on_with_an_interrupted_build(tmp_path, small_chunks):
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "d/s", Make(stop=5, fault=KeyboardInterrupt()))
+    build_part(tmp_path / "d/s", Part(2, 2), **plan())
+    make = Make()
+    join_parts(tmp_path / "d/s", **plan(make))
+    assert make.made == []
+    build(tmp_path / "whole")
+    assert_joined(tmp_path / "d/s", tmp_path / "whole")
+
+
+def test_an_interrupted_part_goes_on_where_it_stopped_in_a_folder_of_its_own(tmp_path, small_chunks):
+    with pytest.raises(KeyboardInterrupt):
+        build_part(tmp_path / "d/s", Part(2, 2), **plan(Make(stop=9, fault=KeyboardInterrupt())))
+    assert all(file.is_relative_to(tmp_path / "d/.parts/2-of-2") for file in tmp_path.rglob("*.npy"))
+    rest = Make()
+    build_part(tmp_path / "d/s", Part(2, 2), **plan(rest))
+    assert rest.made == [8, 9]
+    again = Make()
+    build_part(tmp_path / "d/s", Part(2, 2), **plan(again))
+    assert again.made == []
+
+
+def test_an_interrupted_join_loses_nothing_and_copies_nothing_twice(tmp_path, monkeypatch, small_chunks):
+    copied, stops, real = [], [0, 8], store._copy_chunk
+
+    def copy(work, part, start, meta):
+        if start in stops[:1]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        copied.append(start)
+        return real(work, part, start, meta)
+
+    monkeypatch.setattr(store, "_copy_chunk", copy)
+    for number in (1, 2):
+        build_part(tmp_path / "d/s", Part(number, 2), **plan())
+    before = contents(tmp_path / "d/.parts")
+    while stops:
+        with pytest.raises(KeyboardInterrupt):
+            join_parts(tmp_path / "d/s", **plan())
+        assert not (tmp_path / "d/s").exists()
+        assert contents(tmp_path / "d/.parts") == before
+    make = Make()
+    join_parts(tmp_path / "d/s", **plan(make))
+    assert (copied, make.made) == ([0, 4, 8], [])
+    build(tmp_path / "whole")
+    assert_joined(tmp_path / "d/s", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [0, 1])
+def test_join_interrupted_while_it_removes_the_parts_ends_when_called_again(stop, tmp_path, monkeypatch, small_chunks):
+    calls = []
+
+    def interrupted(folder, **_):
+        calls.append(folder)
+        if len(calls) > stop:
+            raise KeyboardInterrupt
+        shutil.rmtree(folder, ignore_errors=True)
+
+    for number in (1, 2):
+        build_part(tmp_path / "d/s", Part(number, 2), **plan())
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "shutil", SimpleNamespace(rmtree=interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            join_parts(tmp_path / "d/s", **plan())
+    make = Make()
+    join_parts(tmp_path / "d/s", **plan(make))
+    assert make.made == []
+    build(tmp_path / "whole")
+    assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
+    assert list(tmp_path.glob("d/.parts/*/s")) == []
+
+
+@pytest.mark.parametrize("other", [{"meta": {**META, "seed": 1}}, {"count": 11}, {"arrays": ("images",)}])
+def test_parts_made_with_other_settings_are_refused_or_else_ignored(other, tmp_path, small_chunks):
+    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    make = Make()
+    with pytest.raises(StoreError, match=r"\.parts/1-of-2/s: a part made with other settings; .* or remove") as caught:
+        join_parts(tmp_path / "d/s", **{**plan(make), **other})
+    assert "\n" not in str(caught.value)
+    assert make.made == []
+    joined = join_parts(tmp_path / "d/s", **{**plan(make), **other}, replace=True)
+    assert make.made == list(range(len(joined)))
+    assert list(tmp_path.glob("d/.parts/*/s")) == []
+
+
+def test_a_part_made_with_other_settings_is_made_anew_only_when_told_to(tmp_path, small_chunks):
+    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    make, other = Make(), {**META, "seed": 1}
+    with pytest.raises(StoreError, match="1-of-2/s: holds a store made with other settings"):
+        build_part(tmp_path / "d/s", Part(1, 2), **plan(make, meta=other))
+    for _ in range(2):
+        build_part(tmp_path / "d/s", Part(1, 2), **plan(make, meta=other), replace=True)
+    assert make.made == [0, 1, 2, 3]
+
+
+def test_a_part_of_a_store_that_is_there_is_not_made(tmp_path, small_chunks):
+    build(tmp_path / "s")
+    make, other = Make(), {**META, "seed": 1}
+    for replace in (False, True):
+        assert build_part(tmp_path / "s", Part(1, 2), **plan(make), replace=replace) is None
+    with pytest.raises(StoreError, match="other settings"):
+        build_part(tmp_path / "s", Part(1, 2), **plan(make, meta=other))
+    assert make.made == []
+    build_part(tmp_path / "s", Part(1, 2), **plan(make, meta=other), replace=True)
+    assert Store(tmp_path / "s").meta["seed"] == 0
+
+
+def test_a_damaged_part_is_refused_by_name(tmp_path, small_chunks):
+    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    truncated(tmp_path / "d/.parts/1-of-2/s/masks.npy")
+    with pytest.raises(StoreError, match=r"1-of-2/s/masks\.npy: "):
+        join_parts(tmp_path / "d/s", **plan())
+
+
+def join_and_die(path, count: int, stop: int) -> None:
+    join_parts(path, **plan(Make(stop=stop, fault=9), count))
+
+
+def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
+    count = 3 * store.CHUNK
+    build_part(tmp_path / "d/s", Part(1, 3), **plan(count=count))
+    process = multiprocessing.get_context("spawn").Process(
+        target=join_and_die, args=(tmp_path / "d/s", count, 2 * store.CHUNK + 5)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    rest = Make()
+    join_parts(tmp_path / "d/s", **plan(rest, count))
+    assert rest.made == list(range(2 * store.CHUNK, count))
+    build(tmp_path / "whole", count=count)
+    assert_joined(tmp_path / "d/s", tmp_path / "whole")
+
+
+def test_a_build_killed_between_taking_its_name_and_tidying_up_is_tidied_later(tmp_path, monkeypatch, small_chunks):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_tidy", lambda path: None)
+        build(tmp_path / "s")
+    assert (tmp_path / "s/chunks").exists()
+    build(tmp_path / "s")
+    build(tmp_path / "whole")
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
 
 # Damage
@@ -441,6 +698,56 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(rendered, tmp_pa
     other = render_dataset(tmp_path / "other", train=1, val=1, test=1, unpaired=1, size=24, seed=1)
     assert (other["train"].images[0] != again["train"].images[0]).any()
     assert (other["train"].masks[0] != again["train"].masks[0]).any()
+
+
+def test_depth_comes_on_request_with_everything_else_the_same(rendered, tmp_path):
+    stores = render_dataset(tmp_path / "d", **COUNTS, size=24, depth=True)
+    for name, plain in open_dataset(rendered).items():
+        assert plain.depth is None
+        assert (stores[name].depth is None) == (plain.masks is None)
+        for array in plain.meta["arrays"]:
+            assert contents(rendered / name)[f"{array}.npy"] == contents(tmp_path / "d" / name)[f"{array}.npy"]
+    train = stores["train"]
+    assert (train.depth[train.masks > 0] > 0.5).all()
+    assert not train.depth[train.index.hand_type == "left", 1].any()
+    with pytest.raises(StoreError, match="other settings"):
+        render_dataset(tmp_path / "d", **COUNTS, size=24)
+
+
+def test_rendered_parts_join_to_the_same_bytes(rendered, tmp_path, monkeypatch, small_chunks):
+    for number in (2, 1, 3):
+        made = render_dataset(tmp_path / "d", **COUNTS, size=24, part=Part(number, 3))
+    assert {name: len(store) for name, store in made.items()}["train"] == 1
+    assert "d" not in [path.parent.name for path in tmp_path.rglob("meta.json")]
+    monkeypatch.setattr(RenderedSample, "__call__", None)
+    render_dataset(tmp_path / "d", **COUNTS, size=24)
+    assert contents(tmp_path / "d") == contents(rendered)
+    assert not (tmp_path / "d/.parts").exists()
+    assert render_dataset(tmp_path / "d", **COUNTS, size=24, part=Part(1, 3)) == {}
+
+
+def test_a_data_set_with_a_part_of_other_settings_is_refused_before_anything_is_rendered(tmp_path, monkeypatch):
+    few = {"train": 1, "val": 1, "test": 1, "unpaired": 1}
+    render_dataset(tmp_path / "d", **few, size=16, part=Part(1, 1))
+    shutil.rmtree(tmp_path / "d/.parts/1-of-1/train")
+    monkeypatch.setattr(RenderedSample, "__call__", None)
+    with pytest.raises(StoreError, match="a part made with other settings"):
+        render_dataset(tmp_path / "d", **few, size=24)
+
+
+def test_parts_rendered_at_the_same_time_by_command_join(tmp_path):
+    counts = {"train": store.CHUNK + 6, "val": 1, "test": 1, "unpaired": 1}
+    command = [sys.executable, "-m", "ethand_utils.cli", "data", "render", "--out", tmp_path / "d", "--size", "16"]
+    command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+    command += ["--workers", "1"]
+    jobs = [subprocess.Popen([*command, "--part", part], stdout=subprocess.DEVNULL) for part in ("1/2", "2/2")]
+    assert [job.wait() for job in jobs] == [0, 0]
+    wrong = subprocess.run([*command, "--part", "5/4"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (1, "ethand: part 5/4: expected I/K with I from 1 to K, such as 2/8\n")
+    assert not (tmp_path / "d/train").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    render_dataset(tmp_path / "whole", **counts, size=16)
+    assert contents(tmp_path / "d") == contents(tmp_path / "whole")
 
 
 def test_rendering_again_keeps_what_is_complete(rendered, monkeypatch):
