@@ -16,7 +16,7 @@ REACH = 0.02  # m: a vertex whose nearest neighbour on the other mesh is farther
 
 @dataclass(frozen=True)
 class Spheres:
-    """Spheres that fill the hand at rest: `centres` float [S, 3] and `radii` [S] m, the `joint` each follows int [S]."""
+    """Spheres in a hand at rest: `centres` float [S, 3] and `radii` [S] m, and the `joint` each follows, int [S]."""
 
     centres: np.ndarray
     radii: np.ndarray
@@ -35,7 +35,7 @@ class Spheres:
 
 @cache
 def hand_spheres() -> Spheres:
-    """Spheres of the generic hand, made from its vertices: rows along the phalanges, a layer in the palm, the forearm."""
+    """Spheres of the generic hand, made from its vertices: rows along phalanges and forearm, two layers in the palm."""
     rig = load_rig()
     parts = [_finger_spheres(rig), _palm_spheres(rig), _forearm_spheres(rig)]
     centres, radii, joint = (np.concatenate(values) for values in zip(*parts, strict=True))
@@ -80,17 +80,14 @@ def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    skin = rig.vertices[rig.vertices[:, 2] >= FOREARM_START]
+    skin, rings = rig.vertices[rig.vertices[:, 2] >= FOREARM_START], FOREARM_RINGS[1:5]
     centre = (skin[:, :2].min(0) + skin[:, :2].max(0)) / 2
-    girth = [
-        np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in FOREARM_RINGS[1:5]
-    ]
-    centres = np.array([[*centre, z] for z in FOREARM_RINGS[1:5]])
-    return centres, np.array(girth), np.full(len(centres), rig.joint("forearm"))
+    girth = [np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in rings]
+    return np.array([[*centre, z] for z in rings]), np.array(girth), np.full(len(rings), rig.joint("forearm"))
 
 
 def overlap(a: np.ndarray, a_radii: np.ndarray, b: np.ndarray, b_radii: np.ndarray) -> np.ndarray:
-    """How far spheres `a` [..., S, 3] reach into spheres `b` [T, 3]: float [..., S] m, negative where they are apart."""
+    """How far spheres `a` [..., S, 3] reach into spheres `b` [T, 3]: float [..., S] m, negative where apart."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     apart = (a**2).sum(-1)[..., None] + (b**2).sum(-1) - 2 * (a @ b.T)
     reach = (a_radii[:, None] + b_radii).astype(np.float32)
@@ -100,7 +97,7 @@ def overlap(a: np.ndarray, a_radii: np.ndarray, b: np.ndarray, b_radii: np.ndarr
 def first_contact(
     moving: np.ndarray, moving_radii: np.ndarray, still: np.ndarray, still_radii: np.ndarray, direction: np.ndarray
 ) -> float:
-    """How far to shift spheres `moving` [S, 3] along the unit `direction` [3], coming from far, to touch `still` [T, 3].
+    """How far to shift spheres `moving` [S, 3] along a unit `direction` [3], coming from far, to touch `still` [T, 3].
 
     The way in m from where they are (negative: back); NaN where they pass one another.
     """

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+
 from ethand_utils.labels import FINGERS, N_CLASSES, PALM
 from ethand_utils.meshfile import mesh_file, read_glb
 
