@@ -54,7 +54,7 @@ class Rig:
 
     @cached_property
     def levels(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Joints with their parents, the root left out, so that a parent comes in an earlier entry than its children."""
+        """Joints with their parents, the root left out; a parent comes in an earlier entry than its children."""
         levels, known = [], [joint for joint, parent in enumerate(self.parents) if parent < 0]
         while known:
             known = [joint for joint, parent in enumerate(self.parents) if parent in known]
@@ -64,11 +64,8 @@ class Rig:
     @cached_property
     def phalanges(self) -> np.ndarray:
         """Joints that bend, int [5 fingers, 3], from the base."""
-        names = [(f, "thumb" if f == "thumb" else f"{f}-finger") for f in FINGERS]
-        kinds = [PHALANGES["thumb" if finger == "thumb" else "finger"] for finger, _ in names]
-        return np.array(
-            [[self.joint(f"{n}-{bone}") for bone in kind] for (_, n), kind in zip(names, kinds, strict=True)]
-        )
+        chains = [("thumb" if f == "thumb" else f"{f}-finger", PHALANGES.get(f, PHALANGES["finger"])) for f in FINGERS]
+        return np.array([[self.joint(f"{name}-{bone}") for bone in bones] for name, bones in chains])
 
     @cached_property
     def finger_of(self) -> np.ndarray:
@@ -82,8 +79,11 @@ class Rig:
 
 @dataclass(frozen=True)
 class Shape:
-    """One subject's hand: overall `scale`, relative `breadth` and `depth` of its section from thumb to little finger and
-    from back to palm, and per finger (thumb first) relative `length` and `thickness` [5]."""
+    """One subject's hand, relative to the generic one.
+
+    Overall `scale`, `breadth` from thumb to little finger and `depth` from back to palm, and per finger (thumb first)
+    `length` and `thickness` [5].
+    """
 
     scale: float = 1.0
     breadth: float = 1.0
@@ -163,7 +163,7 @@ def _joint_part(name: str) -> int:
 
 
 def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """New vertices [R, 3], and faces [F, 3] that join them to the cut edge of the hand: rings along +z and an end cap."""
+    """New vertices [R, 3], rings along +z and an end, and faces [F, 3] that join them to the cut edge of the hand."""
     edge = _cut_edge(faces)
     outline = vertices[edge, :2]
     centre = (outline.min(0) + outline.max(0)) / 2

@@ -22,7 +22,7 @@ FRONTAL_SHARE = 0.8  # of the views from before the person; the others come from
 
 @dataclass(frozen=True)
 class Limb:
-    """One posed arm: `vertices` float [V, 3] m with unit `normals` [V, 3], `faces` int [F, 3], `joints` float [J, 3] m."""
+    """One posed arm: `vertices` and `joints` float [·, 3] m, outward unit `normals` of the vertices, `faces` int [F, 3]."""
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -53,8 +53,8 @@ class Scene:
     """What a camera sees: `limbs` left and right (None: absent) of a `subject`, in camera coordinates.
 
     `camera` and the size `frame` (width, height) px are the capture's, `bbox` (x, y, w, h) the hands' in its frame,
-    `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` how they are to
-    one another ("single": one hand); `penetration` is the depth in m to which they run into each other.
+    `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` how they are
+    to one another ("single": one hand); `penetration` is the depth in m to which they run into each other.
     """
 
     limbs: tuple[Limb | None, Limb | None]

@@ -64,7 +64,7 @@ def noise_at(where: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Surface:
-    """Of m points: linear RGB `albedo` float32 [m, 3], `relief` float32 [m, 3] to add to normals, `gloss` float32 [m]."""
+    """Of m points: linear RGB `albedo` [m, 3], `relief` [m, 3] to add to normals, `gloss` [m], all float32."""
 
     albedo: np.ndarray
     relief: np.ndarray
