@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ethand_utils.augment import PHOTOMETRIC
 from ethand_utils.losses import ADVERSARIAL_INPUTS
 from ethand_utils.runs import ROWS, table1
 from ethand_utils.settings import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
@@ -37,6 +38,7 @@ def test_paper_has_the_reports_numbers():
         ({"epochs": 3.5}, "expected int"),
         ({"pretrained": 1}, "expected bool"),
         ({"bs": 0}, "at least 1"),
+        ({"photometric": "stronger"}, "expected one of report, strong"),
         ({"class_weights": "heavy"}, "expected one of none, released"),
         ({"cycles": [1, 1]}, "four numbers"),
     ],
@@ -49,6 +51,11 @@ def test_a_wrong_setting_is_refused_and_named(changes, says):
 
 def test_what_a_profile_may_ask_of_d_is_what_the_losses_know():
     assert CHOICES["adversarial_input"] == ADVERSARIAL_INPUTS
+
+
+def test_what_a_profile_may_ask_of_the_light_is_what_the_augmentation_knows():
+    assert CHOICES["photometric"] == tuple(PHOTOMETRIC)
+    assert {load_profile(name).photometric for name in ("ci", "tiny", "small", "paper")} == {"report"}
 
 
 def test_an_unknown_profile_is_refused_naming_the_nearest():
