@@ -1,5 +1,6 @@
 """Batched augmentation on the training device: image and masks from one transform, a flip exchanges the hands."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,30 @@ import torch.nn.functional as F
 
 # ImageNet statistics of RGB in 0…1, as the encoders' weights expect them.
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """How far another camera in another light may be from the one that took an image; 0 leaves a thing as it is.
+
+    Of every sample, the gain is 2^U(±`exposure`), each channel's own 2^U(±`cast`), so both are stops; intensities
+    0…1 are raised to 2^U(±`gamma`); their distance from the image's mean is multiplied with 1 + U(±`contrast`); with
+    probability `grey_p` all colour is taken out; a Gaussian blur has a sigma of U(0, `blur`) px at 128 px, and in
+    proportion at another size; the noise of each pixel and channel has a deviation of U(0, `noise`) of 255 levels.
+    """
+
+    exposure: float = 0.8
+    cast: float = 0.25
+    gamma: float = 0.4
+    contrast: float = 0.3
+    grey_p: float = 0.3
+    blur: float = 1.2
+    noise: float = 10.0
+
+
+# What a profile's `photometric` stands for; the report only varies each channel's intensity.
+PHOTOMETRIC = {"report": None, "strong": Photometric()}
 
 
 @dataclass(frozen=True)
@@ -15,7 +40,7 @@ class Augmentation:
 
     Scale is 1 + `scale`·clip(N(0, 1), ±1); rotation `rotation` degrees·clip(N(0, 1), ±2) with probability
     `rotation_p`; each channel is multiplied with U(1 − `intensity`, 1 + `intensity`); a horizontal flip that exchanges
-    the hands comes with probability `flip_p`.
+    the hands comes with probability `flip_p`. `photometric` adds changes of light and camera to the report's.
     """
 
     scale: float = 0.01
@@ -23,6 +48,7 @@ class Augmentation:
     rotation_p: float = 0.6
     intensity: float = 0.01
     flip_p: float = 0.5
+    photometric: Photometric | None = None
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -60,8 +86,45 @@ def augment(
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
     pixels = (pixels * gain.to(device)).clamp(0, 255)
+    if settings.photometric is not None:  # drawn last, so that it leaves all other draws as they are
+        pixels = relight(pixels, settings.photometric, generator)
     pixels, labels = flip(pixels, labels, flipped)
     return _standardise(pixels), labels
+
+
+def relight(images: torch.Tensor, settings: Photometric, generator: torch.Generator) -> torch.Tensor:
+    """RGB float [B, 3, H, W] in 0…255 as another camera in another light might have given them, in 0…255 as well.
+
+    In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `generator` lives on the CPU;
+    it draws everything but the noise itself, whose field comes from a seed of it on the images' device, where that
+    many numbers cost nothing.
+    """
+    device, size = images.device, images.shape[-1]
+    draws = torch.rand(len(images), 9, 1, 1, generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    exposure, gamma, contrast, cast = (2 * draws[:, :6].to(device) - 1).split([1, 1, 1, 3], 1)
+    level, grey = draws[:, 6:8].to(device).split(1, 1)
+    noise = torch.randn(images.shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+
+    pixels = blur(images / 255, settings.blur * size / 128 * draws[:, 8].flatten())
+    pixels = pixels * 2 ** (settings.exposure * exposure + settings.cast * cast)
+    pixels = (pixels + settings.noise / 255 * level * noise).clamp(0, 1) ** (2 ** (settings.gamma * gamma))
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    pixels = (mean + (pixels - mean) * (1 + settings.contrast * contrast)).clamp(0, 1)
+    luma = (pixels * torch.tensor(LUMA, device=device).view(3, 1, 1)).sum(1, keepdim=True)
+    return 255 * torch.where(grey < settings.grey_p, luma, pixels)
+
+
+def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Images [B, C, H, W] under a Gaussian of `sigma` [B] px each (on the CPU); beyond the border its pixels go on."""
+    n, channels, height, width = images.shape
+    reach = max(1, math.ceil(2.5 * float(sigma.max())))
+    weights = torch.exp(-((torch.arange(-reach, reach + 1) / sigma.clamp(min=1e-3)[:, None]) ** 2) / 2)
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None].to(images.device)
+    groups = images.reshape(1, n * channels, height, width)
+    padded = F.pad(groups, (reach,) * 4, mode="replicate")
+    along = F.conv2d(padded, weights, groups=n * channels)
+    return F.conv2d(along, weights.transpose(2, 3), groups=n * channels).view_as(images)
 
 
 def affine_grid(angle: torch.Tensor, scale: torch.Tensor, size: int) -> torch.Tensor:

@@ -111,23 +111,57 @@ def index(folder: Path):
 
 @app.command()
 def evaluate(
-    store: Annotated[Path, typer.Option("--data", help="a store with masks, such as outputs/tiny/data/test")],
     weights: Weights,
-    out: Annotated[Path | None, typer.Option(help="keep the predictions here as a store")] = None,
+    store: Annotated[
+        Path | None, typer.Option("--data", help="a store with masks, such as outputs/tiny/data/test")
+    ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="InterHand2.6M images with their annotation: score on the annotated joints"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="with --data: keep the predictions here as a store")] = None,
     as_json: Json = False,
 ):
-    """Score a trained net on a store: course mIoU and its companions."""
-    import pandas as pd
+    """Score a trained net on a store (--data) or on real frames that have joints but no masks (--frames).
 
+    A store gives course mIoU and its companions.
+
+    Frames give joint_accuracy, the share of annotated joints where their hand's mask shows a part that meets there,
+
+    and joint_on_hand, the share that lies on their hand's mask at all: over all joints, and frame by frame.
+
+    Every frame is seen in seven slightly different crops, each also mirrored.
+    """
+    from ethand_utils import predict as prediction
+    from ethand_utils.interhand import read_frames
     from ethand_utils.learners import best_device, place
     from ethand_utils.models import load_weights
-    from ethand_utils.predict import evaluate as score
     from ethand_utils.store import Store
 
-    opened = Store(store)
-    model, _ = load_weights(weights)
-    scores = score(place(model, best_device()), opened, out)
-    print(json.dumps(scores, indent=1) if as_json else pd.Series(scores).to_string(float_format="{:.4f}".format))
+    if (store is None) == (frames is None):
+        raise EthandError("evaluate: expected either --data (a store with masks) or --frames (images with joints)")
+    if frames is not None and out is not None:
+        raise EthandError("evaluate: --out keeps the predictions of a store; give it with --data only")
+    samples = read_frames(frames) if frames is not None else Store(store)
+    model, notes = load_weights(weights)
+    model = place(model, best_device())
+    if frames is not None:
+        _print_scores(*prediction.score_frames(model, samples, notes["size"]), as_json=as_json)
+    else:
+        _print_scores(prediction.evaluate(model, samples, out), as_json=as_json)
+
+
+def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
+    """Scores, and a table with a row a frame where there is one."""
+    import pandas as pd
+
+    if as_json:
+        table = {} if rows is None else {"frames": rows.to_dict("records")}
+        print(json.dumps(scores | table, indent=1))
+        return
+    print(pd.Series(scores).to_string(float_format="{:.4f}".format))
+    if rows is not None:
+        print(f"\n{rows.to_string(index=False, float_format='{:.4f}'.format)}")
 
 
 @app.command()

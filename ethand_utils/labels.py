@@ -33,6 +33,18 @@ FINGERS = {
     "pinky": (3, 14, 7),
 }
 
+# The parts that meet at each joint InterHand2.6M annotates: of every finger the tip, the two joints between its parts
+# and its base, then the wrist. A joint's pixel may show either part.
+JOINT_PARTS = (
+    *(
+        parts
+        for first, second, third in FINGERS.values()
+        for parts in ((third,), (second, third), (first, second), (PALM, first))
+    ),
+    (PALM,),
+)
+N_JOINTS = len(JOINT_PARTS)
+
 # Masks, logits and one-hot maps hold the left hand first.
 HANDS = ("left", "right")
 LEFT, RIGHT = 0, 1

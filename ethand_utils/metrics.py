@@ -2,9 +2,20 @@
 
 import numpy as np
 
-from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, HANDS, N_CLASSES, PARTS, min_pixels, slug
+from ethand_utils.labels import (
+    FRONT_LEFT,
+    FRONT_RIGHT,
+    HANDS,
+    JOINT_PARTS,
+    N_CLASSES,
+    N_JOINTS,
+    PARTS,
+    min_pixels,
+    slug,
+)
 
 SLICE = 64  # images counted at a time, so that memory does not grow with the data set
+ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JOINT_PARTS])  # bool [21, 17]
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -101,6 +112,38 @@ def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None =
         **regions,
         "absent_fp_rate": nanmean(absent_false_positives(counts, size)),
         **{f"part_iou_{slug(PARTS[i])}": float(iou) for i, iou in enumerate(part_iou(counts)) if i},
+    }
+
+
+def joint_accuracy(masks: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """How well masks uint8 [..., 2, H, W] agree with annotated joints float [..., 2, 21, 2] (x, y in the masks' px).
+
+    A score for images that have joints but no true masks. Of the joints that are `valid` bool [..., 2, 21],
+    `joint_accuracy` is the share at whose pixel the joint's own hand shows a part that meets there
+    (`labels.JOINT_PARTS`), `joint_on_hand` the share at whose pixel it shows any part. Several images are pooled over
+    all their joints, so that two hands count twice as much as one; NaN where no joint is valid.
+    """
+    return joint_scores(parts_at(masks, joints), valid)
+
+
+def parts_at(masks: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """The part [..., 2, 21] each hand's mask shows at its joints; background beyond the masks' border.
+
+    Shapes as in `joint_accuracy`; pixel (i, j) covers [i, i + 1) × [j, j + 1).
+    """
+    at, (height, width) = np.floor(joints).astype(int), masks.shape[-2:]
+    inside = ((at >= 0) & (at < (width, height))).all(-1)
+    at = np.where(inside[..., None], at, 0)
+    flat = masks.reshape(*masks.shape[:-2], height * width)
+    return np.where(inside, np.take_along_axis(flat, at[..., 1] * width + at[..., 0], -1), 0)
+
+
+def joint_scores(parts: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """The scores of `joint_accuracy` from the parts [..., 2, 21] that `parts_at` found."""
+    right = ADJOINS[np.arange(N_JOINTS), parts]
+    return {
+        "joint_accuracy": nanmean(right[valid].astype(float)),
+        "joint_on_hand": nanmean((parts[valid] > 0).astype(float)),
     }
 
 

@@ -14,14 +14,17 @@ from tqdm.auto import tqdm
 from ethand_utils import EthandError
 from ethand_utils.augment import normalise
 from ethand_utils.files import atomic_write
+from ethand_utils.interhand import Frame
 from ethand_utils.labels import CROP_OVER_BOX, HANDS
 from ethand_utils.losses import per_hand
-from ethand_utils.metrics import sample_scores, summary
+from ethand_utils.metrics import joint_scores, parts_at, sample_scores, summary
 from ethand_utils.plots import overlay
 from ethand_utils.store import Store, build_store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 MAX_CROP = 10  # a crop's side over that of its photo, at most
+# Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.
+JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 
 class ImageError(EthandError):
@@ -147,6 +150,41 @@ def predict_photo(
     masks, confidence = predict_masks(model, crop[None])
     frame = uncrop_masks(masks[0], square, height, width)
     return {"crop": crop, "crop_masks": masks[0], "masks": frame, "confidence": float(confidence[0])}
+
+
+def score_frames(
+    model: nn.Module, frames: list[Frame], size: int, jitter: tuple[tuple[float, float, float], ...] = JITTER
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """`metrics.joint_accuracy` of a net on frames without masks, pooled over all their joints, and a row a frame.
+
+    Every frame is seen in each crop of `jitter` (shift x, shift y, factor on the side) at `size` px, as it is and
+    mirrored, so that a few frames give a steadier score. Raises ImageError when an image cannot be read or cropped.
+    """
+    found, valid, rows = [], [], []
+    for frame in tqdm(frames, desc="score", unit="frame"):
+        found.append(_parts_at_joints(model, frame, size, jitter))
+        valid.append(np.broadcast_to(frame.valid, found[-1].shape))
+        row = {"frame": frame.name, "hand_type": frame.hand_type, "joints": int(frame.valid.sum())}
+        rows.append(row | joint_scores(found[-1], valid[-1]))
+    return joint_scores(np.concatenate(found), np.concatenate(valid)), pd.DataFrame(rows)
+
+
+def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.ndarray:
+    """The parts [2 · crops, 2, 21] predicted at a frame's joints in its crops, plain ones and then mirrored ones."""
+    image, (left, top, whole) = read_image(frame.image), crop_square(frame.bbox)
+    squares = [
+        (left + whole * (dx + (1 - zoom) / 2), top + whole * (dy + (1 - zoom) / 2), whole * zoom)
+        for dx, dy, zoom in jitter
+    ]
+    try:
+        crops = np.stack([crop_image(image, square, size) for square in squares])
+    except ImageError as error:
+        raise ImageError(f"{frame.image}: {error}; check the frame's bbox in the annotation") from None
+    plain, _ = predict_masks(model, crops)
+    mirrored, _ = predict_masks(model, crops[:, :, ::-1])
+    joints = np.stack([(frame.joints - (x, y)) * (size / side) for x, y, side in squares])
+    # A mirrored left hand is a right one: back in the frame, the two exchange their masks.
+    return parts_at(np.concatenate([plain, mirrored[:, ::-1, :, ::-1]]), np.concatenate([joints, joints]))
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

@@ -15,6 +15,7 @@ from ethand_utils.labels import CLASS_WEIGHTS
 
 PROFILES = Path(__file__).parent / "profiles"
 CHOICES = {
+    "photometric": ("report", "strong"),
     "class_weights": tuple(CLASS_WEIGHTS),
     "adversarial_input": ("softmax", "straight_through"),
     "lr_schedule": ("constant", "one_cycle"),
@@ -46,6 +47,7 @@ class Profile:
     baseline_widths: list[int]
     d_widths: list[int]
     pretrained: bool
+    photometric: str
     class_weights: str
     adversarial_input: str
     g1_epochs: int

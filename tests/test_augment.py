@@ -6,13 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from ethand_utils.augment import Augmentation, affine_grid, augment, damage, denormalise, flip, normalise
+from ethand_utils.augment import (
+    PHOTOMETRIC,
+    Augmentation,
+    Photometric,
+    affine_grid,
+    augment,
+    blur,
+    damage,
+    denormalise,
+    flip,
+    normalise,
+    relight,
+)
 from ethand_utils.labels import LEFT, RIGHT
 from ethand_utils.loaders import StoreLoader, make_dls
 from ethand_utils.store import StoreError
 
 STRONG = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0.3, flip_p=0.5)
 NONE = Augmentation(scale=0, rotation=0, rotation_p=0, intensity=0, flip_p=0)
+OTHER_LIGHT = Augmentation(photometric=PHOTOMETRIC["strong"])
+SAME_LIGHT = Photometric(exposure=0, cast=0, gamma=0, contrast=0, grey_p=0, blur=0, noise=0)
 
 
 def generator(seed=0):
@@ -146,6 +160,135 @@ def test_affine_grid_enlarges_about_the_centre():
     assert larger[..., 8:24, 8:24].all()
 
 
+def test_the_reports_augmentation_draws_no_more_and_no_less_than_it_did():
+    # Literally: the transform, then the channels' gain, then the flip.
+    images, masks = batch_of()
+    seen, labels = augment(images, masks, Augmentation(photometric=PHOTOMETRIC["report"]), generator(5))
+    draw = generator(5)
+    scale = 1 + 0.01 * torch.randn(4, generator=draw).clamp(-1, 1)
+    degrees = 5 * torch.randn(4, generator=draw).clamp(-2, 2)
+    turned, gain = torch.rand(4, generator=draw) < 0.6, 1 + 0.01 * (2 * torch.rand(4, 3, 1, 1, generator=draw) - 1)
+    grid = affine_grid(torch.deg2rad(degrees * turned), scale, 32)
+    pixels = torch.nn.functional.grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
+    moved = torch.nn.functional.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
+    pixels, moved = flip((pixels * gain).clamp(0, 255), moved, torch.rand(4, generator=draw) < 0.5)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert torch.equal(seen, (pixels / 255 - mean) / std)
+    assert torch.equal(labels, moved)
+    assert Augmentation() == Augmentation(photometric=PHOTOMETRIC["report"])
+
+
+def test_other_light_leaves_masks_and_geometry_as_they_are():
+    images, masks = batch_of(16)
+    plain, labels = augment(images, masks, Augmentation(), generator())
+    seen, same = augment(images, masks, OTHER_LIGHT, generator())
+    assert torch.equal(labels, same)
+    assert not torch.allclose(plain, seen, atol=0.1)
+    unlit, _ = augment(images, masks, Augmentation(photometric=SAME_LIGHT), generator())
+    assert torch.allclose(plain, unlit, atol=1e-4)
+
+
+def test_other_light_is_a_function_of_the_generator_and_of_nothing_else():
+    images, masks = batch_of()
+    torch.manual_seed(0)
+    first = augment(images, masks, OTHER_LIGHT, generator(3))[0]
+    torch.manual_seed(1)
+    assert torch.equal(first, augment(images, masks, OTHER_LIGHT, generator(3))[0])
+    assert not torch.equal(first, augment(images, masks, OTHER_LIGHT, generator(4))[0])
+
+
+def photos(n=64, size=16):
+    """RGB float [n, 3, size, size] in 0…255, with pure black and white in it."""
+    images = 255 * torch.rand(n, 3, size, size, generator=generator(6))
+    images[:, :, 0], images[:, :, 1] = 0, 255
+    return images
+
+
+def lit(images, seed=0, **strengths):
+    """Images under the given changes alone."""
+    return relight(images, Photometric(**{**vars(SAME_LIGHT), **strengths}), generator(seed))
+
+
+EXTREME = dict(exposure=3, cast=2, gamma=3, contrast=0.9, grey_p=0.5, blur=9, noise=200)
+
+
+@pytest.mark.parametrize("strengths", [EXTREME, *({name: value} for name, value in EXTREME.items())])
+def test_intensities_stay_within_0_and_255_and_every_strength_does_something(strengths):
+    seen = lit(photos(), **strengths)
+    assert seen.isfinite().all()
+    assert 0 <= seen.min() < seen.max() <= 255
+    assert not torch.allclose(seen, photos(), atol=1)
+
+
+@pytest.mark.parametrize("strengths", [dict(exposure=3, gamma=3, contrast=0.9, blur=9), dict(grey_p=1, noise=200)])
+def test_grey_images_stay_grey_without_a_colour_cast(strengths):
+    seen = lit(photos()[:, :1].repeat(1, 3, 1, 1), **strengths)
+    assert (seen - seen[:, :1]).abs().max() < 1e-3
+    coloured = lit(photos()[:, :1].repeat(1, 3, 1, 1), cast=1)
+    assert (coloured - coloured[:, :1]).abs().max() > 10
+
+
+def test_exposure_and_cast_are_stops():
+    images = torch.full((256, 3, 4, 4), 40.0)
+    gain = lit(images, exposure=1)[:, 0, 0, 0] / 40
+    assert 0.5 <= gain.min() < 0.52
+    assert 1.95 < gain.max() <= 2
+    channels = lit(images, cast=1)[:, :, 0, 0] / 40
+    assert 0.5 <= channels.min() < channels.max() <= 2
+    assert (channels[:, 0] != channels[:, 1]).all()
+
+
+def test_gamma_keeps_black_white_and_the_order_of_intensities():
+    images = torch.linspace(0, 255, 16).expand(8, 3, 16, 16)
+    seen = lit(images, gamma=1)
+    assert torch.allclose(seen[..., [0, -1]], images[..., [0, -1]], atol=1e-3)
+    assert (seen.diff() > 0).all()
+    assert len({round(float(value), 3) for value in seen[:, 0, 0, 8]}) == 8
+
+
+def test_contrast_keeps_the_mean():
+    images = photos() / 4 + 96
+    seen = lit(images, contrast=0.3)
+    assert torch.allclose(seen.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-2)
+    ratio = seen.std((1, 2, 3)) / images.std((1, 2, 3))
+    assert 0.7 <= ratio.min() < 0.8
+    assert 1.2 < ratio.max() <= 1.3
+
+
+def test_colour_goes_from_the_given_share_of_samples():
+    seen = lit(photos(1000, 4), grey_p=0.3)
+    grey = (seen - seen[:, :1]).abs().amax((1, 2, 3)) < 1e-3
+    assert 0.25 < grey.float().mean() < 0.35
+    assert torch.allclose(seen[~grey], photos(1000, 4)[~grey], atol=1e-3)
+
+
+def test_noise_is_of_random_level_up_to_its_deviation():
+    deviation = (lit(torch.full((200, 3, 16, 16), 128.0), noise=10) - 128).std((1, 2, 3))
+    assert deviation.min() < 1
+    assert 9 < deviation.max() < 11
+
+
+def test_blur_spreads_by_its_sigma_and_keeps_what_is_even():
+    point = torch.zeros(3, 1, 33, 33)
+    point[..., 16, 16] = 1
+    sigma = torch.tensor([0.0, 1.0, 1.2])
+    seen = blur(point, sigma)
+    assert torch.allclose(seen[0], point[0], atol=1e-6)
+    assert torch.allclose(seen.sum((1, 2, 3)), torch.ones(3), atol=1e-5)
+    along = seen.sum((1, 2)) @ (torch.arange(33.0) - 16) ** 2
+    assert torch.allclose(along.sqrt()[1:], sigma[1:], rtol=0.05)  # the ends of the Gaussian are cut off
+    assert torch.allclose(blur(torch.full((3, 3, 8, 8), 7.0), sigma), torch.full((3, 3, 8, 8), 7.0), atol=1e-5)
+
+
+def test_blur_is_in_proportion_to_the_size():
+    edges = [torch.zeros(32, 3, size, size) for size in (64, 128)]
+    for edge in edges:
+        edge[..., edge.shape[-1] // 2 :] = 255
+    small, large = (lit(edge, blur=4)[:, 0, 10] for edge in edges)
+    assert (torch.nn.functional.avg_pool1d(large, 2) - small).abs().mean() < 1
+    assert (small - edges[0][0, 0, 10]).abs().mean() > 2
+
+
 def test_denormalise_is_the_inverse_of_normalise():
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(1, 1, 1, 3)
     assert normalise(images).shape == (1, 3, 16, 16)
@@ -217,8 +360,9 @@ def test_a_batch_larger_than_the_store_holds_it_all(numbered):
     assert [len(batch) for batch in numbers_seen(StoreLoader(numbered, 64, NONE))] == [10]
 
 
-def test_augmentation_is_a_function_of_seed_and_epoch(dataset):
-    loader, again, other = (StoreLoader(dataset["train"], 4, STRONG, seed) for seed in (0, 0, 1))
+@pytest.mark.parametrize("settings", [STRONG, OTHER_LIGHT], ids=["geometry", "light"])
+def test_augmentation_is_a_function_of_seed_and_epoch(dataset, settings):
+    loader, again, other = (StoreLoader(dataset["train"], 4, settings, seed) for seed in (0, 0, 1))
     first, second = list(loader), list(loader)
     for batch, same in zip(first, again, strict=True):
         assert torch.equal(batch[0], same[0])

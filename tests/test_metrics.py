@@ -5,15 +5,28 @@ import warnings
 import numpy as np
 import pytest
 
-from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, PARTS, RIGHT, min_pixels
+from ethand_utils.labels import (
+    FRONT_LEFT,
+    FRONT_NONE,
+    FRONT_RIGHT,
+    HANDS,
+    JOINT_PARTS,
+    LEFT,
+    N_JOINTS,
+    PARTS,
+    RIGHT,
+    min_pixels,
+)
 from ethand_utils.metrics import (
     absent_false_positives,
     confusion,
     course_miou,
     dataset_miou,
     hand_miou,
+    joint_accuracy,
     nanmean,
     part_iou,
+    parts_at,
     region_iou,
     sample_scores,
     summary,
@@ -228,3 +241,68 @@ def test_nanmean_is_numpys_without_its_warning():
         assert nanmean(values) == 2.5
         np.testing.assert_array_equal(nanmean(values, axis=1), [2.5, np.nan])
         assert np.isnan(nanmean(np.array([])))
+
+
+def test_joints_adjoin_the_parts_of_their_finger():
+    named = [[PARTS[part] for part in parts] for parts in JOINT_PARTS]
+    assert named[:4] == [  # the thumb from tip to base
+        ["thumb distal"],
+        ["thumb proximal", "thumb distal"],
+        ["thumb metacarpal", "thumb proximal"],
+        ["palm", "thumb metacarpal"],
+    ]
+    assert [parts[0].split()[0] for parts in named[:-1:4]] == ["thumb", "index", "middle", "ring", "pinky"]
+    assert named[16:] == [
+        ["pinky distal"],
+        ["pinky middle", "pinky distal"],
+        ["pinky proximal", "pinky middle"],
+        ["palm", "pinky proximal"],
+        ["palm"],
+    ]
+    assert N_JOINTS == 21
+
+
+def joints_on(parts):
+    """Masks [2, 8, 32] with `parts` [21] of the left hand in columns 0…20 of row 3, and joints [2, 21, 2] on them."""
+    masks = np.zeros((2, 8, 32), np.uint8)
+    masks[LEFT, 3, :N_JOINTS] = parts
+    return masks, np.stack([[[i + 0.5, 3.5] for i in range(N_JOINTS)]] * 2)
+
+
+ONE_HAND = np.stack([np.ones(N_JOINTS, bool), np.zeros(N_JOINTS, bool)])
+
+
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_joint_is_right_on_either_part_that_meets_there(side):
+    masks, joints = joints_on([parts[side] for parts in JOINT_PARTS])
+    assert joint_accuracy(masks, joints, ONE_HAND) == {"joint_accuracy": 1, "joint_on_hand": 1}
+
+
+def test_a_joint_on_another_part_is_on_the_hand_but_wrong():
+    parts = [parts[0] for parts in JOINT_PARTS]
+    parts[0], parts[1], parts[20] = 12, 0, 11  # thumb tip on the index's, no part, wrist on the index
+    scores = joint_accuracy(*joints_on(parts), ONE_HAND)
+    assert scores == {"joint_accuracy": pytest.approx(18 / 21), "joint_on_hand": pytest.approx(20 / 21)}
+
+
+def test_a_joint_is_looked_up_in_its_own_hands_mask():
+    masks, joints = joints_on([parts[0] for parts in JOINT_PARTS])
+    assert joint_accuracy(masks, joints, np.ones_like(ONE_HAND))["joint_accuracy"] == 0.5
+    assert joint_accuracy(masks, joints, ~ONE_HAND) == {"joint_accuracy": 0, "joint_on_hand": 0}
+
+
+def test_a_pixel_reaches_from_its_number_to_the_next_and_beyond_the_mask_is_background():
+    masks = np.zeros((2, 4, 6), np.uint8)
+    masks[LEFT] = np.arange(24).reshape(4, 6) % 17
+    joints = np.full((2, N_JOINTS, 2), -0.01)
+    joints[LEFT, :6] = [[2, 1], [2.99, 1.99], [5.99, 3.99], [6, 1], [2, 4], [-0.01, 2]]
+    assert parts_at(masks, joints)[LEFT, :6].tolist() == [8, 8, 6, 0, 0, 0]
+
+
+def test_images_are_pooled_over_their_joints():
+    first, joints = joints_on([parts[0] for parts in JOINT_PARTS])
+    masks, joints = np.stack([first, np.zeros_like(first)]), np.stack([joints, joints])
+    valid = np.stack([ONE_HAND, ONE_HAND])
+    valid[1, LEFT, 7:] = False  # 21 joints right, 7 wrong
+    assert joint_accuracy(masks, joints, valid) == {"joint_accuracy": 0.75, "joint_on_hand": 0.75}
+    assert np.isnan(joint_accuracy(masks, joints, np.zeros_like(valid))["joint_accuracy"])

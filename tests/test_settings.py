@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ethand_utils.augment import PHOTOMETRIC
 from ethand_utils.chain import rendered_parts
 from ethand_utils.losses import ADVERSARIAL_INPUTS
 from ethand_utils.runs import ROWS, table1
@@ -39,6 +40,7 @@ def test_paper_has_the_reports_numbers():
         ({"pretrained": 1}, "expected bool"),
         ({"bs": 0}, "at least 1"),
         ({"render_parts": 0}, "at least 1"),
+        ({"photometric": "stronger"}, "expected one of report, strong"),
         ({"class_weights": "heavy"}, "expected one of none, released"),
         ({"cycles": [1, 1]}, "four numbers"),
     ],
@@ -57,6 +59,11 @@ def test_the_rendering_is_shared_only_where_there_is_something_to_share():
     assert [str(part) for part in rendered_parts(load_profile("ci", {"render_parts": 3}))] == ["1/3", "2/3", "3/3"]
     assert rendered_parts(load_profile("ci")) == []
     assert rendered_parts(load_profile("ci", {"render_parts": 3, "data": "elsewhere"})) == []
+
+
+def test_what_a_profile_may_ask_of_the_light_is_what_the_augmentation_knows():
+    assert CHOICES["photometric"] == tuple(PHOTOMETRIC)
+    assert {load_profile(name).photometric for name in ("ci", "tiny", "small", "paper")} == {"report"}
 
 
 def test_an_unknown_profile_is_refused_naming_the_nearest():
