@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from ethand_utils import EthandError
 from ethand_utils.augment import Augmentation, normalise
 from ethand_utils.callbacks import fast_forward
-from ethand_utils.datasets import RenderedSample, render_dataset
+from ethand_utils.datasets import render_dataset
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, min_pixels
 from ethand_utils.learners import best_device, place
 from ethand_utils.loaders import StoreLoader
 from ethand_utils.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss, per_hand
 from ethand_utils.metrics import course_miou
 from ethand_utils.models import create_model
+from ethand_utils.renderbench import rendering_speed
 from ethand_utils.store import Store
 
 SIZE, SAMPLES, BS, ROUNDS = 64, 128, 16, 5
@@ -55,16 +56,6 @@ def in_turns(ways: dict[str, Callable[[], object]], images: int, rounds: int = R
     speed = {f"{name}_images_per_s": images / float(np.median(times)) for name, times in seconds.items()}
     values = list(speed.values())
     return {**speed, "ratio": values[0] / values[-1]} if len(values) > 1 else speed
-
-
-def _render(store: Store) -> dict[str, float]:
-    """One process rendering single samples of 64 and 128 px with image, masks and front."""
-    figures = {}
-    for size in (64, 128):
-        make = RenderedSample("train", 4, size, 0, True)
-        speed = in_turns({"one_process": lambda make=make: [make(i) for i in range(16)]}, 16, rounds=2)
-        figures[f"{size}px_images_per_s"] = speed["one_process_images_per_s"]
-    return figures
 
 
 class _PlainDataset(Dataset):
@@ -173,4 +164,10 @@ def _predict(store: Store) -> dict[str, float]:
         return {**in_turns(ways, BS), "argmax_agreement": float(same)}
 
 
-PARTS = {"render": _render, "loader": _loader, "metrics": _metrics, "train": _train, "predict": _predict}
+PARTS = {
+    "render": lambda _: rendering_speed(),
+    "loader": _loader,
+    "metrics": _metrics,
+    "train": _train,
+    "predict": _predict,
+}

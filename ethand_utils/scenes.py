@@ -17,12 +17,13 @@ BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 DEEPEST = 0.0055  # m that one hand may run into the other
 WIDEST = 230.0  # px that the hands take up at most
+TILT = (14, 14, 8)  # degrees
 FRONTAL_SHARE = 0.8  # of the views from before the person; the others come from all round
 
 
 @dataclass(frozen=True)
 class Limb:
-    """One posed arm: `vertices` [V, 3] and `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
+    """One posed arm: `vertices` [V, 3] and `joints` [J, 3] m, the vertices' unit `normals` [V, 3], `faces` [F, 3]."""
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -138,7 +139,7 @@ def _view(rng: np.random.Generator) -> Rotation:
 
 def _seen(rng, subject, limbs, kind: str, poses: tuple[str, str], depth: float) -> Scene:
     """The scene before a camera at the capture's distance, with the course's crop about the hands."""
-    view = _view(rng) * Rotation.from_rotvec(rng.normal(0, np.radians([14, 14, 8])))  # the arms hold the hands askew
+    view = _view(rng) * Rotation.from_rotvec(rng.normal(0, np.radians(TILT)))  # the arms hold the hands askew
     joints = np.concatenate([_hand_joints(limb) for limb in limbs if limb])
     middle = (joints.min(0) + joints.max(0)) / 2
     width = np.ptp(view.apply(joints)[:, :2], axis=0).max()
