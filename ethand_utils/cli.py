@@ -29,6 +29,7 @@ def data_render(
     size: Annotated[int, typer.Option(help="px a side")] = 128,
     seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
     workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+    views: Annotated[str, typer.Option(help="cameras: round the whole dome, or in front of the person")] = "round",
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
     part: Annotated[str | None, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = None,
 ):
@@ -42,7 +43,7 @@ def data_render(
 
     share = None if part is None else Part.parse(part)
     workers = workers or len(os.sched_getaffinity(0))
-    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, part=share)
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, part=share)
     if share:
         print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
     else:

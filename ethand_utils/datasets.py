@@ -10,7 +10,7 @@ import numpy as np
 from ethand_utils.labels import HAND_TYPES, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
 from ethand_utils.rendering import occluded_share, render, render_masks
-from ethand_utils.scenes import sample_scene
+from ethand_utils.scenes import VIEWS, sample_scene
 from ethand_utils.sources import module_sources
 from ethand_utils.store import Store, StoreError, store_meta
 from ethand_utils.subjects import sample_subject
@@ -31,12 +31,13 @@ class RenderedSample:
     size: int
     seed: int
     with_image: bool
+    views: str = "round"
 
     def __call__(self, i: int) -> dict:
         code, person = SPLITS[self.split], i % self.subjects
         subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
         rng = np.random.default_rng([self.seed, code, 1, i])
-        scene = sample_scene(rng, subject)
+        scene = sample_scene(rng, subject, views=self.views)
         sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
         left, right = occluded_share(sample["masks"], sample["front"])
         x, y, w, h = scene.bbox
@@ -75,14 +76,16 @@ def render_dataset(
     workers: int = 1,
     replace: bool = False,
     depth: bool = False,
+    views: str = "round",
     part: Part | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
     scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
-    With `depth`, every store that has masks has the depth of both limbs, too. Complete stores are kept, an interrupted
-    one continues; one made with other settings is refused, or rendered anew if `replace`.
+    `views` is one of `scenes.VIEWS`. With `depth`, every store that has masks has the depth of both limbs, too.
+    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or rendered anew
+    if `replace`.
 
     With `part`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
     are returned; as many jobs may be at work at once as there are parts. A later call without `part` joins those that
@@ -90,11 +93,13 @@ def render_dataset(
     `join_parts` do.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
+    if views not in VIEWS:
+        raise StoreError(f"{out}: views {views}, expected one of {', '.join(VIEWS)}")
     if min(counts.values()) < 1 or size < 16 or seed < 0:
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    out, plans, how = Path(out), _plans(counts, size, seed, depth), {"workers": workers, "replace": replace}
+    out, plans, how = Path(out), _plans(counts, size, seed, depth, views), {"workers": workers, "replace": replace}
     if part is not None:
         built = {name: build_part(out / name, part, **plan, **how) for name, plan in plans.items()}
         return {name: store for name, store in built.items() if store is not None}
@@ -106,7 +111,7 @@ def render_dataset(
     return stores
 
 
-def _plans(counts: dict[str, int], size: int, seed: int, depth: bool) -> dict[str, dict]:
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, dict]:
     """Arguments of `build_store` for every store of a rendered data set, by name."""
     truth = ("masks", "front", "depth") if depth else ("masks", "front")
     stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
@@ -117,7 +122,7 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool) -> dict[st
     for name, (split, arrays) in stores.items():
         subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
         plans[name] = {
-            "make": RenderedSample(split, subjects, size, seed, "images" in arrays),
+            "make": RenderedSample(split, subjects, size, seed, "images" in arrays, views),
             "count": counts[split],
             "size": size,
             "arrays": arrays,
@@ -126,6 +131,7 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool) -> dict[st
                 "split": split,
                 "subjects": subjects,
                 "seed": seed,
+                "views": views,
                 "renderer": renderer_version(),
             },
         }

@@ -61,7 +61,9 @@ class Run:
 
     def _render(self, workers: int, part: Part | None = None) -> dict[str, Store]:
         p, out = self.profile, self.data_folder
-        return render_dataset(out, p.train, p.val, p.test, p.unpaired, p.size, p.seed, workers, replace=True, part=part)
+        return render_dataset(
+            out, p.train, p.val, p.test, p.unpaired, p.size, p.seed, workers, True, views=p.views, part=part
+        )
 
     def made(self, path: str, notebook: str) -> Path:
         """A file or folder of the run that another notebook makes. Raises RunError when it is not there yet."""

@@ -17,8 +17,22 @@ BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 DEEPEST = 0.0055  # m that one hand may run into the other
 WIDEST = 230.0  # px that the hands take up at most
-TILT = (14, 14, 8)  # degrees
-FRONTAL_SHARE = 0.8  # of the views from before the person; the others come from all round
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where cameras are: within ±`yaw` degrees of the person's front, a `round_share` of them all around and above.
+
+    Arms hold the hands askew by about `askew` degrees.
+    """
+
+    yaw: float
+    askew: float
+    round_share: float
+
+
+# The whole dome; and a choice from which small nets learn in minutes.
+VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=60, askew=0, round_share=0)}
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,10 @@ class Scene:
         return present[0] if len(present) == 1 else HAND_TYPES[-1]
 
 
-def sample_scene(rng: np.random.Generator, subject: Subject, hand_type: str | None = None) -> Scene:
-    """A subject's hands before a camera of the capture; `hand_type` as in HAND_TYPES, drawn when None."""
+def sample_scene(
+    rng: np.random.Generator, subject: Subject, hand_type: str | None = None, views: str = "round"
+) -> Scene:
+    """A subject's hands before a camera of the capture, one of VIEWS; `hand_type` as in HAND_TYPES, drawn when None."""
     if hand_type is None:
         single = rng.random() < SINGLE_HAND_SHARE
         hand_type = str(rng.choice(HAND_TYPES[:2])) if single else HAND_TYPES[-1]
@@ -86,7 +102,9 @@ def sample_scene(rng: np.random.Generator, subject: Subject, hand_type: str | No
         kind, arm, depth = "single", hanging_arm(rng, subject.shape), 0.0
         arms = [arm if name == hand_type else None for name in HANDS]
         limbs = _limbs(arms)
-    return _seen(rng, subject, limbs, kind, tuple(arm.name if arm else "" for arm in arms), depth)
+    return _seen(
+        rng, subject, limbs, _direction(rng, VIEWS[views]), kind, tuple(arm.name if arm else "" for arm in arms), depth
+    )
 
 
 def _two_hands(rng: np.random.Generator, subject: Subject) -> tuple[str, list[Arm], list[Limb], float]:
@@ -128,23 +146,22 @@ def _kept_apart(arms: list[Arm]) -> list[Arm]:
     return [arms[LEFT], arms[RIGHT].moved(line * (first_contact(right, radii, left, radii, line) + SLACK))]
 
 
-def _view(rng: np.random.Generator) -> Rotation:
-    """Where a camera of the dome looks from: mostly from before the person, some from all round and above."""
-    if rng.random() < FRONTAL_SHARE:
-        yaw, pitch = rng.uniform(-75, 75), rng.normal(0, 12)
-    else:
-        yaw, pitch = rng.uniform(-180, 180), rng.normal(15, 25)
-    return Rotation.from_euler("ZXY", np.radians([rng.normal(0, 5), pitch, yaw]))
+def _direction(rng: np.random.Generator, views: Views) -> Rotation:
+    """Where a camera of the dome looks from, and how the person's arms hold the hands askew."""
+    around = rng.random() < views.round_share
+    yaw = rng.uniform(-180, 180) if around else rng.uniform(-views.yaw, views.yaw)
+    pitch = rng.normal(15, 25) if around else rng.normal(0, 12)
+    camera = Rotation.from_euler("ZXY", np.radians([rng.normal(0, 5), pitch, yaw]))
+    return camera * Rotation.from_rotvec(rng.normal(0, np.radians(views.askew) * np.array([1, 1, 0.6])))
 
 
-def _seen(rng, subject, limbs, kind: str, poses: tuple[str, str], depth: float) -> Scene:
-    """The scene before a camera at the capture's distance, with the course's crop about the hands."""
-    view = _view(rng) * Rotation.from_rotvec(rng.normal(0, np.radians(TILT)))  # the arms hold the hands askew
+def _seen(rng, subject, limbs, turn: Rotation, kind: str, poses: tuple[str, str], depth: float) -> Scene:
+    """The scene turned before a camera at the capture's distance, with the course's crop about the hands."""
     joints = np.concatenate([_hand_joints(limb) for limb in limbs if limb])
     middle = (joints.min(0) + joints.max(0)) / 2
-    width = np.ptp(view.apply(joints)[:, :2], axis=0).max()
+    width = np.ptp(turn.apply(joints)[:, :2], axis=0).max()
     away = np.array([*rng.normal(0, 0.015, 2), max(rng.uniform(0.95, 1.25), width * FOCAL / WIDEST)])
-    limbs = tuple(limb and limb.moved(-middle).turned(view).moved(away) for limb in limbs)
+    limbs = tuple(limb and limb.moved(-middle).turned(turn).moved(away) for limb in limbs)
     frame = FRAME if rng.random() < 0.75 else FRAME[::-1]
     camera = Camera((FOCAL, FOCAL), tuple(np.array(frame) / 2 + rng.normal(0, 12, 2)))
     pixels = camera.project(np.concatenate([_hand_joints(limb) for limb in limbs if limb]))

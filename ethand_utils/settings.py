@@ -15,6 +15,7 @@ from ethand_utils.labels import CLASS_WEIGHTS
 
 PROFILES = Path(__file__).parent / "profiles"
 CHOICES = {
+    "views": ("round", "front"),
     "photometric": ("report", "strong"),
     "class_weights": tuple(CLASS_WEIGHTS),
     "adversarial_input": ("softmax", "straight_through"),
@@ -36,6 +37,7 @@ class Profile:
     test: int
     unpaired: int
     size: int
+    views: str
     seed: int
     render_parts: int
     g1_arch: str

@@ -246,7 +246,8 @@ def _run_chunks(
         for start in todo:
             yield _write_chunk(work, make, start, meta)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([type(make).__module__, __name__])  # imported once, not by every worker
     with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
         try:
