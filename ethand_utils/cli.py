@@ -175,11 +175,12 @@ def predict(
 ):
     """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
     from ethand_utils import predict as prediction
+    from ethand_utils.crops import read_image
     from ethand_utils.learners import best_device, place
     from ethand_utils.models import load_weights
 
     around = prediction.parse_box(box) if box else None
-    photos = {path: prediction.read_image(path) for path in images}
+    photos = {path: read_image(path) for path in images}
     model, notes = load_weights(weights)
     model = place(model, best_device())
     for path, photo in photos.items():

@@ -12,22 +12,11 @@ from PIL import Image
 from torch import nn
 
 from ethand_utils import EthandError, plots, store
+from ethand_utils.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.labels import COLOURS, HANDS, N_CHANNELS, N_CLASSES, PARTS
 from ethand_utils.metrics import course_miou, sample_scores, summary
 from ethand_utils.models import create_model
-from ethand_utils.predict import (
-    ImageError,
-    crop_image,
-    crop_square,
-    evaluate,
-    export_model,
-    parse_box,
-    predict_masks,
-    predict_photo,
-    read_image,
-    save_photo,
-    uncrop_masks,
-)
+from ethand_utils.predict import evaluate, export_model, parse_box, predict_masks, predict_photo, save_photo
 from ethand_utils.store import Store, StoreError
 
 
