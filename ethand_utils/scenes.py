@@ -22,7 +22,7 @@ FRONTAL_SHARE = 0.8  # of the views from before the person; the others come from
 
 @dataclass(frozen=True)
 class Limb:
-    """One posed arm: `vertices` [V, 3] and `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
+    """One posed arm: `vertices` [V, 3], `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
 
     vertices: np.ndarray
     normals: np.ndarray
