@@ -27,7 +27,7 @@ def frames(tmp_path):
         path = tmp_path / f"image{number}.png"
         Image.new("RGB", (40, 32), (250, 0, 200 + 10 * number)).save(path)
         hand = np.resize([[12.0, 10], [23, 10], [23, 22], [12, 22]], (N_JOINTS, 2))
-        joints = np.stack([hand, hand + [5, 0]])
+        joints = np.stack([hand, np.add(hand, [5, 0])])
         valid = np.array([[True] * N_JOINTS, [number > 0] * N_JOINTS])
         found.append(Frame(path.name, path, BOX, "interacting" if number else "left", joints, valid))
     return found
