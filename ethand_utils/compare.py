@@ -17,8 +17,8 @@ GREY = np.array([0.299, 0.587, 0.114])  # luma of RGB (ITU-R BT.601)
 MEASURES = {
     "box_px": "longer side of the hands' box, px of the camera's frame",
     "apart": "distance of the hands' centres, in longer sides of the box",
-    "brightness": "mean grey level on the hands, 0…255",
-    "contrast": "standard deviation of the grey levels",
+    "brightness": "mean grey level inside the hands' hull, 0…255",
+    "contrast": "standard deviation of the grey levels there",
 }
 
 
