@@ -260,13 +260,13 @@ Arrange = Callable[[np.random.Generator, Shape], list[Arm]]
 
 # Each way with its share of the two-hand scenes.
 ARRANGEMENTS: dict[str, tuple[Arrange, float]] = {
-    "apart": (apart, 0.22),
-    "overlapping": (overlapping, 0.16),
+    "apart": (apart, 0.16),
+    "overlapping": (overlapping, 0.14),
     "touching": (touching, 0.14),
-    "palms": (palms, 0.10),
-    "clasped": (clasped, 0.12),
-    "stacked": (stacked, 0.08),
-    "fingertips": (fingertips, 0.06),
+    "palms": (palms, 0.13),
+    "clasped": (clasped, 0.14),
+    "stacked": (stacked, 0.09),
+    "fingertips": (fingertips, 0.07),
     "pointing": (pointing, 0.06),
-    "held": (held, 0.06),
+    "held": (held, 0.07),
 }

@@ -6,8 +6,8 @@ import numpy as np
 from ethand_utils.scenes import Scene
 from ethand_utils.subjects import Subject
 
-CLOTH_SHARE = 0.62  # of the images that show clothes behind the hands
-WHOLE_SHARE = 0.3  # of those, clothes that fill the image
+CLOTH_SHARE = 0.7  # of the images that show clothes behind the hands
+WHOLE_SHARE = 0.35  # of those, clothes that fill the image
 MONOCHROME_SHARE = 0.5
 REFERENCE_SIZE = 128  # px a side of the crop that lengths in px below refer to
 STAR_SIDE = 71  # px of a light's picture, odd
@@ -31,9 +31,11 @@ def backdrop(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def _smooth(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise float32 [size, size] of `cells` waves a side, of about unit deviation."""
-    coarse = rng.normal(0, 1, (cells + 2, cells + 2)).astype(np.float32)
+def _smooth(size: int, cells: int, rng: np.random.Generator, narrower: int = 1) -> np.ndarray:
+    """Smooth noise float32 [size, size] of about unit deviation: `cells` waves a side, more across if `narrower`."""
+    coarse = rng.normal(0, 1, (cells + 2, cells * narrower + 2)).astype(np.float32)
+    if rng.random() < 0.5:
+        coarse = coarse.T
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
@@ -54,7 +56,7 @@ def _cloth(subject: Subject, size: int, rng: np.random.Generator) -> np.ndarray:
     grid = {"checked": _check, "striped": _stripes, "print": _print}.get(subject.pattern)
     share = grid(size, rng)[..., None] if grid else np.float32(0)
     cloth = colour + share * (trim - colour)
-    folds = 1 + 0.25 * _smooth(size, int(rng.integers(2, 5)), rng) + 0.12 * _smooth(size, int(rng.integers(6, 12)), rng)
+    folds = 1 + 0.15 * _smooth(size, 2, rng) + rng.uniform(0.05, 0.2) * _smooth(size, 2, rng, int(rng.integers(3, 7)))
     if subject.pattern in ("checked", "striped"):
         cloth = _crumpled(np.ascontiguousarray(cloth), size, rng)
     return cloth * np.clip(folds, 0.1, 2)[..., None]
@@ -85,7 +87,7 @@ def _print(size: int, rng: np.random.Generator) -> np.ndarray:
     for _ in range(rng.integers(1, 4)):
         points = (rng.uniform(0, 1, 2) + rng.normal(0, 0.12, (rng.integers(3, 9), 2))) * size
         points = points.astype(np.int32)[None]
-        if rng.random() < 0.4:
+        if rng.random() < 0.15:
             cv2.fillPoly(drawing, points, 255, cv2.LINE_AA)
         else:
             cv2.polylines(drawing, points, bool(rng.random() < 0.5), 255, int(rng.integers(1, 4)), cv2.LINE_AA)
@@ -109,8 +111,8 @@ def _star(size: int, rng: np.random.Generator) -> np.ndarray:
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     spread = rng.uniform(0.5, 0.9)
     rays = np.abs(np.cos(rng.choice([3, 4]) * (angle + rng.uniform(0, np.pi)))) ** np.clip(spread * radius**1.6, 2, 400)
-    disc = np.clip(rng.uniform(2.0, 4.6) - radius, 0, 1)
-    return 6 * disc + rays * 0.6 / (1 + (radius / rng.uniform(3, 6)) ** 2) + 0.5 * np.exp(-radius / 3)
+    disc = np.clip(rng.uniform(2.8, 5.5) - radius, 0, 1)
+    return 6 * disc + rays * 0.8 * np.exp(-radius / rng.uniform(5, 10)) + 0.5 * np.exp(-radius / 3)
 
 
 def _add_light(image: np.ndarray, star: np.ndarray, cover: np.ndarray | int, rng: np.random.Generator) -> None:
@@ -138,14 +140,14 @@ def develop(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) 
     if mono:
         radiance = cv2.transform(radiance, np.array([[0.4, 0.45, 0.15]], np.float32))
     else:
-        green, blue = rng.uniform(0.85, 1.25), rng.uniform(0.35, 0.95)
+        green, blue = rng.uniform(0.95, 1.65), rng.uniform(0.28, 0.9)
         radiance = radiance * np.array([1.0, green, blue], np.float32)
-    blur = rng.uniform(0.3, 0.75) * size / REFERENCE_SIZE
-    if rng.random() < 0.1:
-        blur *= 2.5
+    blur = rng.uniform(0.45, 0.8) * size / REFERENCE_SIZE
+    if rng.random() < 0.05:
+        blur *= 2
     image = cv2.GaussianBlur(np.clip(radiance, 0, 1.5), (0, 0), blur)
     image = np.clip(image, 0, 1) ** np.float32(1 / rng.uniform(1.9, 2.5))
-    image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.002, 0.014))
+    image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.001, 0.009))
     image = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
     if rng.random() < JPEG_SHARE:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 97))]

@@ -61,6 +61,32 @@ def data_info(folder: Annotated[Path, typer.Argument(help="a data set or a store
     print(json.dumps(rows, indent=1) if as_json else pd.DataFrame(rows).T.to_string())
 
 
+@data.command("sheet")
+def data_sheet(
+    folder: Annotated[Path, typer.Argument(help="a store; of a data set, the first with images")],
+    out: Annotated[Path, typer.Option(help="picture to write, .png")],
+    count: Annotated[int, typer.Option(help="images on the sheet")] = 64,
+    frames: Annotated[
+        Path | None, typer.Option(help="InterHand2.6M images with their annotation: mix these real frames in")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the choice and of the places")] = 0,
+):
+    """A contact sheet of random images. With --frames, real ones are among them: can you tell which?
+
+    Where the real ones are is printed when the sheet is written, as row and column counted from 1.
+    """
+    from ethand_utils import compare, plots
+    from ethand_utils.datasets import open_dataset
+    from ethand_utils.interhand import read_frames
+
+    store = compare.store_with_images(open_dataset(folder).values())
+    sheet, places = compare.mixed_sheet(store, count, read_frames(frames) if frames is not None else [], seed)
+    plots.save_image(sheet, out)
+    print(out)
+    for row, column, name in places:
+        print(f"real: row {row}, column {column} ({name})")
+
+
 @app.command()
 def run(
     profile: Annotated[str, typer.Argument(help="ci, tiny, small, paper, or a YAML file")] = "tiny",
@@ -176,11 +202,12 @@ def predict(
 ):
     """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
     from ethand_utils import predict as prediction
+    from ethand_utils.crops import read_image
     from ethand_utils.learners import best_device, place
     from ethand_utils.models import load_weights
 
     around = prediction.parse_box(box) if box else None
-    photos = {path: prediction.read_image(path) for path in images}
+    photos = {path: read_image(path) for path in images}
     model, notes = load_weights(weights)
     model = place(model, best_device())
     for path, photo in photos.items():

@@ -9,8 +9,8 @@ from ethand_utils.labels import FINGERS, N_CLASSES, PALM
 from ethand_utils.meshfile import mesh_file, read_glb
 
 FOREARM_START = 0.008  # m from the wrist, where the mesh's own stub is cut and the forearm takes over
-FOREARM_RINGS = (0.016, 0.03, 0.06, 0.1, 0.15, 0.2, 0.26)  # m from the wrist
-FOREARM_WIDTHS = (1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68)  # of the rings, relative to the cut
+FOREARM_RINGS = (0.016, 0.03, 0.06, 0.1, 0.15, 0.2, 0.26, 0.4)  # m from the wrist
+FOREARM_WIDTHS = (1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68, 1.78)  # of the rings, relative to the cut
 MIRROR = np.array([-1.0, 1.0, 1.0])  # a right hand becomes a left one
 PHALANGES = {
     "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal"),

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
+from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import COLOURS, HANDS, N_CLASSES, PARTS
 
 HAND_COLOURS = {"left": "#d1495b", "right": "#30638e"}
+COLUMN_COLOURS = ("#30638e", "#b8c4d6", "#e09f3e")
 MISSED, INVENTED, WRONG_PART = (240, 150, 0), (200, 30, 60), (120, 70, 200)
 STYLE = {
     "figure.dpi": 110,
@@ -30,6 +33,14 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, whole or not at all."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
+
+
+def save_image(image: np.ndarray, path: str | Path) -> None:
+    """Write an image uint8 [H, W, 3] as PNG, whole or not at all. Raises EthandError when `path` is no .png."""
+    if Path(path).suffix.lower() != ".png":
+        raise EthandError(f"{path}: expected a file name that ends in .png")
+    with atomic_write(path) as temporary:
+        Image.fromarray(image).save(temporary, optimize=True)
 
 
 def colour_mask(mask: np.ndarray) -> np.ndarray:
@@ -81,6 +92,17 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
     return figure
 
 
+def tiles(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """Images uint8 [n, H, W, 3] pixel by pixel in a grid, `gap` px of grey between them: uint8 [rows, columns, 3]."""
+    count, height, width = images.shape[:3]
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 128, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
 def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: int = 8, titles=None) -> Figure:
     """Images uint8 [n, H, W, 3] in a grid; with masks [n, 2, H, W], each followed by left's and right's overlay."""
     panels, width = [], 1 if masks is None else 3
@@ -88,15 +110,15 @@ def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: 
         shown = [image] if masks is None else [image, *(overlay(image, mask) for mask in masks[i])]
         panels.append(np.concatenate(shown, axis=1))
     columns = max(1, min(columns // width, len(panels)))
-    rows = -(-len(panels) // columns)
+    rows, between = -(-len(panels) // columns), 0.04 if titles is None else 0.2
+    grid = dict(left=0, right=1, top=0.97, bottom=0, wspace=0.04 / width, hspace=between)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.35 * columns * width, 1.35 * rows + 0.1), squeeze=False, gridspec_kw=dict(wspace=0.03)
+        rows, columns, figsize=(1.35 * columns * width, 1.35 * rows * (1 + between)), squeeze=False, gridspec_kw=grid
     )
     for axis in axes.flat:
         axis.axis("off")
     for i, panel in enumerate(panels):
         _panel(axes.flat[i], panel, titles[i] if titles is not None else "")
-    figure.subplots_adjust(left=0, right=1, top=0.97, bottom=0)
     return figure
 
 
@@ -129,15 +151,22 @@ def curves(history: pd.DataFrame, columns: tuple[str, ...] = ("train_loss", "val
     return figure
 
 
-def bars(values: pd.Series, title: str, colours=None, xlabel: str = "") -> Figure:
-    """Horizontal bars of a named series, first on top."""
-    figure, axes = plt.subplots(figsize=(7, 0.26 * len(values) + 0.8))
-    axes.barh(range(len(values)), values.to_numpy(float), color=colours if colours is not None else "#30638e")
-    axes.set_yticks(range(len(values)), values.index, fontsize=9)
+def bars(values: pd.Series | pd.DataFrame, title: str, colours=None, xlabel: str = "") -> Figure:
+    """Horizontal bars of a named series, first on top; of a table, each column's beside the others'."""
+    table = values.to_frame() if isinstance(values, pd.Series) else values
+    groups, thickness = table.shape[1], 0.8 / table.shape[1]
+    figure, axes = plt.subplots(figsize=(7, (0.16 + 0.1 * groups) * len(table) + 0.8))
+    for i, column in enumerate(table):
+        at = np.arange(len(table)) + (i - (groups - 1) / 2) * thickness
+        colour = colours if colours is not None else COLUMN_COLOURS[i % len(COLUMN_COLOURS)]
+        axes.barh(at, table[column].to_numpy(float), thickness, color=colour, label=column)
+    axes.set_yticks(range(len(table)), table.index, fontsize=9)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_title(title, loc="left")
     axes.set_xlabel(xlabel)
+    if groups > 1:
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -146,8 +175,8 @@ def part_bars(values: np.ndarray, title: str, xlabel: str = "") -> Figure:
     return bars(pd.Series(values[1:], index=PARTS[1:]), title, COLOURS[1:] / 255, xlabel)
 
 
-def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bins=20) -> Figure:
-    """Histograms of several samples over one axis, NaN left out, each as a share of its sample."""
+def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bins=20, mark=None) -> Figure:
+    """Histograms of several samples over one axis, NaN left out, each as a share of its sample; a line at `mark`."""
     figure, axes = plt.subplots(figsize=(6, 3))
     known = {name: np.asarray(values)[~np.isnan(values)] for name, values in columns.items()}
     edges = np.histogram_bin_edges(np.concatenate(list(known.values())), bins=bins)
@@ -155,8 +184,25 @@ def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bin
     for (name, values), colour in zip(known.items(), palette, strict=True):
         weights = np.full(len(values), 1 / max(len(values), 1))
         axes.hist(values, edges, weights=weights, alpha=0.55, label=name, color=colour)
+    if mark is not None:
+        axes.axvline(mark, color="0.25", ls="--", lw=1)
     axes.set(xlabel=xlabel, ylabel="share", title=title)
     axes.legend(frameon=False)
+    return figure
+
+
+def beside(many: pd.DataFrame, few: pd.DataFrame, labels: dict[str, str], names: tuple[str, str]) -> Figure:
+    """For each column of `labels` a histogram of table `many` with every value of table `few` as a tick above it."""
+    figure, panels = plt.subplots(-(-len(labels) // 2), 2, figsize=(9, 2.2 * -(-len(labels) // 2)), squeeze=False)
+    for axes, (column, label) in zip(panels.flat, labels.items(), strict=False):
+        values = few[column].dropna() if column in few else []
+        axes.hist(many[column].dropna(), 20, color=HAND_COLOURS["right"], alpha=0.55, label=names[0])
+        axes.plot(values, np.full(len(values), 0.93), "|", ms=14, mew=1.5, color=HAND_COLOURS["left"], label=names[1],
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.margins(y=0.25)  # room for the ticks
+        axes.set(xlabel=label, yticks=[])
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2, frameon=False)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Batched inference, crops of photos, and export of trained nets."""
+"""Batched inference, scores, masks of photos, and export of trained nets."""
 
 import hashlib
 import time
@@ -7,28 +7,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
 from ethand_utils import EthandError
 from ethand_utils.augment import normalise
+from ethand_utils.crops import ImageError, crop_image, crop_square, frame_crops, uncrop_masks
 from ethand_utils.files import atomic_write
 from ethand_utils.interhand import Frame
-from ethand_utils.labels import CROP_OVER_BOX, HANDS
+from ethand_utils.labels import HANDS
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import joint_scores, parts_at, sample_scores, summary
 from ethand_utils.plots import overlay
 from ethand_utils.store import Store, build_store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
-MAX_CROP = 10  # a crop's side over that of its photo, at most
 # Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
-
-
-class ImageError(EthandError):
-    """A photo that cannot be read or cropped."""
 
 
 @torch.inference_mode()
@@ -86,55 +82,6 @@ def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np
         table.to_parquet(temporary, index=False)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """A photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image; check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ImageError(
-            f"{path}: not a readable image ({type(error).__name__}); expected JPEG, PNG or the like"
-        ) from None
-
-
-def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
-    """The course's crop (x, y, side) of a bounding box (x, y, w, h), px: its longer side × 1.25 about its centre."""
-    x, y, w, h = box
-    side = max(w, h) * CROP_OVER_BOX
-    return x + w / 2 - side / 2, y + h / 2 - side / 2, side
-
-
-def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
-    """The square (x, y, side) of an image uint8 [H, W, 3] at `size`×`size`, bilinear, black beyond the frame.
-
-    Raises ImageError when the square does not touch the image or is out of proportion to it.
-    """
-    x, y, side = crop
-    height, width = image.shape[:2]
-    if side <= 0 or x >= width or y >= height or x + side <= 0 or y + side <= 0:
-        raise ImageError(f"box: the crop {x:.0f},{y:.0f} of side {side:.0f} px lies outside the {width}×{height} image")
-    if side > MAX_CROP * max(height, width):
-        raise ImageError(f"box: the crop's side of {side:.0f} px is out of proportion to the {width}×{height} image")
-    left, top = int(np.floor(x)), int(np.floor(y))
-    reach = int(np.ceil(side)) + 1
-    padded = Image.fromarray(image).crop((left, top, left + reach, top + reach))
-    box = (x - left, y - top, x - left + side, y - top + side)
-    return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def uncrop_masks(masks: np.ndarray, crop: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """Masks uint8 [2, size, size] of a crop put back into the frame: uint8 [2, height, width], nearest neighbour."""
-    x, y, side = crop
-    size = masks.shape[-1]
-    rows = np.floor((np.arange(height) + 0.5 - y) / side * size).astype(int)
-    columns = np.floor((np.arange(width) + 0.5 - x) / side * size).astype(int)
-    inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))[None]
-    frame = masks[:, rows.clip(0, size - 1)][:, :, columns.clip(0, size - 1)]
-    return np.where(inside, frame, 0).astype(np.uint8)
-
-
 def predict_photo(
     model: nn.Module, image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
 ) -> dict[str, np.ndarray]:
@@ -171,15 +118,12 @@ def score_frames(
 
 def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.ndarray:
     """The parts [2 · crops, 2, 21] predicted at a frame's joints in its crops, plain ones and then mirrored ones."""
-    image, (left, top, whole) = read_image(frame.image), crop_square(frame.bbox)
+    left, top, whole = crop_square(frame.bbox)
     squares = [
         (left + whole * (dx + (1 - zoom) / 2), top + whole * (dy + (1 - zoom) / 2), whole * zoom)
         for dx, dy, zoom in jitter
     ]
-    try:
-        crops = np.stack([crop_image(image, square, size) for square in squares])
-    except ImageError as error:
-        raise ImageError(f"{frame.image}: {error}; check the frame's bbox in the annotation") from None
+    crops = frame_crops(frame, squares, size)
     plain, _ = predict_masks(model, crops)
     mirrored, _ = predict_masks(model, crops[:, :, ::-1])
     joints = np.stack([(frame.joints - (x, y)) * (size / side) for x, y, side in squares])

@@ -16,7 +16,7 @@ SINGLE_HAND_SHARE = 0.3
 BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected joints, measured
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 DEEPEST = 0.0055  # m that one hand may run into the other
-WIDEST = 230.0  # px that the hands take up at most
+WIDEST = 200.0  # px that the hands take up at most
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=6
 
 @dataclass(frozen=True)
 class Limb:
-    """One posed arm: `vertices` [V, 3] and `joints` [J, 3] m, the vertices' unit `normals` [V, 3], `faces` [F, 3]."""
+    """One posed arm: `vertices` [V, 3], `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
 
     vertices: np.ndarray
     normals: np.ndarray

@@ -78,16 +78,16 @@ def surface(fields: np.ndarray, subject: Subject, rng: np.random.Generator) -> S
     broad, fine = noise_at(where / BROAD, offset), noise_at(where / FINE, offset)
     dorsal = np.clip(0.5 + back, 0, 1)
 
-    tone = 1 + subject.mottled * (0.03 * broad[:, 0] + 0.02 * fine[:, 0])
-    tone *= 1 - subject.veins * 0.10 * dorsal * np.clip(1 - np.abs(broad[:, 1]) * 4, 0, 1)
+    tone = 1 + subject.mottled * (0.018 * broad[:, 0] + 0.02 * fine[:, 0])
+    tone *= 1 - subject.veins * 0.16 * dorsal * np.clip(1 - np.abs(broad[:, 1]) * 4, 0, 1)
     tone *= 1 - subject.creases * _creases(middle, end, dorsal)
     arm = np.clip(where[:, 2] / 0.03 + 0.3, 0, 1) * np.clip(0.4 + back, 0, 1)
     tone *= 1 - subject.hair * 0.3 * arm * np.clip(_hair(where, offset), 0, 1.5)
-    red = (0.35 * subject.mottled + 0.3) * (flush + (1 - dorsal) * 0.5) + 0.15 * subject.mottled * broad[:, 2]
-    tint = 1 + red[:, None] * np.array([0.10, -0.07, -0.06], np.float32)
+    red = (0.6 * subject.mottled + 0.4) * (flush + (1 - dorsal) * 0.5) + 0.15 * subject.mottled * broad[:, 2]
+    tint = 1 + red[:, None] * np.array([0.08, -0.11, -0.10], np.float32)
     pale = subject.skin.astype(np.float32) ** (1 - 0.18 * (1 - dorsal))[:, None]
     albedo = pale * tint * tone[:, None]
-    gloss = np.full(len(albedo), 0.25 + subject.gloss, np.float32)
+    gloss = np.full(len(albedo), 0.2 + 0.6 * subject.gloss, np.float32)
 
     on_nail = np.clip((1.15 - nail) * 4, 0, 1) * np.clip(back * 3, 0, 1)
     albedo += on_nail[:, None] * (subject.nails - albedo)
@@ -103,8 +103,8 @@ def _creases(middle: np.ndarray, end: np.ndarray, dorsal: np.ndarray) -> np.ndar
     """Share of light lost in the lines across finger joints, [m]: one line in front, many shallow ones behind."""
     lines = np.zeros_like(middle)
     for along in (middle, end):
-        front = 0.45 * np.exp(-((along / CREASE) ** 2))
-        behind = 0.16 * np.exp(-((along / WRINKLES) ** 2)) * (1 + np.cos(along * 2 * np.pi / 0.0022))
+        front = 0.6 * np.exp(-((along / CREASE) ** 2))
+        behind = 0.22 * np.exp(-((along / WRINKLES) ** 2)) * (1 + np.cos(along * 2 * np.pi / 0.0022))
         lines += (1 - dorsal) * front + dorsal * behind
     return np.clip(lines, 0, 0.8)
 

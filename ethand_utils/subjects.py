@@ -61,7 +61,7 @@ def sample_subject(rng: np.random.Generator) -> Subject:
         shirt=cloth[0],
         trim=cloth[1] if rng.random() < 0.7 else cloth[0] * rng.uniform(0.05, 3),
         pattern=str(rng.choice(PATTERNS)),
-        sleeve=rng.uniform(0.03, 0.12) if rng.random() < 0.2 else np.inf,
+        sleeve=rng.uniform(0.05, 0.14) if rng.random() < 0.2 else np.inf,
     )
 
 

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import nn
 
 from ethand_utils import cli
+from ethand_utils.crops import ImageError
 from ethand_utils.files import FileError
 from ethand_utils.interhand import InterHandError, read_frames
 from ethand_utils.labels import LEFT, N_CHANNELS, N_CLASSES, N_JOINTS, PALM, RIGHT
 from ethand_utils.models import create_model, save_weights
-from ethand_utils.predict import JITTER, ImageError, score_frames
+from ethand_utils.predict import JITTER, score_frames
 
 WIDTH, HEIGHT = 60, 40
 SIZE = 32

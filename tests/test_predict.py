@@ -12,22 +12,11 @@ from PIL import Image
 from torch import nn
 
 from ethand_utils import EthandError, plots, store
+from ethand_utils.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.labels import COLOURS, HANDS, N_CHANNELS, N_CLASSES, PARTS
 from ethand_utils.metrics import course_miou, sample_scores, summary
 from ethand_utils.models import create_model
-from ethand_utils.predict import (
-    ImageError,
-    crop_image,
-    crop_square,
-    evaluate,
-    export_model,
-    parse_box,
-    predict_masks,
-    predict_photo,
-    read_image,
-    save_photo,
-    uncrop_masks,
-)
+from ethand_utils.predict import evaluate, export_model, parse_box, predict_masks, predict_photo, save_photo
 from ethand_utils.store import Store, StoreError
 
 
@@ -369,6 +358,10 @@ FIGURES = {
     "curves": lambda: plots.curves(history()),
     "bars": lambda: plots.bars(pd.Series({"a": 1.0, "b": np.nan}), "title"),
     "part_bars": lambda: plots.part_bars(np.linspace(0, 1, 17), "title"),
+    "bars of a table": lambda: plots.bars(pd.DataFrame({"a": [1, 2], "b": [np.nan, 3]}, ["x", "y"]), "title"),
+    "histograms with a mark": lambda: plots.histograms({"left": SOME}, "IoU", mark=0.5),
+    "beside": lambda: plots.beside(TABLE, TABLE[:1], {"ours": "x", "reported": "y"}, ("many", "few")),
+    "beside nothing": lambda: plots.beside(TABLE, pd.DataFrame(), {"ours": "x"}, ("many", "few")),
     "histograms": lambda: plots.histograms({"left": SOME, "empty": np.full(3, np.nan)}, "IoU"),
     "score_table": lambda: plots.score_table(TABLE),
     "binned_means": lambda: plots.binned_means(np.arange(4.0), SOME, "x", "y"),
@@ -393,6 +386,29 @@ def test_a_contact_sheet_shows_every_image_and_no_more_columns_than_asked():
     assert len(shown) == len(IMAGES)
     assert [len({round(axis.get_position().y0, 6) for axis in figure.axes}), len(figure.axes)] == [3, 6]
     np.testing.assert_array_equal(shown[2].images[0].get_array()[:, :32], IMAGES[2])
+
+
+def test_tiles_keep_every_pixel_of_their_images_in_order():
+    sheet = plots.tiles(IMAGES, columns=2, gap=3)
+    assert sheet.shape == (3 * 32 + 2 * 3, 2 * 32 + 3, 3)
+    for i, image in enumerate(IMAGES):
+        top, left = i // 2 * 35, i % 2 * 35
+        np.testing.assert_array_equal(sheet[top : top + 32, left : left + 32], image)
+    assert len(np.unique(sheet[70:, 35:])) == 1
+
+
+def test_an_image_is_saved_as_it_is_and_as_png_only(tmp_path):
+    plots.save_image(IMAGES[0], tmp_path / "a/sheet.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a/sheet.png")), IMAGES[0])
+    with pytest.raises(EthandError, match=r"sheet\.txt: expected a file name that ends in \.png"):
+        plots.save_image(IMAGES[0], tmp_path / "sheet.txt")
+
+
+def test_bars_of_a_table_lie_beside_each_other():
+    axes = plots.bars(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, ["x", "y"]), "title").axes[0]
+    first, second = axes.containers
+    assert [[bar.get_width() for bar in group] for group in (first, second)] == [[1, 2], [3, 4]]
+    assert first[0].get_y() + first[0].get_height() == pytest.approx(second[0].get_y())
 
 
 def test_every_column_of_a_history_is_drawn():
