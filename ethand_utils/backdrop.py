@@ -140,7 +140,7 @@ def develop(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) 
     if mono:
         radiance = cv2.transform(radiance, np.array([[0.4, 0.45, 0.15]], np.float32))
     else:
-        green, blue = rng.uniform(0.95, 1.65), rng.uniform(0.28, 0.9)
+        green, blue = rng.uniform(0.95, 1.55), rng.uniform(0.36, 0.95)
         radiance = radiance * np.array([1.0, green, blue], np.float32)
     blur = rng.uniform(0.45, 0.8) * size / REFERENCE_SIZE
     if rng.random() < 0.05:

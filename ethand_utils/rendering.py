@@ -13,7 +13,7 @@ from ethand_utils.skin import Surface, skin_fields, surface
 
 LAMPS = 20  # directions that stand for the dome's lights
 SKIN_OFFSET = 0.8e-3  # m above the skin where rays to the lamps begin
-CLEFT, CLEFT_DEPTH, CLEFT_DARKNESS = 0.04, 0.008, 0.9  # share of the crop's side, m, share of the light lost
+CLEFT, CLEFT_DEPTH, CLEFT_DARKNESS = 0.035, 0.006, 0.6  # share of the crop's side, m, share of the light lost
 BOUNCE = 0.035  # of the light that reaches every point by way of other skin
 
 
@@ -99,13 +99,13 @@ def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Gene
 def _clefts(depth: np.ndarray, size: int) -> np.ndarray:
     """Light left in narrow clefts, such as between two fingers, float32 [size·size]; finer than vertices can tell.
 
-    There the surface, of `depth` float [size·size] m, lies behind that around it.
+    There the surface, of `depth` float [size·size] m, lies behind what is on both sides of it.
     """
     depth = np.broadcast_to(depth, size * size).reshape(size, size)
     wide = max(3, round(CLEFT * size) | 1)
-    beyond = cv2.blur(np.minimum(depth, cv2.erode(depth, np.ones((wide, wide))) + CLEFT_DEPTH), (wide, wide))
-    behind = np.where(depth < FAR, np.minimum(depth - beyond, CLEFT_DEPTH), 0)
-    return 1 - CLEFT_DARKNESS * np.clip(behind / CLEFT_DEPTH, 0, 1).ravel()
+    behind = depth - cv2.morphologyEx(depth, cv2.MORPH_OPEN, np.ones((wide, wide), np.uint8))
+    dark = np.where(depth < FAR, np.minimum(behind, CLEFT_DEPTH) / CLEFT_DEPTH, 0).astype(np.float32)
+    return 1 - CLEFT_DARKNESS * cv2.blur(dark, (3, 3)).ravel()
 
 
 def _dome(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
