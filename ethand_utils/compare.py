@@ -23,12 +23,12 @@ MEASURES = {
 
 
 def store_with_images(stores: Iterable[Store]) -> Store:
-    """The first of some stores that has images. Raises StoreError when none has."""
+    """The largest of some stores that has images. Raises StoreError when none has."""
     stores = list(stores)
     found = [store for store in stores if store.images is not None]
     if not found:
         raise StoreError(f"{stores[0].path}: holds masks only; a sheet needs a store with images")
-    return found[0]
+    return max(found, key=len)
 
 
 def mixed_sheet(
