@@ -24,8 +24,8 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def two_hand_scenes():
-    """Scenes of 60 people with two hands each. Read only."""
-    generators = [np.random.default_rng(seed) for seed in range(60)]
+    """Scenes of 120 people with two hands each. Read only."""
+    generators = [np.random.default_rng(seed) for seed in range(120)]
     return [sample_scene(rng, sample_subject(rng), "interacting") for rng in generators]
 
 

@@ -264,8 +264,10 @@ def test_people_have_hands_as_long_and_as_broad_as_adults_do():
     hands = rest_hands(80)
     length = np.array([-vertices[:, 2].min() for vertices in hands])
     breadth = np.array([np.ptp(vertices[knuckles, 0]) for vertices in hands])
-    assert 0.155 < length.min() < 0.175 < 0.195 < length.max() < 0.220
-    assert 0.068 < breadth.min() < 0.080 < 0.090 < breadth.max() < 0.102
+    for measure, low, high in ((length, 0.155, 0.220), (breadth, 0.068, 0.102)):  # m
+        assert ((measure > low) & (measure < high)).mean() > 0.97
+        assert low - 0.005 < measure.min() < measure.max() < high + 0.005
+        assert np.ptp(measure) > 0.5 * (high - low)
     assert 0.2 < np.corrcoef(length, breadth)[0, 1] < 0.95
     assert len(np.unique(length.round(7))) == len(hands)
 
@@ -316,12 +318,17 @@ def test_named_poses_are_possible_as_written_and_differ_from_time_to_time(name):
         ("thumbs_up", set()),
     ],
 )
-@pytest.mark.parametrize("seed", SEEDS)
-def test_named_poses_stretch_the_fingers_they_are_named_for_and_curl_the_others(name, straight, seed):
-    pose, flat = named_pose(name, np.random.default_rng(seed)), reach(named_pose("flat", np.random.default_rng(0), 0))
-    for finger, tip in list(reach(pose).items())[1:]:
-        share = tip / flat[finger]
-        assert share > 0.85 if finger in straight else share < 0.65, finger
+def test_named_poses_stretch_the_fingers_they_are_named_for_and_curl_the_others(name, straight):
+    flat = reach(named_pose("flat", np.random.default_rng(0), looseness=0))
+    drawn = [reach(named_pose(name, np.random.default_rng(seed))) for seed in range(20)]
+    for finger in list(FINGERS)[1:]:
+        shares = [tips[finger] / flat[finger] for tips in drawn]
+        if finger in straight:
+            assert np.median(shares) > 0.9
+            assert min(shares) > 0.75
+        else:
+            assert np.median(shares) < 0.6
+            assert max(shares) < 0.85
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -74,14 +74,21 @@ def part_of_vertices() -> np.ndarray:
 # Masks of hands
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (0.1, -0.05), (0.13, 0.1), (3, 0), (0, -3)])
-def test_rays_near_a_mesh_are_all_that_meet_it(shift):
+def test_rays_near_a_mesh_are_all_that_meet_it(two_hand_scenes):
     """`seen` casts a window of rays only; the others would meet nothing."""
+    for scene in two_hand_scenes[:30]:
+        camera = scene.camera.crop(*scene.crop, 32)
+        rays = camera.rays(32)
+        for limb in scene.limbs:
+            mesh = Mesh(limb.vertices, limb.faces)
+            everywhere = np.flatnonzero(mesh.blocks(np.zeros_like(rays), rays))
+            np.testing.assert_array_equal(mesh.seen(camera, 32, rays).pixels, everywhere)
+
+
+@pytest.mark.parametrize("shift", [(3, 0), (-3, 0), (0, 3), (0, -3)])
+def test_what_is_beside_the_image_is_not_met(shift):
     limb = open_limb("right", shift=(*shift, 0.6))
-    mesh, rays = Mesh(limb.vertices, limb.faces), CAMERA.rays(128)
-    everywhere = np.flatnonzero(mesh.blocks(np.zeros_like(rays), rays))
-    assert len(everywhere) > 0 or max(np.abs(shift)) == 3
-    np.testing.assert_array_equal(mesh.seen(CAMERA, 128, rays).pixels, everywhere)
+    assert len(Mesh(limb.vertices, limb.faces).seen(CAMERA, 128, CAMERA.rays(128)).pixels) == 0
 
 
 def test_vertex_normals_have_unit_length_and_point_outwards():
@@ -261,7 +268,9 @@ def test_scenes_are_those_of_the_capture(two_hand_scenes):
     assert {scene.frame for scene in two_hand_scenes} == {FRAME, FRAME[::-1]}
     widths = np.array([max(scene.bbox[2:]) for scene in two_hand_scenes])
     assert 60 < widths.min() < widths.max() < 300  # px, of boxes about 1.2 times as wide as the hands
-    assert {scene.arrangement for scene in two_hand_scenes} == set(ARRANGEMENTS)
+    kinds = {scene.arrangement for scene in two_hand_scenes}
+    assert kinds <= set(ARRANGEMENTS)
+    assert len(kinds) > 5
     assert {pose for scene in two_hand_scenes for pose in scene.poses} <= {*POSES, FREE}
     distances = [limb.joints[0, 2] for scene in two_hand_scenes for limb in scene.limbs]
     assert 0.7 < min(distances) < max(distances) < 2  # m
