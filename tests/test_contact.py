@@ -123,7 +123,7 @@ def test_spheres_follow_the_skin_in_any_pose_and_shape(seed):
     gap = (np.linalg.norm(arm.vertices()[:, None] - arm.spheres(), axis=2) - arm.radii).min(1)
     rigid = np.isin(rig.weights.argmax(1), bones) & (rig.weights.max(1) > 0.9)
     assert rigid.sum() > 100
-    assert np.abs(gap[rigid]).max() < 0.006
+    assert gap[rigid].max() < 0.004  # curled fingers may be inside spheres of the palm
     assert np.median(np.abs(gap[rigid])) < 0.002
 
 
