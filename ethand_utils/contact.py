@@ -67,10 +67,12 @@ def _finger_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     skin = rig.vertices[rig.part_weights.argmax(1) == PALM]
-    low, high = skin.min(0), skin.max(0)
+    low, high = skin[:, 2].min(), skin[:, 2].max()
     centres, radii = [], []
-    for z in np.arange(high[2] - PALM_CELL / 2, low[2] + PALM_CELL / 2, -PALM_CELL):
-        for x in np.arange(low[0] + PALM_CELL / 2, high[0], PALM_CELL):
+    for z in np.arange(high - PALM_CELL / 2, low + PALM_CELL / 2, -PALM_CELL):
+        row = skin[np.abs(skin[:, 2] - z) < PALM_CELL * 0.6, 0]
+        left, right = row.min() + PALM_RADIUS, row.max() - PALM_RADIUS
+        for x in np.linspace(left, right, max(1, round((right - left) / PALM_CELL) + 1)):
             cell = skin[(np.abs(skin[:, [0, 2]] - [x, z]) < PALM_CELL * 0.6).all(1), 1]
             if len(cell) >= 3 and np.ptp(cell) > PALM_RADIUS:
                 radius = min(PALM_RADIUS, np.ptp(cell) / 2)

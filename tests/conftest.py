@@ -1,11 +1,14 @@
-"""What tests share: one tiny rendered data set, small stores of given arrays, one thread, figures without a display."""
+"""What tests share: a tiny rendered data set, scenes, small stores of given arrays, one thread, no display."""
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
 from ethand_utils.datasets import render_dataset
+from ethand_utils.scenes import sample_scene
 from ethand_utils.store import build_store
+from ethand_utils.subjects import sample_subject
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -17,6 +20,13 @@ SIZE = 32
 def dataset(tmp_path_factory):
     """Stores by name of a rendered data set of 32 px: train 16, val 8, test 8, unpaired 16. Read only."""
     return render_dataset(tmp_path_factory.mktemp("rendered"), 16, 8, 8, 16, size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def two_hand_scenes():
+    """Scenes of 120 people with two hands each. Read only."""
+    generators = [np.random.default_rng(seed) for seed in range(120)]
+    return [sample_scene(rng, sample_subject(rng), "interacting") for rng in generators]
 
 
 @pytest.fixture
