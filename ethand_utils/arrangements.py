@@ -14,7 +14,7 @@ from ethand_utils.poses import named_pose, sample_pose
 SLACK = 0.0012  # m that skin gives way where hands touch
 INTERLEAVED_SLACK = 0.005  # m, between fingers squeezed together
 ASIDE = (0.5, 0.6, 0.4, -0.5)  # of the way from one knuckle to the next
-CLOSING_STEPS = 7
+CLOSING_STEPS = 6
 THUMB, INDEX = 0, 1  # rows of Pose.fingers
 ACROSS = np.array([1.0, 0, 0])  # from the right hand towards the left one
 

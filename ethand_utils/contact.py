@@ -11,7 +11,7 @@ from ethand_utils.labels import PALM
 
 SPHERE_STEP = 0.007  # m between spheres along a finger
 PALM_CELL, PALM_RADIUS = 0.013, 0.0095  # m between and within spheres of the palm, one layer a side
-REACH = 0.02  # m: a vertex whose nearest neighbour on the other mesh is farther cannot be inside it
+REACH = 0.014  # m: a vertex whose nearest neighbour on the other mesh is farther cannot be inside it
 
 
 @dataclass(frozen=True)

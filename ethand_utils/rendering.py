@@ -11,7 +11,7 @@ from ethand_utils.raycast import FAR, Camera, Hits, Mesh, amodal_masks
 from ethand_utils.scenes import Limb, Scene
 from ethand_utils.skin import Surface, skin_fields, surface
 
-LAMPS = 20  # directions that stand for the dome's lights
+LAMPS = 16  # directions that stand for the dome's lights
 SKIN_OFFSET = 0.8e-3  # m above the skin where rays to the lamps begin
 CLEFT, CLEFT_DEPTH, CLEFT_DARKNESS = 0.035, 0.006, 0.6  # share of the crop's side, m, share of the light lost
 BOUNCE = 0.035  # of the light that reaches every point by way of other skin
