@@ -9,8 +9,9 @@ from scipy.spatial.transform import Rotation
 from ethand_utils.contact import first_contact, hand_spheres, overlap
 from ethand_utils.handmesh import MIRROR, WRIST_LIMITS, Pose, Posed, Shape, load_rig, pose_joints, skin_vertices
 from ethand_utils.labels import LEFT, RIGHT
-from ethand_utils.poses import named_pose, sample_pose
+from ethand_utils.poses import FREE, named_pose, sample_pose
 
+ALIKE_SHARE = 0.3  # of the pairs of hands that do not touch in a set way, whose hands show the same named pose
 SLACK = 0.0012  # m that skin gives way where hands touch
 INTERLEAVED_SLACK = 0.005  # m, between fingers squeezed together
 ASIDE = (0.5, 0.6, 0.4, -0.5)  # of the way from one knuckle to the next
@@ -81,9 +82,12 @@ def facing(fingers: np.ndarray, back: np.ndarray) -> np.ndarray:
     return np.stack([np.cross(y, z), y, z], axis=1)
 
 
-def hanging_arm(rng: np.random.Generator, shape: Shape) -> Arm:
-    """An arm with its elbow beside and below, thumb side mostly up, the hand in any pose, its middle at the origin."""
-    name, pose = sample_pose(rng)
+def hanging_arm(rng: np.random.Generator, shape: Shape, like: str = FREE) -> Arm:
+    """An arm with its elbow beside and below, thumb side mostly up, the hand's middle at the origin.
+
+    Its pose is any, or the named one `like`.
+    """
+    name, pose = sample_pose(rng, like)
     elbow = _towards_elbow(rng)
     back = np.array([-1.0, 0, 0])
     roll = Rotation.from_rotvec(elbow / np.linalg.norm(elbow) * rng.normal(0, np.radians(45)))
@@ -102,6 +106,12 @@ def reaching_arm(name: str, hand: np.ndarray, rng: np.random.Generator, shape: S
     turn = Rotation.from_euler("YX", [bend[1], -bend[0]]).as_matrix()
     pose = Pose(named_pose(name, rng, looseness).fingers, bend)
     return Arm.of(name, pose, shape, hand @ turn.T)
+
+
+def _hanging_arms(rng: np.random.Generator, shape: Shape) -> list[Arm]:
+    """Two arms whose hands show the same or any poses."""
+    left = hanging_arm(rng, shape)
+    return [left, hanging_arm(rng, shape, left.name if rng.random() < ALIKE_SHARE else FREE)]
 
 
 def _towards_elbow(rng: np.random.Generator) -> np.ndarray:
@@ -162,18 +172,21 @@ def _pair(arms: list[Arm], place: Callable[[Arm], np.ndarray], offset: np.ndarra
 def apart(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     """Side by side, not touching or hardly."""
     offset = np.array([rng.uniform(0.01, 0.06), rng.normal(0, 0.02), rng.normal(0, 0.02)])
-    return [hanging_arm(rng, shape).moved(offset * [-1, side, side]) for side in (-1, 1)]
+    arms = _hanging_arms(rng, shape)
+    return [arm.moved(offset * [-1, side, side]) for arm, side in zip(arms, (-1, 1), strict=True)]
 
 
 def overlapping(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     """One some way behind the other, as they are seen from in front."""
     offset = np.array([rng.normal(0, 0.02), rng.normal(0, 0.02), rng.choice([-1, 1]) * rng.uniform(0.025, 0.06)])
-    return [hanging_arm(rng, shape).moved(offset * [-1, side, side]) for side in (-1, 1)]
+    arms = _hanging_arms(rng, shape)
+    return [arm.moved(offset * [-1, side, side]) for arm, side in zip(arms, (-1, 1), strict=True)]
 
 
 def touching(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     """Any two poses, brought together from a random side."""
-    arms = [hanging_arm(rng, shape), hanging_arm(rng, shape).moved(rng.normal(0, 0.025, 3))]
+    left, right = _hanging_arms(rng, shape)
+    arms = [left, right.moved(rng.normal(0, 0.025, 3))]
     direction = rng.normal(0, 1, 3) * [1, 0.7, 0.7] + [0.6, 0, 0]
     return _moved_together(arms, direction / np.linalg.norm(direction))
 

@@ -8,7 +8,7 @@ NAMED_SHARE = 0.5  # of the hands that show a named pose
 END_OVER_MIDDLE = 0.62  # the end joint of a finger bends with the middle one
 FREE = "free"
 
-# Degrees. A finger: (spread, base, middle, end) flexion; a thumb: (spread, base, middle, end). `None`: a free finger.
+# Degrees. A finger: (spread, base, middle, end) flexion; a thumb: (spread, base, middle, end).
 STRAIGHT, BENT, CURLED = (0, 4, 6, 4), (0, 45, 50, 28), (0, 80, 98, 62)
 THUMB_OUT, THUMB_ALONG, THUMB_OVER = (-6, -12, 0, -4), (-20, 24, 8, 6), (16, 30, 46, 42)
 
@@ -70,8 +70,10 @@ def free_pose(rng: np.random.Generator) -> Pose:
     return Pose.clipped(fingers, _wrist(rng))
 
 
-def sample_pose(rng: np.random.Generator) -> tuple[str, Pose]:
-    """A named pose with its name, or a free one (FREE)."""
+def sample_pose(rng: np.random.Generator, like: str = FREE) -> tuple[str, Pose]:
+    """A named pose with its name, or a free one (FREE); the one called `like` if that is named."""
+    if like != FREE:
+        return like, named_pose(like, rng)
     if rng.random() < NAMED_SHARE:
         name = str(rng.choice(list(POSES)))
         return name, named_pose(name, rng)

@@ -5,11 +5,20 @@ import pytest
 from scipy.spatial import cKDTree
 
 from ethand_utils import scenes
-from ethand_utils.arrangements import ARRANGEMENTS, INTERLEAVED_SLACK, SLACK, Arm, facing, hanging_arm, reaching_arm
+from ethand_utils.arrangements import (
+    ARRANGEMENTS,
+    INTERLEAVED_SLACK,
+    SLACK,
+    Arm,
+    apart,
+    facing,
+    hanging_arm,
+    reaching_arm,
+)
 from ethand_utils.contact import first_contact, hand_spheres, overlap, penetration
 from ethand_utils.handmesh import LIMITS, MIRROR, WRIST_LIMITS, Shape, load_rig, pose_joints
 from ethand_utils.labels import LEFT, PALM, RIGHT
-from ethand_utils.poses import free_pose, named_pose
+from ethand_utils.poses import FREE, free_pose, named_pose
 from ethand_utils.raycast import vertex_normals
 from ethand_utils.subjects import sample_subject
 
@@ -306,6 +315,14 @@ def test_shares_of_the_arrangements_add_up_and_most_touch():
 def test_hands_that_touch_are_a_few_mm_from_each_other_at_most(kind):
     gaps = [cKDTree(left).query(right)[0].min() for left, right in (skins(arranged(kind, s)) for s in range(16))]
     assert np.median(gaps) < 0.003  # m, between vertices, which are about 4 mm apart
+
+
+def test_two_hands_show_the_same_named_pose_more_often_than_by_chance():
+    pairs = [[arm.name for arm in apart(np.random.default_rng(seed), Shape())] for seed in range(150)]
+    alike = [left for left, right in pairs if left == right != FREE]
+    named = [left for left, _ in pairs if left != FREE]
+    assert 0.15 < len(alike) / len(named) < 0.5
+    assert {right for left, right in pairs if left == FREE} > {FREE}
 
 
 def test_one_behind_the_other_is_deeper_than_wide_and_apart_the_reverse():
