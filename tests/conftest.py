@@ -1,10 +1,13 @@
-"""What tests share: a tiny rendered data set, scenes, small stores of given arrays, one thread, no display."""
+"""What tests share: a tiny rendered data set, scenes, small stores, the command; one thread, no display."""
+
+import sys
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 
+from ethand_utils import cli
 from ethand_utils.datasets import render_dataset
 from ethand_utils.scenes import sample_scene
 from ethand_utils.store import build_store
@@ -42,3 +45,16 @@ def make_store(tmp_path):
         return build_store(tmp_path / name, sample, len(first), first.shape[2], tuple(arrays), {"source": "test"})
 
     return make
+
+
+@pytest.fixture
+def ethand(monkeypatch, capsys):
+    """Function that calls the command; returns its exit status, stdout and stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ethand", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return call

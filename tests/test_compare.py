@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ethand_utils import cli
 from ethand_utils.compare import MEASURES, measure, measure_frames, measure_store, mixed_sheet
 from ethand_utils.crops import ImageError, crop_square
 from ethand_utils.interhand import Frame
@@ -112,19 +110,6 @@ def test_a_frame_without_its_image_is_named(dataset, frames):
 def test_masks_alone_cannot_be_shown_or_measured(dataset):
     with pytest.raises(StoreError, match=r"has no images\.npy"):
         measure_store(dataset["unpaired_labels"], range(2))
-
-
-@pytest.fixture
-def ethand(monkeypatch, capsys):
-    """Function that calls the command; returns its exit status, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ethand", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def test_the_command_shows_a_data_set_and_says_where_the_frames_are(dataset, frames, tmp_path, ethand):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ethand_utils import cli
 from ethand_utils.crops import ImageError
 from ethand_utils.files import FileError
 from ethand_utils.interhand import InterHandError, read_frames
@@ -211,19 +209,6 @@ def test_a_frame_that_cannot_be_cropped_is_named(flat):
     outside = type(frame)(**{**vars(frame), "bbox": (500.0, 0.0, 10.0, 10.0)})
     with pytest.raises(ImageError, match=r"image0\.jpg: box: the crop .* check the frame's bbox"):
         score_frames(LeftSideIsLeftHand(), [outside], SIZE)
-
-
-@pytest.fixture
-def ethand(monkeypatch, capsys):
-    """Function that calls the command; returns its exit status, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ethand", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return call
 
 
 def test_evaluate_prints_the_scores_of_frames(flat, ethand):
