@@ -120,8 +120,9 @@ def test_loss_falls_on_a_batch_that_is_learnt_by_heart(loss, make_store, dataset
     plain = Augmentation(0, 0, 0, 0, 0)
     train_phases(net(), SegmentationLoss(loss), [Phase("one", make_dls(few, few, 4, plain), 20, 3 * LR)], tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
-    assert history["train_loss"].is_monotonic_decreasing
-    assert history["valid_loss"].iloc[-1] < 0.8 * history["valid_loss"].iloc[0]
+    assert (np.diff(history["train_loss"]) < 0).mean() > 0.8
+    for kind in ("train_loss", "valid_loss"):
+        assert history[kind].iloc[-1] < 0.8 * history[kind].iloc[0]
 
 
 def test_same_seed_gives_same_weights_and_another_seed_others(train):
