@@ -33,7 +33,8 @@ def run(parts: list[str]) -> dict[str, dict[str, float]]:
     if unknown:
         raise EthandError(f"bench {unknown[0]}: no such part; expected one of {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
-        store = render_dataset(folder, SAMPLES, 1, 1, 1, SIZE)["train"]
+        needs_store = set(parts) != {"render"}
+        store = render_dataset(folder, SAMPLES, 1, 1, 1, SIZE)["train"] if needs_store else None
         return {part: PARTS[part](store) for part in parts}
 
 
