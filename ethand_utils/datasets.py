@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ethand_utils.building import store_meta
 from ethand_utils.labels import HAND_TYPES, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
 from ethand_utils.rendering import occluded_share, render, render_masks
 from ethand_utils.scenes import VIEWS, sample_scene
 from ethand_utils.sources import module_sources
-from ethand_utils.store import Store, StoreError, store_meta
+from ethand_utils.store import Store, StoreError
 from ethand_utils.subjects import sample_subject
 
 # Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.

@@ -7,16 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ethand_utils.store import (
-    Store,
-    StoreError,
-    build_store,
-    chunk_starts,
-    disk_errors,
-    is_made,
-    kept_store,
-    store_meta,
-)
+from ethand_utils.building import build_store, chunk_starts, disk_errors, kept_store, store_meta
+from ethand_utils.store import Store, StoreError, is_made
 
 FOLDER = ".parts"  # beside the stores; one folder a part below it, so that no two jobs write to the same file
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ethand_utils import EthandError
 from ethand_utils.augment import normalise
+from ethand_utils.building import build_store
 from ethand_utils.crops import ImageError, crop_image, crop_square, frame_crops, uncrop_masks
 from ethand_utils.files import atomic_write
 from ethand_utils.interhand import Frame
@@ -20,7 +21,7 @@ from ethand_utils.labels import HANDS
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import joint_scores, parts_at, sample_scores, summary
 from ethand_utils.plots import overlay
-from ethand_utils.store import Store, build_store
+from ethand_utils.store import Store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 # Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.

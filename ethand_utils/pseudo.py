@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ethand_utils.building import build_store
 from ethand_utils.callbacks import kept_number
 from ethand_utils.metrics import confusion, hand_miou, nanmean
 from ethand_utils.predict import predict_masks
-from ethand_utils.store import Store, build_store, is_made
+from ethand_utils.store import Store, is_made
 
 
 class _Labelled:

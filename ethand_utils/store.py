@@ -1,27 +1,17 @@
-"""The sample store: a folder of memory-mapped arrays with an index, complete or absent."""
+"""The sample store: a folder of memory-mapped arrays with an index, opened for reading."""
 
-import contextlib
 import json
-import multiprocessing
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
-from tqdm.auto import tqdm
 
-from ethand_utils.files import FileError, atomic_write, first_line, write_json
+from ethand_utils.files import FileError, first_line
 from ethand_utils.labels import HANDS
 
 FORMAT = 1
 ARRAYS = ("images", "masks", "front", "depth", "confidence")
-CHUNK = 64  # samples written between two resume points
 
 
 class StoreError(FileError):
@@ -112,200 +102,9 @@ def _read_meta(file: Path) -> dict:
     return meta
 
 
-def build_store(
-    path: str | Path,
-    make: Callable[[int], dict],
-    count: int,
-    size: int,
-    arrays: tuple[str, ...],
-    meta: dict,
-    workers: int = 1,
-    replace: bool = False,
-    parts: Sequence[Store] = (),
-) -> Store:
-    """Write a store of `count` samples, several processes at a time, and open it.
-
-    `make(i)` gives sample i as a dict with one entry per name in `arrays` (without its first axis) and `row`, a dict
-    for the index; it must be picklable and depend on i alone, so that the bytes do not depend on `workers`. Work
-    goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build continues there when called with the
-    same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept;
-    one made otherwise is refused, or replaced once the new one is complete if `replace` says so. Whole chunks that one
-    of `parts` (`parts.finished_parts`) holds are copied from there and not made.
-
-    Raises StoreError when `path` holds something else, StoreError or FileError when the disk is full; what `make`
-    raises passes through.
-    """
-    path, meta = Path(path), store_meta(count, size, arrays, meta)
-    kept = kept_store(path, meta, replace)
-    if kept is not None:
-        return kept
-    work = path.parent / f".{path.name}.partial"
-    with disk_errors(path):
-        _prepare(work, meta)
-        todo = [start for start in chunk_starts(count) if not _chunk_file(work, start).exists()]
-    done = count - sum(min(CHUNK, count - start) for start in todo)
-    with tqdm(total=count, initial=done, desc=path.name, unit="img") as progress:
-        for written in _run_chunks(work, make, todo, meta, workers, parts):
-            progress.update(written)
-    with disk_errors(path):
-        index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in chunk_starts(count)])
-        index.to_parquet(work / "index.parquet", index=False)
-        _swap(work, path)
-    return Store(path)
-
-
-def store_meta(count: int, size: int, arrays: Sequence[str], meta: dict) -> dict:
-    """What `meta.json` says of a store that `build_store` makes with these arguments."""
-    return json.loads(json.dumps({"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}))
-
-
-def chunk_starts(count: int) -> range:
-    """First samples of the chunks of a store of `count` samples."""
-    return range(0, count, CHUNK)
-
-
-def kept_store(path: Path, meta: dict, replace: bool) -> Store | None:
-    """The complete store at `path` if it is to be kept. Raises StoreError where something else must not be replaced."""
-    if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
-        raise StoreError(f"{path}: holds something that is no store; choose another folder")
-    if replace or not (path / "meta.json").exists():
-        return None
-    store = Store(path)
-    if store.meta != meta:
-        raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
-    _tidy(path)
-    return store
-
-
-def _swap(work: Path, path: Path) -> None:
-    """Give a complete store its name; an older one there goes only when the new one is in place."""
-    old = _old(path)
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(work, path)
-    _tidy(path)
-
-
-def _tidy(path: Path) -> None:
-    """Remove what a build leaves beside a complete store, also one that was killed while doing so."""
-    for left_over in (path / "chunks", _old(path)):
-        shutil.rmtree(left_over, ignore_errors=True)
-
-
-def _old(path: Path) -> Path:
-    return path.parent / f".{path.name}.old"
-
-
 def is_made(path: str | Path, meta: dict) -> bool:
     """Whether a sound store at `path` says that it was made with all of `meta`."""
     try:
         return Store(path).meta.items() >= meta.items()
     except StoreError:
         return False
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn operating-system faults while writing into one StoreError; what is complete stays for the next try."""
-    try:
-        yield
-    except OSError as error:
-        remedy = "free some space or choose another folder, then start again: it goes on where it stopped"
-        raise StoreError(f"{path}: could not be written ({first_line(error)}); {remedy}") from error
-
-
-def _prepare(work: Path, meta: dict) -> None:
-    """The working folder with its arrays at full size on disk; one made with other settings is thrown away."""
-    meta_file = work / "meta.json"
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(meta_file.read_text()) == meta:
-            return
-    shutil.rmtree(work, ignore_errors=True)
-    (work / "chunks").mkdir(parents=True)
-    for name in meta["arrays"]:
-        shape, dtype = array_layout(name, meta["count"], meta["size"])
-        array = open_memmap(work / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        length = array.offset + array.nbytes
-        del array
-        # Blocks are reserved now: a disk that fills up later would kill a process that writes to a memory map.
-        with open(work / f"{name}.npy", "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, length)
-    write_json(meta_file, meta)
-
-
-def _run_chunks(
-    work: Path, make: Callable, todo: list[int], meta: dict, workers: int, parts: Sequence[Store]
-) -> Iterator[int]:
-    """Write the chunks that start at `todo`; yields the number of samples of each as it is done."""
-    held = {start: part for start in todo for part in parts if _holds(part, _chunk(start, meta))}
-    for start, part in held.items():
-        yield _copy_chunk(work, part, start, meta)
-    todo = [start for start in todo if start not in held]
-    if workers <= 1 or len(todo) <= 1:
-        for start in todo:
-            yield _write_chunk(work, make, start, meta)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(make).__module__, __name__])  # imported once, not by every worker
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            remedy = "start again with fewer workers: it goes on where it stopped"
-            raise StoreError(f"{work}: a worker process was killed, perhaps for memory; {remedy}") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
-    """Make and write the samples of a chunk; returns their number."""
-    samples = [make(i) for i in _chunk(start, meta)]
-    rows = pd.DataFrame([sample["row"] for sample in samples])
-    return _save_chunk(work, start, meta, rows, lambda name: np.stack([sample[name] for sample in samples]))
-
-
-def _copy_chunk(work: Path, part: Store, start: int, meta: dict) -> int:
-    """Copy the samples of a chunk from a part; returns their number."""
-    first, samples = part.meta["first"], _chunk(start, meta)
-    here = slice(samples.start - first, samples.stop - first)
-    # Arrays are opened anew for every chunk, so that the memory in use does not grow with what has been read.
-    return _save_chunk(work, start, meta, part.index[here], lambda name: part.open_array(name)[here])
-
-
-def _save_chunk(work: Path, start: int, meta: dict, rows: pd.DataFrame, values: Callable[[str], np.ndarray]) -> int:
-    """Write one chunk of every array, then its index rows, which mark it as done."""
-    with disk_errors(work):
-        for name in meta["arrays"]:
-            array = np.load(work / f"{name}.npy", mmap_mode="r+")
-            array[start : start + len(rows)] = values(name)
-            array.flush()
-        with atomic_write(_chunk_file(work, start)) as temporary:
-            rows.to_parquet(temporary, index=False)
-    return len(rows)
-
-
-def _chunk(start: int, meta: dict) -> range:
-    """The samples of the chunk that begins at `start`."""
-    return range(start, min(start + CHUNK, meta["count"]))
-
-
-def _holds(part: Store, samples: range) -> bool:
-    first = part.meta["first"]
-    return first <= samples.start and samples.stop <= first + len(part)
-
-
-def _chunk_file(work: Path, start: int) -> Path:
-    return work / "chunks" / f"{start:09d}.parquet"

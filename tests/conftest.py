@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ethand_utils import cli
+from ethand_utils.building import build_store
 from ethand_utils.datasets import render_dataset
 from ethand_utils.scenes import sample_scene
-from ethand_utils.store import build_store
 from ethand_utils.subjects import sample_subject
 
 matplotlib.use("Agg")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from ethand_utils import EthandError, plots, store
+from ethand_utils import EthandError, building, plots
 from ethand_utils.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.labels import COLOURS, HANDS, N_CHANNELS, N_CLASSES, PARTS
 from ethand_utils.metrics import course_miou, sample_scores, summary
@@ -131,7 +131,7 @@ def test_evaluating_again_replaces_the_predictions(dataset, tmp_path):
 
 
 def test_predictions_of_two_nets_never_mix_after_an_interruption(dataset, tmp_path, monkeypatch):
-    write, calls = store._write_chunk, []
+    write, calls = building._write_chunk, []
 
     def interrupted(*chunk):
         calls.append(chunk)
@@ -139,11 +139,11 @@ def test_predictions_of_two_nets_never_mix_after_an_interruption(dataset, tmp_pa
             raise KeyboardInterrupt
         return write(*chunk)
 
-    monkeypatch.setattr(store, "CHUNK", 4)
-    monkeypatch.setattr(store, "_write_chunk", interrupted)
+    monkeypatch.setattr(building, "CHUNK", 4)
+    monkeypatch.setattr(building, "_write_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(net(0), dataset["test"], tmp_path / "found")
-    monkeypatch.setattr(store, "_write_chunk", write)
+    monkeypatch.setattr(building, "_write_chunk", write)
     evaluate(net(1), dataset["test"], tmp_path / "found")
     np.testing.assert_array_equal(Store(tmp_path / "found").masks, predict_masks(net(1), dataset["test"].images)[0])
 

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ethand_utils import EthandError, datasets, parts, store
+from ethand_utils import EthandError, building, datasets, parts
+from ethand_utils.building import build_store
 from ethand_utils.datasets import TRUTH, RenderedSample, describe, open_dataset, render_dataset
 from ethand_utils.files import FileError, atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
 from ethand_utils.parts import Part, build_part, join_parts
-from ethand_utils.store import ARRAYS, Store, StoreError, array_layout, build_store
+from ethand_utils.store import ARRAYS, Store, StoreError, array_layout
 
 SIZE = 8  # px
 META = {"source": "test", "seed": 0}
@@ -66,7 +67,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(store, "CHUNK", 4)
+    monkeypatch.setattr(building, "CHUNK", 4)
 
 
 # What a store is
@@ -119,7 +120,7 @@ def test_depth_is_kept_in_full(tmp_path):
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
-    count = store.CHUNK * 2 + 3
+    count = building.CHUNK * 2 + 3
     build(tmp_path / "one", count=count, workers=1)
     build(tmp_path / "two", count=count, workers=2)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -127,7 +128,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
 
 def test_bytes_do_not_depend_on_the_chunks(tmp_path, monkeypatch):
     build(tmp_path / "one")
-    monkeypatch.setattr(store, "CHUNK", 3)
+    monkeypatch.setattr(building, "CHUNK", 3)
     build(tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
@@ -155,9 +156,9 @@ def test_build_interrupted_twice_at_the_first_sample_still_completes(tmp_path, s
 
 
 def test_killed_build_goes_on_where_it_stopped(tmp_path):
-    count = store.CHUNK + 10
+    count = building.CHUNK + 10
     process = multiprocessing.get_context("spawn").Process(
-        target=build_and_die, args=(tmp_path / "s", count, store.CHUNK + 5)
+        target=build_and_die, args=(tmp_path / "s", count, building.CHUNK + 5)
     )
     process.start()
     process.join()
@@ -165,7 +166,7 @@ def test_killed_build_goes_on_where_it_stopped(tmp_path):
     assert not (tmp_path / "s").exists()
     rest = Make()
     build(tmp_path / "s", rest, count)
-    assert rest.made == list(range(store.CHUNK, count))
+    assert rest.made == list(range(building.CHUNK, count))
     build(tmp_path / "whole", count=count)
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
@@ -190,7 +191,7 @@ def wait_until(true, seconds: float = 120) -> None:
 
 
 def test_killed_rendering_leaves_no_worker_and_goes_on_to_the_same_bytes(tmp_path):
-    counts = {"train": store.CHUNK + 30, "val": 1, "test": 1, "unpaired": 1}
+    counts = {"train": building.CHUNK + 30, "val": 1, "test": 1, "unpaired": 1}
     command = [sys.executable, "-m", "ethand_utils.cli", "data", "render", "--out", tmp_path / "d", "--size", "32"]
     command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
     process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -215,7 +216,7 @@ def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunk
 
 
 def test_fault_of_a_worker_reaches_the_caller(tmp_path, monkeypatch, small_chunks):
-    monkeypatch.setattr(store, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
+    monkeypatch.setattr(building, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
     with pytest.raises(ValueError, match="a bad frame"):
         build(tmp_path / "s", Make(stop=9, fault=ValueError("a bad frame")), workers=2)
     assert not (tmp_path / "s").exists()
@@ -345,7 +346,7 @@ def test_an_interrupted_part_goes_on_where_it_stopped_in_a_folder_of_its_own(tmp
 
 
 def test_an_interrupted_join_loses_nothing_and_copies_nothing_twice(tmp_path, monkeypatch, small_chunks):
-    copied, stops, real = [], [0, 8], store._copy_chunk
+    copied, stops, real = [], [0, 8], building._copy_chunk
 
     def copy(work, part, start, meta):
         if start in stops[:1]:
@@ -354,7 +355,7 @@ def test_an_interrupted_join_loses_nothing_and_copies_nothing_twice(tmp_path, mo
         copied.append(start)
         return real(work, part, start, meta)
 
-    monkeypatch.setattr(store, "_copy_chunk", copy)
+    monkeypatch.setattr(building, "_copy_chunk", copy)
     for number in (1, 2):
         build_part(tmp_path / "d/s", Part(number, 2), **plan())
     before = contents(tmp_path / "d/.parts")
@@ -441,24 +442,24 @@ def join_and_die(path, count: int, stop: int) -> None:
 
 
 def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
-    count = 3 * store.CHUNK
+    count = 3 * building.CHUNK
     build_part(tmp_path / "d/s", Part(1, 3), **plan(count=count))
     process = multiprocessing.get_context("spawn").Process(
-        target=join_and_die, args=(tmp_path / "d/s", count, 2 * store.CHUNK + 5)
+        target=join_and_die, args=(tmp_path / "d/s", count, 2 * building.CHUNK + 5)
     )
     process.start()
     process.join()
     assert process.exitcode == 9
     rest = Make()
     join_parts(tmp_path / "d/s", **plan(rest, count))
-    assert rest.made == list(range(2 * store.CHUNK, count))
+    assert rest.made == list(range(2 * building.CHUNK, count))
     build(tmp_path / "whole", count=count)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
 
 
 def test_a_build_killed_between_taking_its_name_and_tidying_up_is_tidied_later(tmp_path, monkeypatch, small_chunks):
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_tidy", lambda path: None)
+        patch.setattr(building, "_tidy", lambda path: None)
         build(tmp_path / "s")
     assert (tmp_path / "s/chunks").exists()
     build(tmp_path / "s")
@@ -534,7 +535,7 @@ def assert_not_built_then_built_on_retry(path: Path, monkeypatch, reason: str, m
     assert isinstance(caught.value, EthandError)
     assert not path.exists()
     monkeypatch.undo()
-    monkeypatch.setattr(store, "CHUNK", 4)
+    monkeypatch.setattr(building, "CHUNK", 4)
     rest = Make()
     assert len(build(path, rest)) == 10
     assert rest.made == list(range(made_before, 10))
@@ -736,7 +737,7 @@ def test_a_data_set_with_a_part_of_other_settings_is_refused_before_anything_is_
 
 
 def test_parts_rendered_at_the_same_time_by_command_join(tmp_path):
-    counts = {"train": store.CHUNK + 6, "val": 1, "test": 1, "unpaired": 1}
+    counts = {"train": building.CHUNK + 6, "val": 1, "test": 1, "unpaired": 1}
     command = [sys.executable, "-m", "ethand_utils.cli", "data", "render", "--out", tmp_path / "d", "--size", "16"]
     command += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
     command += ["--workers", "1"]
