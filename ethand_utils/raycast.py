@@ -111,18 +111,20 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
-def amodal_masks(hits: list[Hits | None], part_weights: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def amodal_masks(
+    hits: list[Hits | None], part_weights: list[np.ndarray | None], size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks uint8 [2, size, size] of each hand as if alone, and `front` uint8 [size, size].
 
-    `hits` are left's and right's (None: absent); `part_weights` float [V, N_CLASSES] say how far a vertex belongs to
-    each part. A limb is in front where it is nearer, its forearm included, so that an arm before the other hand
+    `hits` are left's and right's (None: absent); their `part_weights` float [V, N_CLASSES] say how far a vertex belongs
+    to each part. A limb is in front where it is nearer, its forearm included, so that an arm before the other hand
     occludes it; `front` is FRONT_NONE where neither mask has a part.
     """
     masks = np.zeros((2, size * size), np.uint8)
     depth = np.full((2, size * size), FAR, np.float32)
     for hand, found in enumerate(hits):
         if found is not None:
-            masks[hand, found.pixels] = _parts(found, part_weights)
+            masks[hand, found.pixels] = _parts(found, part_weights[hand])
             depth[hand, found.pixels] = found.depth
     front = np.where(depth[LEFT] <= depth[RIGHT], FRONT_LEFT, FRONT_RIGHT)
     front[~masks.any(0)] = FRONT_NONE

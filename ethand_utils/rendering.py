@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ethand_utils.amodal import beyond_frame
 from ethand_utils.backdrop import backdrop, develop
 from ethand_utils.handmesh import load_rig
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, LEFT, RIGHT
@@ -51,23 +52,15 @@ def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:
 
 
 def _truth(scene: Scene, hits: list[Hits | None], rays: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    masks, front = amodal_masks(hits, load_rig().part_weights, size)
+    masks, front = amodal_masks(hits, [load_rig().part_weights] * 2, size)
     depth = np.zeros((2, size * size), np.float32)
     for hand, found in enumerate(hits):
         if found is not None:
             depth[hand, found.pixels] = found.depth * rays[found.pixels, 2]
     depth = depth.reshape(2, size, size)
-    outside = _outside(scene, size)
+    outside = beyond_frame(scene.crop, size, scene.frame)
     masks[:, outside], front[outside], depth[:, outside] = 0, FRONT_NONE, 0
     return {"masks": masks, "front": front, "depth": depth}
-
-
-def _outside(scene: Scene, size: int) -> np.ndarray:
-    """Pixels of the crop beyond the capture's frame, bool [size, size]; the course's crops are black there."""
-    x, y, side = scene.crop
-    at = (np.arange(size) + 0.5) / size * side
-    width, height = scene.frame
-    return (at + x < 0) | (at + x >= width) | ((at + y < 0) | (at + y >= height))[:, None]
 
 
 def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +85,7 @@ def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Gene
     colour *= _clefts(np.minimum(*np.broadcast_arrays(*depth)), size)[:, None]
     grey = float(np.median(np.concatenate(lit))) if sum(map(len, lit)) else 0.2
     image = develop(colour.reshape(size, size, 3), max(grey, 1e-3), rng)
-    image[_outside(scene, size)] = 0
+    image[beyond_frame(scene.crop, size, scene.frame)] = 0
     return image
 
 

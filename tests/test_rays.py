@@ -56,11 +56,11 @@ def test_nearer_wall_is_in_front_and_both_keep_their_masks():
     near, far = quad(1.0, -9, 0.0), quad(2.0, -0.25, 9)
     hits = [mesh.seen(CAMERA, 128, rays) for mesh in (near, far)]
     palm = np.eye(N_CLASSES)[[PALM] * 4]
-    masks, front = amodal_masks(hits, palm, 128)
+    masks, front = amodal_masks(hits, [palm, palm], 128)
     near_columns, far_columns = masks[LEFT, 0] == PALM, masks[RIGHT, 0] == PALM
     assert (near_columns & far_columns).any()
     np.testing.assert_array_equal(front[0] == FRONT_LEFT, near_columns)
     np.testing.assert_array_equal(front[0] == FRONT_RIGHT, far_columns & ~near_columns)
-    swapped, front_swapped = amodal_masks(hits[::-1], palm, 128)
+    swapped, front_swapped = amodal_masks(hits[::-1], [palm, palm], 128)
     np.testing.assert_array_equal(swapped, masks[::-1])
     np.testing.assert_array_equal(front_swapped, np.array([0, 2, 1])[front])

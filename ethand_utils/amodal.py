@@ -1,0 +1,54 @@
+"""Masks of hands that are known as meshes, wherever these come from: each hand as if it were alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ethand_utils.labels import FRONT_NONE
+from ethand_utils.raycast import Camera, Mesh, amodal_masks
+
+
+@dataclass(frozen=True)
+class Hand:
+    """A hand in place: `vertices` float [V, 3] (m), `faces` int [F, 3] wound outwards, closed at the wrist.
+
+    `part_weights` float [V, N_CLASSES]: how far a vertex belongs to each part. `residual` float [N_JOINTS] (mm): how
+    far each joint of `labels.JOINT_PARTS` is from where it was annotated, NaN where it was not.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    part_weights: np.ndarray
+    residual: np.ndarray
+
+
+def hand_masks(
+    hands: tuple[Hand | None, Hand | None],
+    camera: Camera,
+    turn: np.ndarray,
+    position: np.ndarray,
+    crop: tuple[float, float, float],
+    size: int,
+    frame: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Masks of the left and the right hand (None: absent) in a crop (x, y, side) px of a camera's frame.
+
+    A point p (m) of the hands is at `turn` [3, 3] · (p − `position` [3]) in the camera's frame of `frame` (width,
+    height) px. Returns `masks` uint8 [2, size, size], left first, and `front` uint8 [size, size]; both are 0 beyond
+    the frame, where the crop is black.
+    """
+    view = camera.crop(*crop, size)
+    rays = view.rays(size)
+    hits = [hand and Mesh((hand.vertices - position) @ turn.T, hand.faces).seen(view, size, rays) for hand in hands]
+    masks, front = amodal_masks(hits, [hand.part_weights if hand else None for hand in hands], size)
+    outside = beyond_frame(crop, size, frame)
+    masks[:, outside], front[outside] = 0, FRONT_NONE
+    return {"masks": masks, "front": front}
+
+
+def beyond_frame(crop: tuple[float, float, float], size: int, frame: tuple[int, int]) -> np.ndarray:
+    """Pixels of a crop (x, y, side) px at `size` that lie beyond a frame (width, height) px: bool [size, size]."""
+    x, y, side = crop
+    at = (np.arange(size) + 0.5) / size * side
+    width, height = frame
+    return (at + x < 0) | (at + x >= width) | ((at + y < 0) | (at + y >= height))[:, None]
