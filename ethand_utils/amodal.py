@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ethand_utils import EthandError
 from ethand_utils.labels import FRONT_NONE
 from ethand_utils.raycast import Camera, Mesh, amodal_masks
+
+
+class HandError(EthandError):
+    """A hand of a frame that cannot be had as a mesh; the text is a short reason, fit to be counted by."""
 
 
 @dataclass(frozen=True)
