@@ -106,8 +106,8 @@ class Pose:
 
 
 @cache
-def load_rig() -> Rig:
-    """The generic right hand as a Rig, in metres."""
+def load_rig(forearm: bool = True) -> Rig:
+    """The generic right hand as a Rig, in metres; without `forearm`, it is closed at the wrist."""
     vertices, faces, weights, rest, names = read_glb(mesh_file())
     to_wrist = np.linalg.inv(rest[names.index("wrist")])
     vertices = vertices @ to_wrist[:3, :3].T + to_wrist[:3, 3]
@@ -128,7 +128,7 @@ def load_rig() -> Rig:
     # The mask ends at the wrist: background outweighs every part beyond z = 0, by linear interpolation along a face.
     part_weights[:, 0] = part_weights.max(1) + vertices[:, 2] / 0.01
 
-    tube, tube_faces = _forearm(vertices, faces)
+    tube, tube_faces = _forearm(vertices, faces) if forearm else wrist_fan(vertices, faces)
     tube_weights = np.zeros((len(tube), len(names)))
     tube_weights[:, -1] = 1
     return Rig(
@@ -179,6 +179,13 @@ def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
     triangles = [(b, a, c), (b, c, d), (np.roll(index[-1], -1), index[-1], end)]
     tip = np.append(centre, FOREARM_RINGS[-1])
     return np.concatenate([*rings, tip[None]]), np.concatenate([np.stack(corners, 1) for corners in triangles])
+
+
+def wrist_fan(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A new vertex [1, 3] in the middle of the hole in a mesh, and faces [F, 3] that join it to the hole's edge."""
+    edge = _cut_edge(faces)
+    fan = np.stack([np.roll(edge, -1), edge, np.full(len(edge), len(vertices))], axis=1)
+    return vertices[edge].mean(0, keepdims=True), fan
 
 
 def _cut_edge(faces: np.ndarray) -> np.ndarray:
@@ -239,9 +246,9 @@ def pose_hand(
     return vertices, rig.faces, joints
 
 
-def skin_vertices(rig: Rig, posed: Posed) -> np.ndarray:
-    """Vertices float [V, 3] (m, forearm frame) of a right hand in the first of some poses."""
-    moves = np.concatenate([posed.linear[0].reshape(-1, 9), posed.shift[0]], axis=1)
+def skin_vertices(rig: Rig, posed: Posed, which: int = 0) -> np.ndarray:
+    """Vertices float [V, 3] (m, forearm frame) of a right hand in one of some poses."""
+    moves = np.concatenate([posed.linear[which].reshape(-1, 9), posed.shift[which]], axis=1)
     blended = rig.weights @ moves
     return (blended[:, :9].reshape(-1, 3, 3) @ rig.vertices[:, :, None])[..., 0] + blended[:, 9:]
 
