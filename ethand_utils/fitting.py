@@ -1,47 +1,90 @@
-"""Hands of annotated frames as meshes: the generic hand fitted to their joints."""
+"""Hands with annotated joints as meshes and masks: InterHand2.6M's, and any others with 21 joints."""
 
 import numpy as np
 
-from ethand_utils.amodal import Hand, HandError
-from ethand_utils.handmesh import MIRROR, load_rig, skin_vertices
-from ethand_utils.jointfit import CHAINS, WRIST, fit_joints
-from ethand_utils.labels import HAND_TYPES, HANDS, LEFT
+from ethand_utils import EthandError
+from ethand_utils.amodal import Hand, HandError, hand_masks
+from ethand_utils.crops import crop_image, crop_square
+from ethand_utils.handmesh import MIRROR, skin_vertices
+from ethand_utils.interhand import Frame
+from ethand_utils.jointfit import fit_joints
+from ethand_utils.joints import CHAINS, ORDERS, WRIST, generic_hand
+from ethand_utils.labels import BOX_OVER_JOINTS, HAND_TYPES, HANDS, LEFT, N_JOINTS
+from ethand_utils.raycast import Camera
 
 FEWEST, FEWEST_PALM = 12, 3  # known joints, and among them wrist and finger bases, that a fit needs
-WORST = 8.0  # mm mean residual at which a fit is refused
+WORST, WORST_JOINT = 8.0, 30.0  # mm of residual, as mean and of a single joint, beyond which a fit is refused
 
 
-def from_joints(joints: np.ndarray, known: np.ndarray | None = None) -> tuple[Hand | None, Hand | None]:
+def fit_hands(joints: np.ndarray, known: np.ndarray) -> tuple[Hand | None, Hand | None]:
     """The generic hand fitted to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
 
     `known` bool [2, 21] says which joints are; a hand of which none is, is None. Raises HandError where too few are
-    known, or where the joints are not those of a hand.
+    known, or where the residual says that these are not the joints of such a hand.
     """
-    known = np.isfinite(joints).all(-1) if known is None else known
-    there = [hand for hand in range(len(HANDS)) if known[hand].any()]
+    there = np.flatnonzero(known.any(1))
     for hand in there:
         if known[hand].sum() < FEWEST or known[hand, [WRIST, *CHAINS[1:, 0]]].sum() < FEWEST_PALM:
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")
-    as_right = [np.where(known[hand, :, None], joints[hand], 0) * (MIRROR if hand == LEFT else 1) for hand in there]
     found: list[Hand | None] = [None, None]
-    if there:
-        fit, rig = fit_joints(np.stack(as_right), known[there]), load_rig(forearm=False)
+    if len(there):
+        mirror = np.where(there[:, None] == LEFT, MIRROR, 1)[:, None]
+        fit, rig = fit_joints(np.where(known[..., None], joints, 0)[there] * mirror, known[there]), generic_hand()
     for i, hand in enumerate(there):
-        if np.nanmean(fit.residual[i]) > WORST:
-            raise HandError(f"fit: joints of the {HANDS[hand]} hand over {WORST:g} mm off")
-        vertices, faces = skin_vertices(rig, fit.posed, i), rig.faces
-        if hand == LEFT:
-            vertices, faces = vertices * MIRROR, faces[:, ::-1]
-        found[hand] = Hand(vertices, faces, rig.part_weights, fit.residual[i])
+        if np.nanmean(fit.residual[i]) > WORST or np.nanmax(fit.residual[i]) > WORST_JOINT:
+            raise HandError(f"fit: too far from the joints of the {HANDS[hand]} hand")
+        faces = rig.faces[:, ::-1] if hand == LEFT else rig.faces
+        found[hand] = Hand(skin_vertices(rig, fit.posed, i) * mirror[i], faces, rig.part_weights, fit.residual[i])
     return tuple(found)
+
+
+def from_joints(
+    image: np.ndarray,
+    joints: np.ndarray,
+    focal: tuple[float, float],
+    centre: tuple[float, float],
+    order: str = "interhand",
+    box: tuple[float, float, float, float] | None = None,
+    size: int = 128,
+) -> dict[str, np.ndarray]:
+    """A sample from a photo with annotated joints of any data set, by fitting the generic hand.
+
+    `image` uint8 [H, W, 3]; `joints` float [2, 21, 3] m in the camera's frame (x right, y down, z ahead), left hand
+    first, NaN where unknown or absent, each hand in a named `order` of `joints.ORDERS`; `focal` and `centre` (x, y) px;
+    `box` (x, y, w, h) px about the hands, by default about their joints. Returns `image` uint8 [size, size, 3], `masks`
+    uint8 [2, size, size] left first, `front` uint8 [size, size] and `residual` float [2, 21] mm in the order of
+    `labels.JOINT_PARTS`, NaN where unknown. Raises EthandError for an unknown order or other shapes, HandError for
+    hands that cannot be fitted, ImageError for a box outside the image.
+    """
+    if order not in ORDERS:
+        raise EthandError(f"order {order}: expected one of {', '.join(ORDERS)}")
+    if np.shape(joints) != (len(HANDS), N_JOINTS, 3):
+        raise EthandError(f"joints {list(np.shape(joints))}: expected [2, 21, 3], left hand first, NaN where unknown")
+    joints = np.asarray(joints, float)[:, ORDERS[order]]
+    known, camera = np.isfinite(joints).all(-1), Camera(tuple(focal), tuple(centre))
+    if not known.any():
+        raise HandError("joints: none is known")
+    hands = fit_hands(joints, known)
+    crop = crop_square(_box_about(camera.project(joints[known])) if box is None else box)
+    truth = hand_masks(hands, camera, np.eye(3), np.zeros(3), crop, size, image.shape[1::-1])
+    residual = [np.full(N_JOINTS, np.nan) if hand is None else hand.residual for hand in hands]
+    return {"image": crop_image(image, crop, size), **truth, "residual": np.stack(residual)}
+
+
+def _box_about(points: np.ndarray) -> tuple[float, float, float, float]:
+    low, high = points.min(0), points.max(0)
+    (x, y), (w, h) = (low + high) / 2 - (high - low) * BOX_OVER_JOINTS / 2, (high - low) * BOX_OVER_JOINTS
+    return float(x), float(y), float(w), float(h)
 
 
 class RigHands:
     """A source of hands: the generic hand fitted to a frame's joints."""
 
-    def hands(self, frame) -> tuple[Hand | None, Hand | None]:
+    name = "rig"
+
+    def hands(self, frame: Frame) -> tuple[Hand | None, Hand | None]:
         """Left and right hand of an annotated frame, in its world; None where it has none. Raises HandError."""
         named = np.array([frame.hand_type in (hand, HAND_TYPES[-1]) for hand in HANDS])
         for hand in np.flatnonzero(named & ~frame.valid.any(1)):
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")
-        return from_joints(frame.world, frame.valid & named[:, None])
+        return fit_hands(frame.world, frame.valid & named[:, None])

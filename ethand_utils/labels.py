@@ -56,6 +56,7 @@ FRONT_NONE, FRONT_LEFT, FRONT_RIGHT = 0, 1, 2
 
 # The course's square crop: longer side of the hands' bounding box times this (REFERENCE.md section 4).
 CROP_OVER_BOX = 1.25
+BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected joints, measured
 
 # REFERENCE.md section 1; both sets are the authors'.
 CLASS_WEIGHTS = {

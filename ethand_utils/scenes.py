@@ -8,12 +8,11 @@ from scipy.spatial.transform import Rotation
 from ethand_utils.arrangements import ARRANGEMENTS, INTERLEAVED_SLACK, SLACK, Arm, hanging_arm
 from ethand_utils.contact import first_contact, overlap, penetration
 from ethand_utils.handmesh import MIRROR, load_rig
-from ethand_utils.labels import CROP_OVER_BOX, HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.raycast import Camera, vertex_normals
 from ethand_utils.subjects import Subject
 
 SINGLE_HAND_SHARE = 0.3
-BOX_OVER_JOINTS = 1.2  # InterHand2.6M's bounding box over that of the projected joints, measured
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 DEEPEST = 0.0055  # m that one hand may run into the other
 WIDEST = 200.0  # px that the hands take up at most

@@ -1,0 +1,96 @@
+"""The 21 joints that data sets annotate: their orders, their places in the generic hand, guesses of missing ones."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from ethand_utils import rotations as rot
+from ethand_utils.handmesh import Rig, load_rig
+from ethand_utils.labels import FINGERS, N_JOINTS
+
+# Each finger's joints from base to tip in the order of `labels.JOINT_PARTS`, which is InterHand2.6M's.
+CHAINS = np.arange(4 * len(FINGERS)).reshape(-1, 4)[:, ::-1]
+WRIST = N_JOINTS - 1
+
+# For every joint of `labels.JOINT_PARTS` its place in another data set's list of a hand's joints.
+ORDERS = {
+    "interhand": np.arange(N_JOINTS),
+    "freihand": np.array(
+        [4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17, 0]
+    ),  # wrist, base … tip
+    "rhd": np.array([*range(1, N_JOINTS), 0]),  # wrist, then tip … base
+}
+
+# Where the annotated joints lie in the generic hand, m, calibrated on InterHand2.6M: shift of the thumb's base joint
+# and of the wrist from the mesh's own, of the thumb's other two towards its pad, and the depth of the fingertips below
+# the end of the skin.
+THUMB_BASE_SHIFT = (0.0024, -0.0016, 0.0107)
+THUMB_PADWARDS = 0.002
+WRIST_SHIFT = (0.0, 0.0, -0.003)
+TIP_DEPTH = 0.003
+
+WRIST_FLARE, FLARE_LENGTH = 0.1, 0.04  # share by which wrists are broader than the mesh's, and m to where that ends
+FOLLOWS = 0.6  # bend of the last joint of a finger over that of the one before it, where it is unknown
+
+
+@cache
+def generic_hand() -> Rig:
+    """The generic right hand as it is fitted: closed at the wrist, which is as broad as people's."""
+    rig = load_rig(forearm=False)
+    vertices = rig.vertices.copy()
+    vertices[:, 0] *= 1 + WRIST_FLARE * np.clip(1 + vertices[:, 2] / FLARE_LENGTH, 0, 1)
+    return replace(rig, vertices=vertices)
+
+
+@cache
+def landmarks() -> np.ndarray:
+    """The annotated joints' places in the generic right hand at rest, float [21, 3] m."""
+    rig = generic_hand()
+    rest = rig.rest[:, :3, 3]
+    points = np.zeros((N_JOINTS, 3))
+    points[CHAINS[:, :3]] = rest[rig.phalanges]
+    points[CHAINS[0, 0]] += THUMB_BASE_SHIFT
+    points[CHAINS[0, 1:3]] -= THUMB_PADWARDS * rig.rest[rig.phalanges[0, 1:], :3, 1]
+    points[WRIST] = rest[rig.joint("wrist")] + WRIST_SHIFT
+    for chain, bones in zip(CHAINS, rig.phalanges, strict=True):
+        last, tip = bones[-1], bones[-1] + 1
+        along = rot.directions(rest[tip] - rest[last])
+        skin = rig.vertices[rig.weights[:, [last, tip]].sum(1) > 0.5]
+        points[chain[3]] = rest[last] + along * (((skin - rest[last]) @ along).max() - TIP_DEPTH)
+    return points
+
+
+def guess_missing(
+    points: np.ndarray, known: np.ndarray, lengths: np.ndarray, hinges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Guesses for single unknown joints of fingers: points float [B, 21, 3], and which are now known, bool [B, 21].
+
+    A joint between two known ones is where bones of their `lengths` [B, 5, 3] meet when the finger bends about its
+    hinge (unit `hinges` [B, 5, 3]); an unknown tip follows the joint before it.
+    """
+    points, known = points.copy(), known.copy()
+    for place in (1, 2):
+        before, here, after = (CHAINS[:, place + step] for step in (-1, 0, 1))
+        fill = known[:, before] & known[:, after] & ~known[:, here]
+        found = _elbow(points[:, before], points[:, after], lengths[..., place - 1], lengths[..., place], hinges)
+        points[:, here] = np.where(fill[..., None], found, points[:, here])
+        known[:, here] |= fill
+    fill = known[:, CHAINS[:, :3]].all(2) & ~known[:, CHAINS[:, 3]]
+    bones = rot.directions(np.diff(points[:, CHAINS[:, :3]], axis=2))
+    bend = np.arccos(np.clip((bones[:, :, 0] * bones[:, :, 1]).sum(-1), -1, 1))
+    axis = rot.directions(np.cross(bones[:, :, 0], bones[:, :, 1]))
+    last = rot.turned(rot.about(axis, FOLLOWS * bend), bones[:, :, 1])
+    found = points[:, CHAINS[:, 2]] + lengths[..., 2:] * last
+    points[:, CHAINS[:, 3]] = np.where(fill[..., None], found, points[:, CHAINS[:, 3]])
+    known[:, CHAINS[:, 3]] |= fill
+    return points, known
+
+
+def _elbow(start: np.ndarray, end: np.ndarray, first: np.ndarray, second: np.ndarray, hinge: np.ndarray) -> np.ndarray:
+    """Where bones `first` and `second` long [...] between points [..., 3] meet, towards the back of the hand."""
+    along = rot.directions(end - start)
+    far = np.linalg.norm(end - start, axis=-1)
+    way = np.clip((far**2 + first**2 - second**2) / np.maximum(2 * far, 1e-9), -first, first)
+    back = rot.directions(np.cross(hinge, along))
+    return start + along * way[..., None] + back * np.sqrt(first**2 - way**2)[..., None]
