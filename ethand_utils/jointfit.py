@@ -128,17 +128,21 @@ def _size(points: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Scale [B] over the generic hand from the lengths of all bones, breadth [B] from the gaps between finger bases."""
     bases = CHAINS[1:, 0]
     scale = _ratio(points, known, np.r_[CHAINS[:, :3].ravel(), [WRIST] * 4], np.r_[CHAINS[:, 1:].ravel(), bases])
-    measured = _ratio(points, known, bases[:-1], bases[1:]) / np.maximum(scale, 1e-9)
-    measured = np.where(known[:, bases].all(1), np.clip(measured, *BREADTHS), BREADTH)
-    return np.clip(scale, *SCALES), BREADTH ** (1 - BREADTH_SHARE) * measured**BREADTH_SHARE
+    scale = np.clip(np.where(np.isfinite(scale), scale, 1), *SCALES)
+    measured = _ratio(points, known, bases[:-1], bases[1:]) / scale
+    measured = np.clip(np.where(np.isfinite(measured), measured, BREADTH), *BREADTHS)
+    return scale, BREADTH ** (1 - BREADTH_SHARE) * measured**BREADTH_SHARE
 
 
 def _ratio(points: np.ndarray, known: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Summed known distances [B] between the joints `starts` and `ends` over the generic hand's."""
+    """Median [B] of the known distances between the joints `starts` and `ends` over the generic hand's, NaN if none."""
     both = known[:, starts] & known[:, ends]
     measured = np.linalg.norm(points[:, ends] - points[:, starts], axis=-1)
     generic = np.linalg.norm(landmarks()[ends] - landmarks()[starts], axis=-1)
-    return (measured * both).sum(1) / np.maximum((generic * both).sum(1), 1e-9)
+    ratios = np.sort(np.where(both, measured / generic, np.inf), axis=1)  # inf last: the median is among the known
+    count = both.sum(1)
+    low, high = ((count - 1) // 2).clip(0), (count // 2).clip(0, len(starts) - 1)
+    return np.where(count > 0, (ratios[np.arange(len(points)), low] + ratios[np.arange(len(points)), high]) / 2, np.nan)
 
 
 def _place_palm(points, known, scale, rest) -> tuple[np.ndarray, np.ndarray]:
