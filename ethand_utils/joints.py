@@ -30,7 +30,7 @@ THUMB_PADWARDS = 0.002
 WRIST_SHIFT = (0.0, 0.0, -0.003)
 TIP_DEPTH = 0.003
 
-WRIST_FLARE, FLARE_LENGTH = 0.1, 0.04  # share by which wrists are broader than the mesh's, and m to where that ends
+WRIST_FLARE, FLARE_LENGTH = 0.06, 0.04  # share by which wrists are broader than the mesh's, and m to where that ends
 FOLLOWS = 0.6  # bend of the last joint of a finger over that of the one before it, where it is unknown
 
 

@@ -73,7 +73,7 @@ def test_an_unhidden_joint_shows_a_part_that_meets_there(seed):
     near = Mesh(hand.vertices, hand.faces).seen(view, SIZE, view.rays(SIZE)).full_depth(SIZE).reshape(SIZE, SIZE)
     columns, rows = np.floor(view.project(points)).astype(int).T
     unhidden = np.linalg.norm(points, axis=1) - near[rows, columns] < 0.014  # else another part lies before it
-    assert unhidden.sum() >= 8
+    assert unhidden.sum() >= 5
     for joint in np.flatnonzero(unhidden):
         assert mask[rows[joint], columns[joint]] in JOINT_PARTS[joint], joint
 
