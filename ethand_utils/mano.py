@@ -12,7 +12,6 @@ import numpy as np
 
 from ethand_utils import EthandError
 from ethand_utils.amodal import Hand, HandError
-from ethand_utils.interhand import Frame
 from ethand_utils.labels import FINGERS, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 from ethand_utils.manofile import CHAINS, FILES, WRIST, HandModelError, read_model
 
@@ -53,17 +52,17 @@ class ManoHands:
             arrays[LEFT]["shapedirs"] = left * MIRROR_X
         return tuple(HandModel.build(*each) for each in zip(arrays, HANDS, paths, strict=True))
 
-    def hands(self, frame: Frame) -> tuple[Hand | None, Hand | None]:
-        """The left and the right hand of a frame in the world's frame, None where it has none.
+    def hands(self, frame) -> tuple[Hand | None, Hand | None]:
+        """The left and the right hand of an `interhand.Frame`, in the world's frame; None where it has none.
 
-        Raises HandError when parameters are missing or broken, or more than WORST mm off the annotated joints.
+        Of the frame, `hand_type`, `mano`, `world` and `valid` count; `residual` is against the latter two. Raises HandError when parameters are missing or broken, or more than WORST mm off the annotated joints.
         """
         return tuple(
             self._hand(frame, hand) if frame.hand_type in (name, "interacting") else None
             for hand, name in enumerate(HANDS)
         )
 
-    def _hand(self, frame: Frame, hand: int) -> Hand:
+    def _hand(self, frame, hand: int) -> Hand:
         model = self.models[hand]
         vertices, joints = model.pose(**_parameters(frame, hand))
         apart = 1000 * np.linalg.norm(joints - frame.world[hand], axis=1)
@@ -73,7 +72,7 @@ class ManoHands:
         return Hand(vertices, model.faces, model.part_weights, residual)
 
 
-def _parameters(frame: Frame, hand: int) -> dict[str, np.ndarray]:
+def _parameters(frame, hand: int) -> dict[str, np.ndarray]:
     given = (frame.mano or (None, None))[hand]
     if given is None:
         raise HandError(f"mano: no parameters of the {HANDS[hand]} hand")

@@ -43,10 +43,31 @@ class HandModelError(FileError):
 
 
 class _Inert:
-    """Stands for an object in a model file: takes its state, a dict, and does nothing with it."""
+    """Stands for an object in a model file: keeps the state the file gives it, and does nothing with it."""
 
-    def __setstate__(self, state: dict):
+    def __setstate__(self, state):
         self.state = state
+
+
+class _Dtype(_Inert):
+    """NumPy's type of an array's numbers."""
+
+    def __init__(self, code: str, *_):
+        self.code = code
+
+    def plain(self) -> np.dtype:
+        if np.dtype(self.code).kind not in "biuf":
+            raise TypeError(f"an array of type {self.code} instead of numbers")
+        return np.dtype(self.code).newbyteorder(self.state[1])
+
+
+class _Array(_Inert):
+    """NumPy's array. Its own way to unpickle would take raw bytes for addresses of objects, if told to."""
+
+    def array(self) -> np.ndarray:
+        _, shape, dtype, columns_first, raw = self.state
+        numbers = np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.plain())
+        return numbers.reshape(shape, order="F" if columns_first else "C")
 
 
 class _Ch(_Inert):
@@ -60,62 +81,65 @@ class _Select(_Inert):
     """chumpy's choice of another array's elements."""
 
     def array(self) -> np.ndarray:
-        return _plain(self.state["a"]).ravel()[self.state["idxs"]].reshape(self.state["preferred_shape"])
+        return _plain(self.state["a"]).ravel()[_plain(self.state["idxs"])].reshape(self.state["preferred_shape"])
 
 
-class _Csc(_Inert):
-    """SciPy's sparse matrix, column by column."""
-
-    def array(self) -> np.ndarray:
-        return self.lines(self.state["_shape"][::-1]).T
-
-    def lines(self, shape: tuple[int, int]) -> np.ndarray:
-        dense = np.zeros(shape)
-        ends = np.asarray(self.state["indptr"])
-        np.add.at(
-            dense, (np.repeat(np.arange(len(ends) - 1), np.diff(ends)), self.state["indices"]), self.state["data"]
-        )
-        return dense
-
-
-class _Csr(_Csc):
+class _Csr(_Inert):
     """SciPy's sparse matrix, row by row."""
 
     def array(self) -> np.ndarray:
         return self.lines(self.state["_shape"])
+
+    def lines(self, shape: tuple[int, int]) -> np.ndarray:
+        ends, places, values = (_plain(self.state[key]) for key in ("indptr", "indices", "data"))
+        dense = np.zeros(shape)
+        np.add.at(dense, (np.repeat(np.arange(len(ends) - 1), np.diff(ends)), places), values)
+        return dense
+
+
+class _Csc(_Csr):
+    """SciPy's sparse matrix, column by column."""
+
+    def array(self) -> np.ndarray:
+        return self.lines(self.state["_shape"][::-1]).T
 
 
 def _plain(value) -> np.ndarray:
     return value.array() if isinstance(value, _Inert) else np.asarray(value)
 
 
-def _blank(kind: type, base: type, state: None) -> _Inert:
-    """Stands for `copyreg._reconstructor`, as pickles of protocol 0 and 1 call it."""
+def _blank(kind: type, *_) -> _Inert:
+    """Stands for what makes an empty object of a class, before its state is known."""
     if not issubclass(kind, _Inert):
-        raise pickle.UnpicklingError(f"{kind.__name__} is not made that way")
+        raise TypeError(f"{kind.__name__} is not made that way")
     return kind()
 
 
+def _from_buffer(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+    """Stands for what makes an array in pickles of protocol 5."""
+    array = _Array()
+    array.state = None, shape, dtype, order == "F", raw
+    return array
+
+
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for `codecs.encode`, as Python 3 writes bytes for Python 2."""
+    """Stands for `codecs.encode`, by which Python 3 writes bytes for Python 2."""
     return text.encode("latin1")
 
 
-# All that a model file may name, and what stands for it. NumPy's own are plain functions that make arrays.
-_ARRAY, _FROM_BUFFER = np.zeros(1).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]
+# All that a model file may name, in the spellings of then and now, and what stands for it: nothing here acts.
 ALLOWED = {
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _Select,
     ("_codecs", "encode"): _latin1,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    **{(module, "_reconstructor"): _blank for module in ("copy_reg", "copyreg")},
-    **{(module, kind.__name__): kind for module in ("__builtin__", "builtins") for kind in (object, set, frozenset)},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): np.float64(0).__reduce__()[0] for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in ("core", "_core")},
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _Array,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _blank for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     **{(f"scipy.sparse.{module}", "csc_matrix"): _Csc for module in ("csc", "_csc")},
     **{(f"scipy.sparse.{module}", "csr_matrix"): _Csr for module in ("csr", "_csr")},
+    **{(module, "_reconstructor"): _blank for module in ("copy_reg", "copyreg")},
+    **{(module, kind.__name__): kind for module in ("__builtin__", "builtins") for kind in (object, set)},
 }
 
 

@@ -20,7 +20,7 @@ from ethand_utils.mano import WORST, ManoHands
 from ethand_utils.manofile import FILES, SHAPES, HandModelError, read_model
 from ethand_utils.raycast import Camera, Mesh
 
-FLOAT32 = 2e-6  # m, of smplx's arithmetic at a hand half a metre from the origin
+FLOAT32 = 3e-7  # m, of smplx's arithmetic at a hand half a metre from the origin
 SIZE = 128
 CAMERA, FRAME = Camera((1250.0, 1240.0), (256.0, 167.0)), (512, 334)
 PART_OF_JOINT = [PALM, *(part for finger in manomodel.JOINTS for part in FINGERS[finger])]
@@ -253,6 +253,7 @@ def broken(key: str, value) -> dict:
         (lambda: broken("posedirs", np.full((778, 3, 135), np.nan)), "posedirs .* all finite"),
         (lambda: broken("hands_mean", "text"), "hands_mean is <U4"),
         (lambda: broken("hands_mean", None), "hands_mean is object"),
+        (lambda: broken("hands_mean", np.array([None] * 45)), "an array of type O8 instead of numbers"),
         (lambda: broken("f", made_model()["f"] + 1), "a face has a vertex beyond the 778"),
         (lambda: broken("kintree_table", np.zeros((2, 16))), "not in MANO's order"),
         (lambda: [made_model()["v_template"]], "no readable MANO model"),
@@ -272,6 +273,32 @@ def test_an_index_beyond_a_sparse_matrix_is_refused(tmp_path):
     (tmp_path / "a.pkl").write_bytes(written(broken("J_regressor", matrix)))
     with pytest.raises(HandModelError, match="IndexError"):
         read_model(tmp_path / "a.pkl")
+
+
+class Forged:
+    """Pickles to NumPy's object array whose type says that raw bytes do for the objects' addresses."""
+
+    def __reduce__(self):
+        return np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (45,), ForgedType(), False, bytes(360))
+
+
+class ForgedType:
+    def __reduce__(self):
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+def test_addresses_forged_as_an_array_are_refused(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(broken("hands_mean", Forged()), 2))
+    with pytest.raises(HandModelError, match="an array of type O8 instead of numbers"):
+        read_model(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("dtype", [">f8", "<f4", "f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numbers_are_read_in_any_byte_order_width_and_layout(tmp_path, dtype, order):
+    weights = np.asarray(made_model()["weights"].astype(dtype), order=order)
+    (tmp_path / "a.pkl").write_bytes(written(broken("weights", weights)))
+    np.testing.assert_array_equal(read_model(tmp_path / "a.pkl")["weights"], weights)
 
 
 # Hands
