@@ -21,6 +21,7 @@ SAME_SIGN = 1.0  # m, summed difference of both hands' shapedirs in x, below whi
 MIRROR_X = np.array([-1.0, 1.0, 1.0])[:, None]
 PARAMETERS = {"pose": 48, "shape": 10, "trans": 3}
 JOINT_PART = np.array([PALM, *(part for finger in CHAINS for part in FINGERS[finger])])
+INWARDS = np.array([CHAINS[finger][::-1] for finger in FINGERS])  # joints of each finger, from its end to the palm
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ManoHands:
     def hands(self, frame) -> tuple[Hand | None, Hand | None]:
         """The left and the right hand of an `interhand.Frame`, in the world's frame; None where it has none.
 
-        Of the frame, `hand_type`, `mano`, `world` and `valid` count; `residual` is against the latter two. Raises HandError when parameters are missing or broken, or more than WORST mm off the annotated joints.
+        Of the frame, `hand_type`, `mano`, `world` and `valid` count. Raises HandError when parameters are missing or
+        broken, or on average more than WORST mm off the annotated joints.
         """
         return tuple(
             self._hand(frame, hand) if frame.hand_type in (name, "interacting") else None
@@ -126,16 +128,9 @@ class HandModel:
         with torch.no_grad(), _one_thread():
             posed = self.layer(**{name: torch.from_numpy(value)[None] for name, value in values.items()})
         vertices, chain = posed.vertices[0].double().numpy(), posed.joints[0].double().numpy()
-        joints = [
-            row for f, tip in zip(FINGERS, self.tips, strict=True) for row in (vertices[tip], *chain[_inwards(f)])
-        ]
+        fingers = np.concatenate([vertices[self.tips][:, None], chain[INWARDS]], axis=1)
         closed = np.append(vertices, vertices[self.loop].mean(0, keepdims=True), axis=0)
-        return closed, np.stack([*joints, chain[WRIST]])
-
-
-def _inwards(finger: str) -> list[int]:
-    """MANO's joints of a finger from its end to the palm."""
-    return list(CHAINS[finger][::-1])
+        return closed, np.append(fingers.reshape(-1, 3), chain[[WRIST]], axis=0)
 
 
 def _layer(arrays: dict[str, np.ndarray], hand: str):
@@ -172,10 +167,10 @@ def _hole(faces: np.ndarray, path: Path) -> np.ndarray:
     """The vertices along the edge of a mesh's only hole, int [n], in the order in which its faces run."""
     follows = {(a, b) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()}
     after = {a: b for a, b in follows if (b, a) not in follows}
-    edge = [min(after)] if after else []
-    while edge and len(edge) < len(after) and after.get(edge[-1], edge[0]) != edge[0]:
+    edge = sorted(after)[:1]
+    while edge and after.get(edge[-1]) not in (None, *edge):
         edge.append(after[edge[-1]])
-    if not edge or len(edge) < len(after) or after.get(edge[-1]) != edge[0]:
+    if not edge or after.get(edge[-1]) != edge[0] or len(edge) < len(after):
         raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces")
     return np.array(edge)
 
@@ -196,7 +191,6 @@ def _tips(arrays: dict[str, np.ndarray]) -> np.ndarray:
     template = arrays["v_template"]
     if len(template) == MANO_VERTICES:
         return np.array([vertex_ids["mano"][finger] for finger in FINGERS])
-    joints, follows = arrays["J_regressor"] @ template, arrays["weights"].argmax(1)
-    ends = [CHAINS[finger][-1] for finger in FINGERS]
+    joints, follows, ends = arrays["J_regressor"] @ template, arrays["weights"].argmax(1), INWARDS[:, 0]
     away = np.linalg.norm(template[:, None] - joints[ends], axis=2)
     return np.where(follows[:, None] == ends, away, -1).argmax(0)
