@@ -148,6 +148,31 @@ def predict(
         print(f"{folder}: left.png, right.png, overlay.png; confidence {found['confidence']:.2f}")
 
 
+@app.command()
+def submit(
+    store: Annotated[Path, typer.Option("--data", help="a store with images, such as course/test")],
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="archive to write, such as test.lmdb.tar.gz")],
+):
+    """Predict a store and pack the masks as the course's server takes them.
+
+    The archive has the folder test.lmdb: an LMDB with one PNG a hand (128×128, part ids 0…16 for both hands) under
+
+    NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg; and in it im_path.pt, the list of
+
+    these paths. The course's test set has 10,000 images; the server expects all of them.
+    """
+    from ethand_utils import submission
+    from ethand_utils.learners import best_device, place
+    from ethand_utils.models import load_weights
+    from ethand_utils.store import Store
+
+    images = Store(store)
+    model, _ = load_weights(weights)
+    count = submission.submit(place(model, best_device()), images, out)
+    print(f"{out}: masks of {count} images, left and right")
+
+
 class ExportFormat(StrEnum):
     """What `ethand export` can write."""
 
