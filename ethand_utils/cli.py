@@ -156,11 +156,11 @@ def submit(
 ):
     """Predict a store and pack the masks as the course's server takes them.
 
-    The archive has the folder test.lmdb: an LMDB with one PNG a hand (128×128, part ids 0…16 for both hands) under
+    The archive has the folder test.lmdb, an LMDB with a PNG for each hand of each image: 128×128 px, part ids 0…16.
 
-    NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg; and in it im_path.pt, the list of
+    Its keys are NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg.
 
-    these paths. The course's test set has 10,000 images; the server expects all of them.
+    In the folder, im_path.pt lists the images' paths. The course's server expects all 10,000 images of its test set.
     """
     from ethand_utils import submission
     from ethand_utils.learners import best_device, place

@@ -144,15 +144,15 @@ def _plan(folder: Path, out: Path, name: str, rows: list[dict], size: int) -> _P
 def _check(out: Path, name: str, plan: _Plan, rows: list[dict], workers: int) -> pd.DataFrame:
     """Every sample of a store tried once: its row, with `fault`."""
     table, path = out / WORK / f"listed-{name}.parquet", out / WORK / f"check-{name}"
-    _write_table(table, pa.Table.from_pylist(rows))
+    _write_table(table, rows)
     made = is_made(path, {"size": plan.size, **plan.meta})
     make = CheckedSample(plan.sample(table))
     return build_store(path, make, len(rows), plan.size, (), plan.meta, workers, replace=not made).index
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def _write_table(path: Path, rows: list[dict]) -> None:
     with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
 def _kept(index: pd.DataFrame) -> int:
@@ -170,5 +170,5 @@ def _findings(listed: int, index: pd.DataFrame | None) -> dict:
 
 def _build(out: Path, name: str, plan: _Plan, index: pd.DataFrame, workers: int) -> Store:
     table, sound = out / WORK / f"sound-{name}.parquet", index[index["fault"] == ""].drop(columns="fault")
-    _write_table(table, pa.Table.from_pandas(sound, preserve_index=False))
+    _write_table(table, sound.to_dict("records"))  # NaN stays NaN; from a DataFrame it would become null
     return build_store(out / name, plan.sample(table), len(sound), plan.size, plan.arrays, plan.meta, workers)

@@ -47,8 +47,8 @@ def export_course(stores: dict[str, Store], out: str | Path) -> Path:
     their id. Captures and cameras are numbered where they are no numbers. Beyond the layout, entries have `id`,
     `subject` and `seq_name`, and the unpaired labels' boxes a file, so that `course.read_course` gives back the same.
 
-    Raises StoreError when arrays or columns are missing or an id comes twice, CourseError when `out` has such a folder
-    already or the disk is full.
+    Raises StoreError when arrays or columns are missing, CourseError when an id comes twice, when `out` has such a
+    folder already, or when the disk is full.
     """
     stores = _roles(stores)
     pictures = {name: store for name, store in stores.items() if "images" in STORES[name][1]}
