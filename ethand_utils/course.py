@@ -133,8 +133,10 @@ def _plan(folder: Path, out: Path, name: str, rows: list[dict], size: int) -> _P
     """Raises CourseError when an LMDB is missing or damaged, StoreError when something else is where the store goes."""
     arrays = STORES[name][1]
     lmdbs = [check_lmdb(folder / {"images": IMAGES, "masks": MASKS}[array]) for array in arrays]
-    digest = hashlib.sha256(json.dumps([rows, lmdbs]).encode()).hexdigest()
-    meta = {"source": "course", "split": name, "listed_sha256": digest}
+    digest = hashlib.sha256(json.dumps(lmdbs).encode())
+    for row in rows:
+        digest.update(json.dumps(row).encode())
+    meta = {"source": "course", "split": name, "listed_sha256": digest.hexdigest()}
     path = out / name
     if path.exists() and any(path.iterdir()) and not is_made(path, {"size": size, **meta}):
         raise StoreError(f"{path}: holds something else or other samples; remove it or choose another folder")
