@@ -646,3 +646,16 @@ def test_the_command_says_what_was_skipped(ethand, tmp_path):
     assert code == 0
     assert "train: skipped 1, box: of no size; such as train/Capture7/seq/cam400/image0001" in out
     assert "val: left out, no datalist_val_mp.pt and no path2id_val.pt" in out
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("", "test/frame-7"),
+        ("anywhere/frame.jpg", "test/frame-7"),
+        ("/data/ih/images/val/Capture0/seq/cam1/image2.jpg", "val/Capture0/seq/cam1/image2"),
+        (f"{PREFIX}train/Capture0/seq/cam1/image2.jpg", "train/Capture0/seq/cam1/image2"),
+    ],
+)
+def test_images_of_interhand_keep_their_paths_and_others_get_one_of_their_id(source, path):
+    assert submission.img_path("test", {"id": "frame-7", "source": source}) == f"{PREFIX}{path}.jpg"
