@@ -21,7 +21,7 @@ from ethand_utils.store import Store, StoreError, is_made
 PLACES = ("", "data/InterHand2.6M", "InterHand2.6M")  # where below its root the layout may lie
 PAIRED, COMPLETE, TEST = "datalist_{}_mp.pt", "datalist_train_complete.pt", "datalist_stud_test.pt"
 PATH2ID, LABEL_IDS = "path2id_{}.pt", "unpaired_segm_ids.pt"
-LABEL_BOXES = "unpaired_segm_boxes.pt"  # written by export-course only: the ids' boxes, where they are known
+LABEL_BOXES = "unpaired_segm_boxes.pt"  # written by export-course only: `bbox` and `box` of each id
 # Of every store: the lists it needs, and its arrays.
 STORES = {
     "train": ((PAIRED.format("train"), PATH2ID.format("train")), ("images", "masks")),
@@ -48,7 +48,7 @@ def read_course(
 
     Stores as STORES has them; paired ones without `front`, the test set without masks. Of each at most so many samples
     as said are taken, evenly spread over its list (None: all, 0: no such store); a store whose lists are not there is
-    left out. Images and masks are cropped by their box, which is in the index; unpaired labels, which have none, by
+    left out. Images and masks are cropped by their box, which the index has, too; unpaired labels, which have none, by
     the square about their own foreground, widened as the course does. Every sample is looked at first: broken ones are
     left out, counted in `out`/report.json by reason with some examples, and named in the parquet files of
     `out`/.course. Interrupted, both go on where they stopped.
@@ -107,7 +107,7 @@ def _listed(folder: Path, name: str, load: Callable) -> list[dict]:
     """What the lists say of every sample of a store."""
     if name == "unpaired_labels":
         boxes = load(LABEL_BOXES) if (folder / LABEL_BOXES).exists() else {}
-        return [label_row(str(mask_id), boxes.get(str(mask_id))) for mask_id in load(LABEL_IDS)]
+        return [label_row(str(mask_id), boxes.get(str(mask_id), {})) for mask_id in load(LABEL_IDS)]
     files = STORES[name][0]
     if name == "unpaired_images":
         paired = {str(entry.get("img_path")) for entry in load(files[1])}

@@ -25,10 +25,15 @@ from ethand_utils.crops import ImageError, crop_image, crop_square
 from ethand_utils.labels import HAND_TYPES, HANDS
 
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+CROP = ("crop_x", "crop_y", "crop_w", "crop_h")
+SOURCES = (*CROP, "mask")  # what an entry says beyond the index: where to look
 
 
 def image_row(entry: dict, ids: dict | None = None) -> dict:
-    """A row of the index from an entry of a list, with `mask`, the id of its masks ("" if none)."""
+    """A row of the index from an entry of a list, with its CROP and the id of its `mask` ("" if none).
+
+    The box in the index is the one to crop by, or, where export-course has noted it, the hands' own in another frame.
+    """
     path = str(entry.get("img_path", ""))
     key = image_key(path)
     parts, capture = key.split("/"), str(entry.get("capture", ""))
@@ -40,16 +45,16 @@ def image_row(entry: dict, ids: dict | None = None) -> dict:
         "seq": str(entry.get("seq_name", parts[-3] if len(parts) > 3 else "")),
         "camera": str(entry.get("cam", "")),
         "frame": _frame_number(entry.get("frame")),
-        **_box(entry.get("bbox")),
+        **_boxes(entry),
         "source": path,
         "mask": str((ids or {}).get(key, "")),
     }
 
 
-def label_row(mask_id: str, box) -> dict:
-    """The same for masks without an image, which have an id and perhaps a box."""
+def label_row(mask_id: str, entry: dict) -> dict:
+    """The same for masks without an image, of which only export-course notes an entry."""
     unknown = {"subject": "", "capture": "", "seq": "", "camera": "", "frame": -1}
-    return {"id": mask_id, "hand_type": "", **unknown, **_box(box), "source": "", "mask": mask_id}
+    return {"id": mask_id, "hand_type": "", **unknown, **_boxes(entry), "source": "", "mask": mask_id}
 
 
 def _frame_number(value) -> int:
@@ -59,13 +64,20 @@ def _frame_number(value) -> int:
         return -1
 
 
-def _box(box) -> dict:
-    """Four numbers as columns of the index, NaN where there are no such four; what is occluded is not known."""
+def _numbers(box) -> list[float]:
+    """A box's four numbers, NaN where there are no such four."""
     try:
         x, y, w, h = (float(number) for number in box)
     except (TypeError, ValueError):
-        x = y = w = h = math.nan
-    return {**dict(zip(BOX, (x, y, w, h), strict=True)), "occluded_left": math.nan, "occluded_right": math.nan}
+        return [math.nan] * 4
+    return [x, y, w, h]
+
+
+def _boxes(entry: dict) -> dict:
+    """An entry's box for the index and its crop as columns; what is occluded is not known."""
+    crop = entry.get("bbox")
+    boxes = zip((*BOX, *CROP), (*_numbers(entry.get("box", crop)), *_numbers(crop)), strict=True)
+    return {**dict(boxes), "occluded_left": math.nan, "occluded_right": math.nan}
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class CheckedSample:
             row = read_sample(sample.folder, entry, sample.size, sample.arrays)["row"]
         except SampleFault as fault:
             return {"row": {**entry, "fault": str(fault)}}
-        return {"row": {**row, "mask": entry["mask"], "fault": ""}}
+        return {"row": {**row, **{name: entry[name] for name in SOURCES}, "fault": ""}}
 
 
 @functools.lru_cache(maxsize=2)
@@ -115,12 +127,14 @@ def read_sample(folder: Path, entry: dict, size: int, arrays: tuple[str, ...]) -
     Raises SampleFault where the LMDBs in `folder` lack it, or it is of no use.
     """
     image, masks = _frames(folder, entry, arrays)
-    row = {name: value for name, value in entry.items() if name != "mask"}
+    row, crop = {name: value for name, value in entry.items() if name not in SOURCES}, [entry[name] for name in CROP]
     if image is None:
-        row |= _seen(masks, [row[name] for name in BOX])
+        row["hand_type"], crop = _seen(masks, crop)
+    if not np.isfinite([row[name] for name in BOX]).any():
+        row |= zip(BOX, crop, strict=True)
     if row["hand_type"] not in HAND_TYPES:
         raise SampleFault("hand_type: none of right, left, interacting")
-    square = _square([row[name] for name in BOX])
+    square = _square(crop)
     sample = {"row": row}
     if image is not None:
         sample["images"] = _crop(image, square, size)
@@ -145,17 +159,16 @@ def _frames(folder: Path, entry: dict, arrays: tuple[str, ...]) -> tuple[np.ndar
     return image, masks
 
 
-def _seen(masks: np.ndarray, box: list[float]) -> dict:
-    """Hand type and box of masks uint8 [2, H, W] that have no image: the given box, else one about the foreground."""
+def _seen(masks: np.ndarray, crop: list[float]) -> tuple[str, list[float]]:
+    """Hand type and crop of masks uint8 [2, H, W] without an image: the given one, else one about the foreground."""
     there = masks.any((1, 2))
     if not there.any():
         raise SampleFault("mask: shows no hand")
-    hand_type = HAND_TYPES[-1] if there.all() else HANDS[there.argmax()]
-    if not np.isfinite(box).any():
+    if not np.isfinite(crop).any():
         rows, columns = (np.flatnonzero(masks.any((0, axis))) for axis in (2, 1))
         x, y, side = crop_square((columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1))
-        box = [x, y, side, side]
-    return {"hand_type": hand_type, **dict(zip(BOX, map(float, box), strict=True))}
+        crop = [float(x), float(y), float(side), float(side)]
+    return HAND_TYPES[-1] if there.all() else HANDS[there.argmax()], crop
 
 
 def _square(box: list[float]) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from ethand_utils.course_files import (
     save_pt,
     write_lmdb,
 )
+from ethand_utils.course_samples import BOX
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import HANDS
 from ethand_utils.predict import predict_masks
@@ -45,7 +47,8 @@ def export_course(stores: dict[str, Store], out: str | Path) -> Path:
     masks as `test`, without images as `unpaired_labels`. Every crop becomes a frame with itself as box; lists that
     have nothing to list are empty. Images of InterHand2.6M and of the course keep their `img_path`, others get one of
     their id. Captures and cameras are numbered where they are no numbers. Beyond the layout, entries have `id`,
-    `subject` and `seq_name`, and the unpaired labels' boxes a file, so that `course.read_course` gives back the same.
+    `subject`, `seq_name` and `box`, the box in our index, and the unpaired labels' boxes have a file, so that
+    `course.read_course` gives back the same.
 
     Raises StoreError when arrays or columns are missing, CourseError when an id comes twice, when `out` has such a
     folder already, or when the disk is full.
@@ -63,8 +66,7 @@ def export_course(stores: dict[str, Store], out: str | Path) -> Path:
     with _new_folder(target) as work:
         write_lmdb(work / IMAGES, _images(pictures, entries), sum(map(len, pictures.values())))
         write_lmdb(work / MASKS, _masks(labelled, ids), len(HANDS) * sum(map(len, labelled.values())))
-        labels = stores.get("unpaired_labels")
-        for name, value in _lists(entries, ids, labels.size if labels else 0).items():
+        for name, value in _lists(entries, _label_boxes(stores.get("unpaired_labels"))).items():
             save_pt(work / name, value)
     return target
 
@@ -108,6 +110,7 @@ def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) 
     return {
         "img_path": img_path(name, row),
         "bbox": _whole(size),
+        "box": _own_box(row),
         "hand_type": str(row["hand_type"]),
         "capture": numbers["capture"][str(row["capture"])],
         "cam": numbers["camera"][str(row["camera"])],
@@ -118,10 +121,15 @@ def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) 
     }
 
 
-def _lists(entries: dict[str, list[dict]], ids: dict[str, list[str]], label_size: int) -> dict[str, list | dict]:
-    """Every `.pt` file of the layout by its name; unpaired labels are of `label_size` px."""
+def _label_boxes(store: Store | None) -> dict[str, dict]:
+    """Crop and own box of every unpaired label by its id."""
+    rows = [] if store is None else store.index.to_dict("records")
+    return {str(row["id"]): {"bbox": _whole(store.size), "box": _own_box(row)} for row in rows}
+
+
+def _lists(entries: dict[str, list[dict]], label_boxes: dict[str, dict]) -> dict[str, list | dict]:
+    """Every `.pt` file of the layout by its name."""
     train, val, test, unpaired = (entries.get(name, []) for name in ("train", "val", "test", "unpaired_images"))
-    labels = ids.get("unpaired_labels", [])
     return {
         PAIRED.format("train"): train,
         PAIRED.format("val"): val,
@@ -129,9 +137,14 @@ def _lists(entries: dict[str, list[dict]], ids: dict[str, list[str]], label_size
         TEST: test,
         PATH2ID.format("train"): {image_key(entry["img_path"]): entry["id"] for entry in train},
         PATH2ID.format("val"): {image_key(entry["img_path"]): entry["id"] for entry in val},
-        LABEL_IDS: labels,
-        LABEL_BOXES: {mask_id: _whole(label_size) for mask_id in labels},
+        LABEL_IDS: list(label_boxes),
+        LABEL_BOXES: label_boxes,
     }
+
+
+def _own_box(row: dict) -> list[float]:
+    """The hands' box (x, y, w, h) px in the frame that a sample was cut from, NaN where the index has none."""
+    return [float(row.get(name, math.nan)) for name in BOX]
 
 
 def _whole(size: int) -> list[float]:

@@ -30,7 +30,7 @@ from ethand_utils.course_files import (
     save_pt,
     write_lmdb,
 )
-from ethand_utils.course_samples import CheckedSample, crop_masks
+from ethand_utils.course_samples import BOX, CheckedSample, crop_masks
 from ethand_utils.crops import crop_image
 from ethand_utils.datasets import TRUTH, open_dataset
 from ethand_utils.labels import HANDS, LEFT, RIGHT
@@ -115,7 +115,7 @@ def test_a_data_set_comes_back_as_it_was(dataset, read):
         before = dataset[name]
         assert store.index["id"].tolist() == before.index["id"].tolist()
         assert store.index["hand_type"].tolist() == before.index["hand_type"].tolist()
-        assert (store.index[["bbox_x", "bbox_y", "bbox_w", "bbox_h"]] == [0, 0, SIZE, SIZE]).all(axis=None)
+        np.testing.assert_array_equal(store.index[[*BOX]], before.index[[*BOX]])
         assert store.index[["occluded_left", "occluded_right"]].isna().all(axis=None)
         assert tuple(store.meta["arrays"]) == STORES[name][1]
         assert store.meta["source"] == "course"
