@@ -194,6 +194,21 @@ def occlusion(index: pd.DataFrame) -> pd.DataFrame:
     return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
 
 
+def report_table(report: dict) -> pd.DataFrame:
+    """What a reader's `report.json` says, a row a fact: `store` ("all" where not told apart), what, frames, examples.
+
+    The facts are: frames kept, frames skipped for each reason, and stores left out as a whole.
+    """
+    rows = []
+    for store, found in report.get("stores", {"all": report}).items():
+        rows.append((store, "kept", found["kept"], ""))
+        for reason, skipped in found["skipped"].items():
+            names = skipped.get("names") or skipped.get("examples") or []
+            rows.append((store, f"skipped: {reason}", skipped["count"], " ".join(map(str, names))))
+    rows += [(store, f"left out: {reason}", 0, "") for store, reason in report.get("left_out", {}).items()]
+    return pd.DataFrame(rows, columns=["store", "what", "frames", "examples"]).set_index("store")
+
+
 def describe(store: Store) -> dict:
     """One row on a store: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
 

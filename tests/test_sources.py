@@ -1,6 +1,7 @@
 """Where data come from: what lies in a folder, the run made with it, and the workbook on data that lack much."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ethand_utils.building import build_store
-from ethand_utils.datasets import describe, held_out, occlusion, require_stores
+from ethand_utils.datasets import describe, held_out, occlusion, report_table, require_stores
 from ethand_utils.files import FileError
 from ethand_utils.origin import source_of
 from ethand_utils.runs import ROWS, Run, RunError, open_run
@@ -196,6 +197,16 @@ def test_the_readers_report_is_found_beside_the_stores(checkout, dataset):
     assert run.report == {"read": 3}
 
 
+def test_a_report_is_a_table_of_what_was_kept_and_skipped_whether_by_store_or_not():
+    found = {"read": 5, "kept": 2, "skipped": {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}}
+    for report, store in ((found, "all"), ({"stores": {"val": found}, "left_out": {"test": "no list"}}, "val")):
+        table = report_table(report)
+        assert table.loc[store, "what"].tolist() == ["kept", "skipped: image: black"]
+        assert table.loc[store, "frames"].tolist() == [2, 3]
+        assert table.loc[store, "examples"].tolist() == ["", "a.jpg b.jpg"]
+    assert table.loc["test", "what"] == "left out: no list"
+
+
 def test_a_net_is_judged_on_test_and_where_that_has_no_masks_on_val(dataset, tmp_path):
     blind = plain_store(tmp_path / "test", dataset["test"], "images")
     assert held_out(dataset, "images", "masks") is dataset["test"]
@@ -274,7 +285,7 @@ def test_every_notebook_runs_on_data_that_lack_what_a_source_may_lack(played):
 
 def test_notebooks_say_what_the_data_lack(played):
     words = {name: " ".join(map(str, said)) for name, (_, said) in played.items()}
-    assert "stores data" in words["01_data"]
+    assert "data: stores" in words["01_data"]
     assert "nothing was skipped" in words["01_data"]
     assert "nothing was fitted" in words["01_data"]
     assert "unknown" in words["02_explore"]
@@ -303,8 +314,8 @@ def few(checkout, dataset):
 
 def test_a_handful_of_frames_is_shown_with_fits_and_what_was_skipped(few):
     names, said = play("01_data", RUN="x", PROFILE="ci", DATA="given")
-    assert "6 frames read, 4 kept" in said
-    assert "box: outside the frame" in str(said)
+    assert re.search(r"kept +4", str(said))
+    assert "skipped: box: outside the frame" in str(said)
     assert "3.5" in str(said)
     assert not names["uses"]["val"][1]
     play("02_explore", RUN="x")
