@@ -195,16 +195,20 @@ def occlusion(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def report_table(report: dict) -> pd.DataFrame:
-    """What a reader's `report.json` says, a row a fact: `store` ("all" where not told apart), what, frames, examples.
+    """What a reader's `report.json` says, a row a fact: `store`, what, frames, examples.
 
-    The facts are: frames kept, frames skipped for each reason, and stores left out as a whole.
+    The facts are: frames kept, frames skipped for each reason ("all" where no store is named), what was wrong with the
+    annotation of a split, and stores left out as a whole.
     """
-    rows = []
-    for store, found in report.get("stores", {"all": report}).items():
-        rows.append((store, "kept", found["kept"], ""))
-        for reason, skipped in found["skipped"].items():
-            names = skipped.get("names") or skipped.get("examples") or []
-            rows.append((store, f"skipped: {reason}", skipped["count"], " ".join(map(str, names))))
+    stores = report.get("stores", {})
+    rows = [(store, "kept", found["kept"], "") for store, found in stores.items()]
+    rows += [(store, "kept", count, "") for store, count in report.get("kept", {}).items()]
+    skipped = {"all": report.get("skipped", {})} | {store: found["skipped"] for store, found in stores.items()}
+    for what, places in (("skipped", skipped), ("annotation", report.get("annotation", {}))):
+        for place, faults in places.items():
+            for reason, found in faults.items():
+                names = found.get("names") or found.get("examples") or []
+                rows.append((place, f"{what}: {reason}", found["count"], " ".join(map(str, names))))
     rows += [(store, f"left out: {reason}", 0, "") for store, reason in report.get("left_out", {}).items()]
     return pd.DataFrame(rows, columns=["store", "what", "frames", "examples"]).set_index("store")
 

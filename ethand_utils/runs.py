@@ -70,33 +70,31 @@ class Run:
         The profile's counts and size hold for all that is made; counts are limits where data are read. Raises
         StoreError when one of `needed` is not among the stores, and what the reader of the source raises.
         """
-        workers = len(os.sched_getaffinity(0))
-        if self.source == "rendered":
-            stores = self._render(workers)
-        else:
-            if self.source != "stores":
-                self._read(workers)
+        source, workers = self.source, len(os.sched_getaffinity(0))
+        if source == "stores":
             stores = open_dataset(self.data_folder)
+        else:
+            stores = self._render(workers) if source == "rendered" else self._read(source, workers)
         return require_stores(stores, self.data_folder, *needed)
 
     @property
     def report(self) -> dict:
         """What the reader of the source kept and skipped, its `report.json`; empty where nothing was read."""
         path = self.data_folder / "report.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        read = self.source != "rendered" and path.exists()
+        return json.loads(path.read_text()) if read else {}
 
-    def _read(self, workers: int) -> None:
-        """Read the profile's `data` into the run's data set; complete stores are kept, unfinished ones continued."""
+    def _read(self, source: str, workers: int) -> dict[str, Store]:
+        """Read the profile's `data` into the run's data set; what is complete is kept, what is unfinished goes on."""
         p, root, out = self.profile, _from_root(self.profile.data), self.data_folder
         limits = {"val": p.val, "test": p.test, "unpaired": p.unpaired, "size": p.size, "workers": workers}
-        if self.source == "course":
+        if source == "course":
             from ethand_utils.course import read_course
 
-            read_course(root, out, train=p.train, **limits)
-            return
+            return read_course(root, out, train=p.train, **limits)
         from ethand_utils.interhand import interhand_dataset
 
-        interhand_dataset(out, root, paired=p.train, hands=self._hands(), seed=p.seed, **limits)
+        return interhand_dataset(out, root, paired=p.train, hands=self._hands(), seed=p.seed, replace=True, **limits)
 
     def _hands(self):
         """Who turns InterHand2.6M's annotation into hands: MANO where the profile names its files, else the rig."""

@@ -140,15 +140,13 @@ def test_a_chain_with_data_that_are_nothing_known_stops_before_anything_starts(e
     assert not (checkout / "outputs/ci/notebooks").exists()
 
 
-def record(monkeypatch, module, name, write=None):
-    """Put a function that records how it was called, and runs `write`, in a module's place; returns the record."""
+def record(monkeypatch, module, name, gives=None):
+    """Put a function that gives `gives` and records how it was called in a module's place; returns the record."""
     calls = []
 
     def function(*given, **named):
         calls.append((given, named))
-        if write:
-            write()
-        return SimpleNamespace(made_of=given)
+        return gives or SimpleNamespace(made_of=given)
 
     monkeypatch.setitem(sys.modules, f"ethand_utils.{module}", SimpleNamespace(**{name: function}))
     return calls
@@ -156,9 +154,9 @@ def record(monkeypatch, module, name, write=None):
 
 def test_the_courses_files_are_read_into_the_run_with_the_profiles_counts(checkout, monkeypatch, dataset):
     root, out = touch(checkout / "course", "interhand.lmdb"), checkout / "outputs/mine/data"
-    calls = record(monkeypatch, "course", "read_course", lambda: shutil.copytree(dataset["train"].path, out / "train"))
+    calls = record(monkeypatch, "course", "read_course", {"train": dataset["train"]})
     run = open_run("mine", "ci", "course")
-    assert list(run.dataset("train")) == ["train"]
+    assert run.dataset("train") == {"train": dataset["train"]}
     [((given_root, given_out), limits)] = calls
     assert (given_root, given_out, run.data_folder) == (root, out, out)
     limits.pop("workers")
@@ -170,11 +168,9 @@ def test_interhand_is_read_with_the_hands_the_profile_names(checkout, monkeypatc
     root = touch(checkout / "ih", "x_data.json", "x_joint_3d.json")
     out = checkout / "outputs/mine/data"
     hands = record(monkeypatch, {"RigHands": "fitting", "ManoHands": "mano"}[maker], maker)
-    calls = record(
-        monkeypatch, "interhand", "interhand_dataset", lambda: shutil.copytree(dataset["val"].path, out / "val")
-    )
+    calls = record(monkeypatch, "interhand", "interhand_dataset", {"val": dataset["val"]})
     run = Run(checkout / "outputs/mine", load_profile("ci", {"data": "ih", "mano_dir": mano_dir, "seed": 3}))
-    assert list(run.dataset()) == ["val"]
+    assert run.dataset() == {"val": dataset["val"]}
     [(given, named)] = calls
     assert given == (out, root)
     assert (named["paired"], named["unpaired"], named["val"], named["test"]) == (48, 48, 16, 24)
@@ -197,14 +193,23 @@ def test_the_readers_report_is_found_beside_the_stores(checkout, dataset):
     assert run.report == {"read": 3}
 
 
-def test_a_report_is_a_table_of_what_was_kept_and_skipped_whether_by_store_or_not():
-    found = {"read": 5, "kept": 2, "skipped": {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}}
-    for report, store in ((found, "all"), ({"stores": {"val": found}, "left_out": {"test": "no list"}}, "val")):
-        table = report_table(report)
-        assert table.loc[store, "what"].tolist() == ["kept", "skipped: image: black"]
-        assert table.loc[store, "frames"].tolist() == [2, 3]
-        assert table.loc[store, "examples"].tolist() == ["", "a.jpg b.jpg"]
+def test_a_report_is_a_table_of_what_was_kept_and_skipped_in_every_store():
+    skipped = {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}
+    found = {"stores": {"val": {"read": 5, "kept": 2, "skipped": skipped}}, "left_out": {"test": "no list"}}
+    table = report_table(found)
+    assert table.loc["val", "what"].tolist() == ["kept", "skipped: image: black"]
+    assert table.loc["val", "frames"].tolist() == [2, 3]
+    assert table.loc["val", "examples"].tolist() == ["", "a.jpg b.jpg"]
     assert table.loc["test", "what"] == "left out: no list"
+
+
+def test_a_report_on_all_stores_together_is_such_a_table_too():
+    skipped = {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}
+    faults = {"no such image": {"count": 1, "names": ["7"]}}
+    table = report_table({"kept": {"train": 2, "val": 1}, "skipped": skipped, "annotation": {"val": faults}})
+    assert table.loc["train"].tolist() == ["kept", 2, ""]
+    assert table.loc["all"].tolist() == ["skipped: image: black", 3, "a.jpg b.jpg"]
+    assert table.loc["val"].iloc[1].tolist() == ["annotation: no such image", 1, "7"]
 
 
 def test_a_net_is_judged_on_test_and_where_that_has_no_masks_on_val(dataset, tmp_path):
@@ -309,7 +314,7 @@ def few(checkout, dataset):
     fits = {"residual_left_mm": np.nan, "residual_right_mm": 3.5, "hand_type": single}
     plain_store(checkout / "given/train", dataset["train"], "images", "masks", "front", count=4, **fits)
     skipped = {"box: outside the frame": {"count": 2, "names": ["image1.jpg", "image2.jpg"]}}
-    (checkout / "given/report.json").write_text(json.dumps({"read": 6, "kept": 4, "skipped": skipped}))
+    (checkout / "given/report.json").write_text(json.dumps({"kept": {"train": 4}, "skipped": skipped}))
 
 
 def test_a_handful_of_frames_is_shown_with_fits_and_what_was_skipped(few):
