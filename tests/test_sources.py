@@ -295,6 +295,7 @@ def test_notebooks_say_what_the_data_lack(played):
     assert "nothing was fitted" in words["01_data"]
     assert "unknown" in words["02_explore"]
     assert "no truth" in words["06_pseudo_labels"]
+    assert "unknown" in words["08_ablation"]
     assert "scored on val: 8 samples" in words["04_train_g1"]
 
 
