@@ -40,7 +40,7 @@ def image_row(entry: dict, ids: dict | None = None) -> dict:
     return {
         "id": str(entry.get("id", key)),
         "hand_type": str(entry.get("hand_type", "")),
-        "subject": str(entry.get("subject", capture)),
+        "subject": str(entry.get("subject", "/".join(parts[:2]) if len(parts) > 2 else capture)),
         "capture": capture,
         "seq": str(entry.get("seq_name", parts[-3] if len(parts) > 3 else "")),
         "camera": str(entry.get("cam", "")),

@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
+from ethand_utils.course import PLACES
+from ethand_utils.course_files import IMAGES
 from ethand_utils.files import FileError
-
-COURSE_FILE = "interhand.lmdb"  # the course's images (REFERENCE.md section 5)
-COURSE_FOLDERS = ("", "InterHand2.6M", "data/InterHand2.6M")  # where it may lie below the folder given
 
 
 def source_of(folder: str | Path) -> str:
@@ -21,7 +20,7 @@ def source_of(folder: str | Path) -> str:
         raise FileError(f"{folder}: no such folder; data names {_LAYOUTS}")
     if (folder / "meta.json").exists() or any(p.parent.name[0] != "." for p in folder.glob("*/meta.json")):
         return "stores"
-    if any((folder / place / COURSE_FILE).exists() for place in COURSE_FOLDERS):
+    if any((folder / place / IMAGES).exists() for place in PLACES):
         return "course"
     if _has_annotation(folder):
         return "interhand"
@@ -30,7 +29,7 @@ def source_of(folder: str | Path) -> str:
 
 _LAYOUTS = (
     "a folder of stores (<name>/meta.json; `ethand data render` makes one), or of the course's files "
-    f"({COURSE_FILE} and the lists; `ethand data course` reads them), or of InterHand2.6M (*data.json, *camera.json "
+    f"({IMAGES} and the lists; `ethand data course` reads them), or of InterHand2.6M (*data.json, *camera.json "
     "and *joint_3d.json with the images; `ethand data interhand` reads them)"
 )
 
