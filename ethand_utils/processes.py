@@ -1,0 +1,46 @@
+"""Work shared by several processes that end with the one that started them."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from ethand_utils.store import StoreError
+
+
+def in_processes(
+    do: Callable, todo: Sequence[int], workers: int, where: Path, preload: Sequence[str]
+) -> Iterator[object]:
+    """What `do` gives for each of `todo`, as it is done, from up to `workers` processes; in this one if one is enough.
+
+    `do` must be picklable; the modules `preload` are imported once, not by every process. Raises StoreError, naming
+    `where`, when a process was killed; what `do` raises passes through.
+    """
+    if workers <= 1 or len(todo) <= 1:
+        yield from map(do, todo)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(do, item) for item in todo]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            remedy = "start again with fewer workers: it goes on where it stopped"
+            raise StoreError(f"{where}: a worker process was killed, perhaps for memory; {remedy}") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
