@@ -99,7 +99,7 @@ def find_annotations(root: str | Path) -> list[Annotation]:
         raise InterHandError(
             f"{root}: no annotation here or below; expected *data.json with *camera.json and *joint_3d.json beside it"
         )
-    found.sort(key=lambda annotation: annotation.data)
+    found.sort(key=lambda annotation: (annotation.split, annotation.data))
     for one, other in pairwise(found):
         if one.split == other.split:
             raise InterHandError(f"{one.data} and {other.data}: two annotations of {one.split}; keep one of them there")

@@ -56,22 +56,23 @@ class Check:
     hands: OncePerMoment
     folder: Path
 
-    def chunks(self) -> range:
-        """First rows of all chunks."""
-        return range(0, len(open_rows(self.rows)), CHUNK)
+    def chunks(self) -> list[range]:
+        """The rows of every chunk."""
+        count = len(open_rows(self.rows))
+        return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
-    def file(self, start: int) -> Path:
+    def file(self, chunk: range) -> Path:
         """Where the findings on a chunk are."""
-        return self.folder / f"{start:09d}.parquet"
+        return self.folder / f"{chunk.start:09d}.parquet"
 
-    def __call__(self, start: int) -> int:
-        """Check the chunk that begins at `start`, unless another job has by now; gives its number of frames."""
-        rows = open_rows(self.rows)[start : start + CHUNK]
-        if not self.file(start).exists():
+    def __call__(self, chunk: range) -> int:
+        """Check a chunk, unless another job has by now; gives its number of frames."""
+        if not self.file(chunk).exists():
+            rows = open_rows(self.rows)[chunk.start : chunk.stop]
             found = [check_frame(self.splits[row["split"]], int(row["number"]), self.hands) for row in rows]
-            with atomic_write(self.file(start)) as temporary:
+            with atomic_write(self.file(chunk)) as temporary:
                 pd.DataFrame(found, columns=["fault", *HANDS]).to_parquet(temporary, index=False)
-        return len(rows)
+        return len(chunk)
 
     def run(self, workers: int, share: float = 0.0) -> None:
         """Check every chunk that is not checked yet, with a progress bar.
@@ -79,19 +80,18 @@ class Check:
         Several jobs may do so at once when each begins at another `share` (0…1) of the chunks: they find what the
         others have done, and all end when everything is checked.
         """
-        chunks = list(self.chunks())
+        chunks = self.chunks()
         first = int(len(chunks) * share)
-        todo = [start for start in chunks[first:] + chunks[:first] if not self.file(start).exists()]
-        count = len(open_rows(self.rows))
-        left = sum(min(CHUNK, count - start) for start in todo)
-        with tqdm(total=count, initial=count - left, desc="check", unit="img") as progress:
+        todo = [chunk for chunk in chunks[first:] + chunks[:first] if not self.file(chunk).exists()]
+        total = sum(map(len, chunks))
+        with tqdm(total=total, initial=total - sum(map(len, todo)), desc="check", unit="img") as progress:
             for checked in in_processes(self, todo, workers, self.folder, preload=[__name__]):
                 progress.update(checked)
 
     def found(self) -> Iterator[tuple[int, pd.DataFrame]]:
         """First row and findings of every chunk: `fault` text, empty where sound, and each hand's mean residual, mm."""
-        for start in self.chunks():
-            yield start, pd.read_parquet(self.file(start))
+        for chunk in self.chunks():
+            yield chunk.start, pd.read_parquet(self.file(chunk))
 
 
 @lru_cache(maxsize=8)

@@ -208,7 +208,7 @@ def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection,
     meta = {
         "source": "interhand",
         "split": name,
-        "hands": type(check.hands.source).__name__.removesuffix("Hands").lower(),
+        "hands": check.hands.source.name,
         "maker": _version(check.hands),
         "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
         "frames": file.stem.rpartition("-")[2],

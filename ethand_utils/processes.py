@@ -11,9 +11,7 @@ from pathlib import Path
 from ethand_utils.store import StoreError
 
 
-def in_processes(
-    do: Callable, todo: Sequence[int], workers: int, where: Path, preload: Sequence[str]
-) -> Iterator[object]:
+def in_processes(do: Callable, todo: Sequence, workers: int, where: Path, preload: Sequence[str]) -> Iterator[object]:
     """What `do` gives for each of `todo`, as it is done, from up to `workers` processes; in this one if one is enough.
 
     `do` must be picklable; the modules `preload` are imported once, not by every process. Raises StoreError, naming
