@@ -1,7 +1,7 @@
 """Frames of InterHand2.6M looked at before any is used: which are sound, and what is wrong with the others."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,18 +74,19 @@ class Check:
                 pd.DataFrame(found, columns=["fault", *HANDS]).to_parquet(temporary, index=False)
         return len(chunk)
 
-    def run(self, workers: int, share: float = 0.0) -> None:
+    def run(self, workers: int, share: float = 0.0, preload: Sequence[str] = ()) -> None:
         """Check every chunk that is not checked yet, with a progress bar.
 
         Several jobs may do so at once when each begins at another `share` (0…1) of the chunks: they find what the
-        others have done, and all end when everything is checked.
+        others have done, and all end when everything is checked. Modules `preload` are what later work needs, too, as
+        processes of a later build come from the same server.
         """
         chunks = self.chunks()
         first = int(len(chunks) * share)
         todo = [chunk for chunk in chunks[first:] + chunks[:first] if not self.file(chunk).exists()]
         total = sum(map(len, chunks))
         with tqdm(total=total, initial=total - sum(map(len, todo)), desc="check", unit="img") as progress:
-            for checked in in_processes(self, todo, workers, self.folder, preload=[__name__]):
+            for checked in in_processes(self, todo, workers, self.folder, [__name__, *preload]):
                 progress.update(checked)
 
     def found(self) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -113,7 +113,7 @@ def interhand_dataset(
     if size < 16:
         raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
     check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
-    check.run(workers, 0.0 if part is None else (part.number - 1) / part.of)
+    check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
     kept, report = _findings(check)
     stores = arrange(open_rows(check.rows)[kept], selection)
     report |= {"root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}

@@ -270,8 +270,8 @@ def test_an_image_that_breaks_after_its_check_is_named_with_a_remedy(tree, tmp_p
     root = tree()
     name = read_frames(root)[0].name
 
-    def break_one(check, *how, real=checks.Check.run):
-        real(check, *how)
+    def break_one(*how, real=checks.Check.run, **more):
+        real(*how, **more)
         remove(root, name)
 
     monkeypatch.setattr(interhand.Check, "run", break_one)
