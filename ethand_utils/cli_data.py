@@ -98,7 +98,7 @@ def interhand(
     if share:
         print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
     else:
-        _print_report(json.loads((out / REPORT).read_text()))
+        _print_frames(json.loads((out / REPORT).read_text()))
         info(out)
 
 
@@ -120,8 +120,8 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _print_report(report: dict) -> None:
-    """What a reader found: frames annotated, checked, kept and skipped."""
+def _print_frames(report: dict) -> None:
+    """What the reader of frames found: annotated, checked, kept, skipped."""
     import pandas as pd
 
     rows = [("annotated", name, count, "") for name, count in report["annotated"].items()]

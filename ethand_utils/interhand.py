@@ -116,7 +116,7 @@ def interhand_dataset(
     check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
     kept, report = _findings(check)
     stores = arrange(open_rows(check.rows)[kept], selection)
-    report |= {"root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
+    report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
     write_json(out / REPORT, report)
     if not stores:
         reason, worst = next(iter(report["skipped"].items()))
