@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ethand_utils.files import atomic_write
 from ethand_utils.parts import Part
-from ethand_utils.runs import ROWS, Run, RunError, project_root, training_name
+from ethand_utils.runs import ROWS, Run, RunError, open_run, project_root, training_name
 from ethand_utils.settings import Profile, nearest
 from ethand_utils.sources import imported_modules, module_sources
 
@@ -79,8 +79,12 @@ def rendered_parts(profile: Profile) -> list[Part]:
 
 
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:
-    """Let Snakemake bring a run up to date with `cores`, and every GPU there is; returns its exit status."""
+    """Let Snakemake bring a run up to date with `cores`, and every GPU there is; returns its exit status.
+
+    Raises what `Run.source` does, before anything starts.
+    """
     root = project_root()
+    print(f"data: {open_run(folder.name).source}")
     given = {"snakefile": root / "Snakefile", "directory": folder, "cores": cores, "max-checksum-file-size": 0}
     command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock"]
     command += [word for name, value in given.items() for word in (f"--{name}", str(value))]

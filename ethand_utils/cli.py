@@ -148,6 +148,31 @@ def predict(
         print(f"{folder}: left.png, right.png, overlay.png; confidence {found['confidence']:.2f}")
 
 
+@app.command()
+def submit(
+    store: Annotated[Path, typer.Option("--data", help="a store with images, such as course/test")],
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="archive to write, such as test.lmdb.tar.gz")],
+):
+    """Predict a store and pack the masks as the course's server takes them.
+
+    The archive has the folder test.lmdb, an LMDB with a PNG for each hand of each image: 128×128 px, part ids 0…16.
+
+    Its keys are NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg.
+
+    In the folder, im_path.pt lists the images' paths. The course's server expects all 10,000 images of its test set.
+    """
+    from ethand_utils import submission
+    from ethand_utils.learners import best_device, place
+    from ethand_utils.models import load_weights
+    from ethand_utils.store import Store
+
+    images = Store(store)
+    model, _ = load_weights(weights)
+    count = submission.submit(place(model, best_device()), images, out)
+    print(f"{out}: masks of {count} images, left and right")
+
+
 class ExportFormat(StrEnum):
     """What `ethand export` can write."""
 

@@ -142,6 +142,60 @@ def _print_frames(report: dict) -> None:
     print()
 
 
+@app.command("course")
+def course(
+    root: Annotated[Path, typer.Option(help="folder of the course's LMDBs and lists, or the one that has data/")],
+    out: Annotated[Path, typer.Option(help="folder of the data set")],
+    size: Annotated[int, typer.Option(help="px a side")] = 128,
+    train: Annotated[int | None, typer.Option(help="paired samples to train on, at most; default: all")] = None,
+    val: Annotated[int | None, typer.Option(help="paired samples to watch a training by, at most")] = None,
+    test: Annotated[int | None, typer.Option(help="images of the test set, at most; it has no masks")] = None,
+    unpaired: Annotated[int | None, typer.Option(help="images without masks, and masks without, at most")] = None,
+    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+):
+    """Read the course's LMDBs and lists into a data set. An interrupted build goes on where it stopped.
+
+    Images and masks are cropped by the boxes of the lists. Broken samples are left out and counted, here and in
+    OUT/report.json. Fewer samples than there are, are taken evenly spread over the list.
+    """
+    from ethand_utils.course import read_course
+
+    read_course(root, out, size, train, val, test, unpaired, workers or len(os.sched_getaffinity(0)))
+    _print_report(out / "report.json")
+    info(out)
+
+
+def _print_report(file: Path) -> None:
+    """What a reader found, as a table: a row a store, then one for every reason why samples were skipped."""
+    import pandas as pd
+
+    report = json.loads(file.read_text())
+    stores = {name: {**found, "skipped": found["read"] - found["kept"]} for name, found in report["stores"].items()}
+    print(pd.DataFrame(stores).T.to_string(), end="\n\n")
+    for name, found in report["stores"].items():
+        for reason, skipped in found["skipped"].items():
+            print(f"{name}: skipped {skipped['count']}, {reason}; such as {skipped['examples'][0]}")
+    for name, reason in report["left_out"].items():
+        print(f"{name}: left out, {reason}")
+
+
+@app.command("export-course")
+def export_course(
+    folder: Annotated[Path, typer.Argument(help="a data set or a store")],
+    out: Annotated[Path, typer.Option(help="folder to write data/InterHand2.6M into")],
+):
+    """Write a data set in the course's layout (LMDBs and .pt lists), so that code made for it runs on our data.
+
+    Images become JPEGs (quality 95, 4:4:4), every crop a frame with itself as box. The layout has no place for the
+    masks of the test set. A single store of another name than a data set's counts as train, without masks as test,
+    without images as unpaired labels.
+    """
+    from ethand_utils import submission
+    from ethand_utils.datasets import open_dataset
+
+    print(submission.export_course(open_dataset(folder), out))
+
+
 @app.command("info")
 def info(folder: Annotated[Path, typer.Argument(help="a data set or a store")], as_json: Json = False):
     """What a data set or store holds. Refuses a damaged one, naming the file at fault."""

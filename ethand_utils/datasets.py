@@ -1,4 +1,4 @@
-"""Data sets: folders of stores. Render one, look one over."""
+"""Data sets: folders of stores. Render one, open one, look one over."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ethand_utils.building import store_meta
-from ethand_utils.labels import HAND_TYPES, LEFT, RIGHT
+from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
 from ethand_utils.rendering import occluded_share, render, render_masks
 from ethand_utils.scenes import VIEWS, sample_scene
@@ -21,6 +22,7 @@ SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_label
 TRUTH = "unpaired_truth"
 SAMPLES_PER_SUBJECT = 25
 MUCH = 0.2  # share of a hand that is occluded
+COLUMNS = ("id", "hand_type", "subject")  # what the index of every store has, wherever it comes from
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,60 @@ def open_dataset(path: str | Path) -> dict[str, Store]:
     return stores
 
 
+def require_stores(stores: dict[str, Store], folder: str | Path, *names: str) -> dict[str, Store]:
+    """`stores` of the data set in `folder`, if all of `names` are among them with COLUMNS; else StoreError."""
+    for name in names:
+        if name not in stores:
+            remedy = (
+                "lower `train`, so that images are left over to go without masks"
+                if name == "unpaired_images"
+                else "take in more captures or splits, so that there are other people for it"
+            )
+            raise StoreError(f"{folder}: has no store {name}, which is needed here, only {', '.join(stores)}; {remedy}")
+        for column in COLUMNS:
+            if column not in stores[name].index:
+                raise StoreError(f"{folder}/{name}/index.parquet: has no column {column}; build the store again")
+    return stores
+
+
+def held_out(stores: dict[str, Store], *arrays: str) -> Store:
+    """The store to judge a net on: `test`, or `val` where `test` is missing or lacks one of `arrays`.
+
+    The course keeps the masks of its test images to itself. Raises StoreError when there is neither.
+    """
+    for name in ("test", "val"):
+        if name in stores and all(getattr(stores[name], array) is not None for array in arrays):
+            return stores[name]
+    raise StoreError(
+        f"{next(iter(stores.values())).path.parent}: neither test nor val has {' and '.join(arrays)} to judge a net "
+        f"on, only {', '.join(stores)}; take in more captures or splits, so that there are other people for one"
+    )
+
+
+def occlusion(index: pd.DataFrame) -> pd.DataFrame:
+    """Share of each hand that is occluded, columns `left` and `right`; NaN where it is absent or nobody can tell."""
+    return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
+
+
+def report_table(report: dict) -> pd.DataFrame:
+    """What a reader's `report.json` says, a row a fact: `store`, what, frames, examples.
+
+    The facts are: frames kept, frames skipped for each reason ("all" where no store is named), what was wrong with the
+    annotation of a split, and stores left out as a whole.
+    """
+    stores = report.get("stores", {})
+    rows = [(store, "kept", found["kept"], "") for store, found in stores.items()]
+    rows += [(store, "kept", count, "") for store, count in report.get("kept", {}).items()]
+    skipped = {"all": report.get("skipped", {})} | {store: found["skipped"] for store, found in stores.items()}
+    for what, places in (("skipped", skipped), ("annotation", report.get("annotation", {}))):
+        for place, faults in places.items():
+            for reason, found in faults.items():
+                names = found.get("names") or found.get("examples") or []
+                rows.append((place, f"{what}: {reason}", found["count"], " ".join(map(str, names))))
+    rows += [(store, f"left out: {reason}", 0, "") for store, reason in report.get("left_out", {}).items()]
+    return pd.DataFrame(rows, columns=["store", "what", "frames", "examples"]).set_index("store")
+
+
 def describe(store: Store) -> dict:
     """One row on a store: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
 
@@ -164,7 +220,7 @@ def describe(store: Store) -> dict:
     and 95th percentile of how deep the hands run into each other, in mm. None where the index does not know.
     """
     two = store.index[store.index["hand_type"] == HAND_TYPES[-1]]
-    occluded = two[["occluded_left", "occluded_right"]].to_numpy()
+    occluded = occlusion(two).to_numpy()
     depth = two["penetration_mm"].to_numpy() if "penetration_mm" in two else np.zeros(0)
     types = store.index["hand_type"].value_counts()
     known = np.isfinite(occluded).any()

@@ -259,10 +259,10 @@ def heatmap(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def photo_with_masks(photo: np.ndarray, masks: np.ndarray, title: str = "") -> Figure:
+def photo_with_masks(photo: np.ndarray, masks: np.ndarray, title: str = "", opacity: float = 0.6) -> Figure:
     """A photo uint8 [H, W, 3] and each hand's mask [2, H, W] over it."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 10 / 3 * photo.shape[0] / photo.shape[1] + 0.4))
     for name, axis, mask in zip(("photo", *HANDS), axes, (np.zeros_like(masks[0]), *masks), strict=True):
-        _panel(axis, overlay(photo, mask), name)
+        _panel(axis, overlay(photo, mask, opacity), name)
     figure.suptitle(title)
     return figure

@@ -8,11 +8,11 @@ import pandas as pd
 
 from ethand_utils.chain import stages
 from ethand_utils.files import atomic_write
-from ethand_utils.runs import TABLE_HEADINGS, Run
+from ethand_utils.runs import TABLE_HEADINGS, Run, results
 
 FIGURES = {
     "figures/table1.png": "Table 1: the report's score and this run's",
-    "figures/g1_panels.png": "G1 on a test sample: input with prediction, prediction, truth, error map, input",
+    "figures/g1_panels.png": "G1 on a held-out sample: input with prediction, prediction, truth, error map, input",
     "figures/full_panels.png": "The full method on a sample in which one hand hides much of the other",
     "figures/pseudo_labels.png": "Pseudo-labels: G1's confidence against their true quality",
     "figures/explore.png": "How often each part is seen",
@@ -44,13 +44,14 @@ def _page(run: Run) -> str:
     formats = dict.fromkeys(table.columns[1:3], "{:.4f}".format) | dict.fromkeys(table.columns[3:], "{:+.2f}".format)
     shown = table.to_html(index=False, formatters=formats, na_rep="–", border=0, header=list(TABLE_HEADINGS))
     figures = "".join(_figure(run.folder / name, caption) for name, caption in FIGURES.items())
+    score = results(run).iloc[0]
     links = "".join(f'<li><a href="html/{s.name}.html">{s.name}</a></li>' for s in stages(run.profile))
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ETHand: run {html.escape(run.name)}</title><style>{CSS}</style>
 <h1>ETHand: run {html.escape(run.name)}</h1>
-<p>Amodal hand-part segmentation: course mIoU on the run's {run.profile.test} test samples of
-{run.profile.size}×{run.profile.size} px, beside the report's on InterHand2.6M. The two columns are of different data:
+<p>Amodal hand-part segmentation: course mIoU on {score["scored_samples"]} samples that no training has seen
+(<code>{score["scored_on"]}</code>), beside the report's on InterHand2.6M. The two columns are of different data:
 compare their differences, not their values.</p>
 {shown}{figures}
 <h2>Notebooks</h2><ul>{links}</ul>

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from ethand_utils import EthandError
-from ethand_utils.datasets import open_dataset, render_dataset
+from ethand_utils.datasets import open_dataset, render_dataset, require_stores
 from ethand_utils.files import write_json
+from ethand_utils.origin import source_of
 from ethand_utils.parts import Part
 from ethand_utils.settings import Profile, load_profile, write_profile
 from ethand_utils.store import Store
@@ -45,15 +46,65 @@ class Run:
         return self.folder.name
 
     @property
-    def data_folder(self) -> Path:
-        """Where the run's data set is: the profile's `data`, or `data/` in the run."""
-        return project_root() / self.profile.data if self.profile.data else self.folder / "data"
+    def source(self) -> str:
+        """Where the data set comes from: `rendered`, or what lies in the profile's `data` (`origin.source_of`).
 
-    def dataset(self) -> dict[str, Store]:
-        """The run's stores by name, rendered now where the profile names no other data and they are not there yet."""
-        if self.profile.data:
-            return open_dataset(self.data_folder)
-        return self._render(len(os.sched_getaffinity(0)))
+        Raises FileError when that is nothing known, RunError when `mano_dir` is given for anything but InterHand2.6M.
+        """
+        source = source_of(_from_root(self.profile.data)) if self.profile.data else "rendered"
+        if self.profile.mano_dir and source != "interhand":
+            raise RunError(
+                f"mano_dir: {self.profile.mano_dir}, but the data set is {source}; MANO's hands are for the annotation "
+                "of InterHand2.6M, so set data to its folder, or mano_dir to null"
+            )
+        return source
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the run's data set is: stores that exist stay where they are, all else goes to `data/` in the run."""
+        return _from_root(self.profile.data) if self.source == "stores" else self.folder / "data"
+
+    def dataset(self, *needed: str) -> dict[str, Store]:
+        """The run's stores by name: rendered, or read from the profile's `data`, where they are not there yet.
+
+        The profile's counts and size hold for all that is made; counts are limits where data are read. Raises
+        StoreError when one of `needed` is not among the stores, and what the reader of the source raises.
+        """
+        source, workers = self.source, len(os.sched_getaffinity(0))
+        if source == "stores":
+            stores = open_dataset(self.data_folder)
+        else:
+            stores = self._render(workers) if source == "rendered" else self._read(source, workers)
+        return require_stores(stores, self.data_folder, *needed)
+
+    @property
+    def report(self) -> dict:
+        """What the reader of the source kept and skipped, its `report.json`; empty where nothing was read."""
+        path = self.data_folder / "report.json"
+        read = self.source != "rendered" and path.exists()
+        return json.loads(path.read_text()) if read else {}
+
+    def _read(self, source: str, workers: int) -> dict[str, Store]:
+        """Read the profile's `data` into the run's data set; what is complete is kept, what is unfinished goes on."""
+        p, root, out = self.profile, _from_root(self.profile.data), self.data_folder
+        limits = {"val": p.val, "test": p.test, "unpaired": p.unpaired, "size": p.size, "workers": workers}
+        if source == "course":
+            from ethand_utils.course import read_course
+
+            return read_course(root, out, train=p.train, **limits)
+        from ethand_utils.interhand import interhand_dataset
+
+        return interhand_dataset(out, root, paired=p.train, hands=self._hands(), seed=p.seed, replace=True, **limits)
+
+    def _hands(self):
+        """Who turns InterHand2.6M's annotation into hands: MANO where the profile names its files, else the rig."""
+        if self.profile.mano_dir:
+            from ethand_utils.mano import ManoHands
+
+            return ManoHands(_from_root(self.profile.mano_dir))
+        from ethand_utils.fitting import RigHands
+
+        return RigHands()
 
     def render_part(self, part: Part, workers: int) -> None:
         """Render a part of the run's data set, which `dataset` joins with the others."""
@@ -80,16 +131,30 @@ class Run:
         return self.made(f"{training}/weights.safetensors", notebook)
 
 
-def open_run(name: str, profile: str = "tiny") -> Run:
-    """The run `outputs/<name>/`, made with `profile` if it is new.
+def _from_root(path: str) -> Path:
+    """A path of a profile: absolute, below the user's home (`~`), or from the checkout on."""
+    return project_root() / Path(path).expanduser()
+
+
+def open_run(name: str, profile: str = "tiny", data: str = "") -> Run:
+    """The run `outputs/<name>/`, made with `profile` if it is new, and then with `data` in place of the profile's.
 
     An existing run keeps the profile it was made with, so that a notebook opened alone continues it; `ethand run`
-    writes a changed profile itself.
+    writes a changed profile itself. Raises RunError when an existing run has other data than `data`, FileError
+    when a new run's `data` is nothing known.
     """
     folder = project_root() / "outputs" / name
     if not (folder / "profile.yaml").exists():
-        write_profile(folder, load_profile(profile))
-    return Run(folder, load_profile(folder / "profile.yaml"))
+        run = Run(folder, load_profile(profile, {"data": data} if data else None))
+        if run.source:  # a folder that is refused must not stay in a profile
+            write_profile(folder, run.profile)
+    run = Run(folder, load_profile(folder / "profile.yaml"))
+    if data and not (run.profile.data and _from_root(run.profile.data).resolve() == _from_root(data).resolve()):
+        raise RunError(
+            f"{folder / 'profile.yaml'}: this run was made with data {run.profile.data or 'null (rendered)'}, not "
+            f"{data}; choose another name for RUN, or leave DATA empty to go on with this one"
+        )
+    return run
 
 
 def save_result(folder: str | Path, **values) -> dict:

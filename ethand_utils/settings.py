@@ -32,6 +32,7 @@ class Profile:
     """The settings of a run: flat, each explained with its unit in `profiles/*.yaml`."""
 
     data: str | None
+    mano_dir: str | None
     train: int
     val: int
     test: int

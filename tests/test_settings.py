@@ -40,6 +40,8 @@ def test_paper_has_the_reports_numbers():
         ({"pretrained": 1}, "expected bool"),
         ({"bs": 0}, "at least 1"),
         ({"render_parts": 0}, "at least 1"),
+        ({"data": 3}, "expected str or null"),
+        ({"mano_dir": ["a", "b"]}, "expected str or null"),
         ({"photometric": "stronger"}, "expected one of report, strong"),
         ({"class_weights": "heavy"}, "expected one of none, released"),
         ({"cycles": [1, 1]}, "four numbers"),

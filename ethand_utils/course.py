@@ -1,0 +1,176 @@
+"""The course's LMDBs and lists (REFERENCE.md section 5) → stores."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from ethand_utils.building import build_store
+from ethand_utils.course_files import IMAGES, MASKS, CourseError, check_lmdb, load_pt
+from ethand_utils.course_samples import CheckedSample, CourseSample, image_row, label_row
+from ethand_utils.files import atomic_write, write_json
+from ethand_utils.store import Store, StoreError, is_made
+
+PLACES = ("", "data/InterHand2.6M", "InterHand2.6M")  # where below its root the layout may lie
+PAIRED, COMPLETE, TEST = "datalist_{}_mp.pt", "datalist_train_complete.pt", "datalist_stud_test.pt"
+PATH2ID, LABEL_IDS = "path2id_{}.pt", "unpaired_segm_ids.pt"
+LABEL_BOXES = "unpaired_segm_boxes.pt"  # written by export-course only: `bbox` and `box` of each id
+# Of every store: the lists it needs, and its arrays.
+STORES = {
+    "train": ((PAIRED.format("train"), PATH2ID.format("train")), ("images", "masks")),
+    "val": ((PAIRED.format("val"), PATH2ID.format("val")), ("images", "masks")),
+    "test": ((TEST,), ("images",)),
+    "unpaired_images": ((COMPLETE, PAIRED.format("train")), ("images",)),
+    "unpaired_labels": ((LABEL_IDS,), ("masks",)),
+}
+EXAMPLES = 10  # names a reason in the report
+WORK = ".course"  # below the data set: what was listed, and how each sample was found
+
+
+def read_course(
+    root: str | Path,
+    out: str | Path,
+    size: int = 128,
+    train: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    unpaired: int | None = None,
+    workers: int = 1,
+) -> dict[str, Store]:
+    """Read the course's layout at `root` into a data set of `size`×`size` px in the folder `out`; its stores by name.
+
+    Stores as STORES has them; paired ones without `front`, the test set without masks. Of each at most so many samples
+    as said are taken, evenly spread over its list (None: all, 0: no such store); a store whose lists are not there is
+    left out. Images and masks are cropped by their box, which the index has, too; unpaired labels, which have none, by
+    the square about their own foreground, widened as the course does. Every sample is looked at first: broken ones are
+    left out, counted in `out`/report.json by reason with some examples, and named in the parquet files of
+    `out`/.course. Interrupted, both go on where they stopped.
+
+    Raises CourseError when files are missing, damaged or unsafe, or no sample is sound; else what `build_store` does.
+    """
+    folder, out = find_course(root), Path(out)
+    limits = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
+    if size < 16 or any(limit is not None and limit < 0 for limit in limits.values()):
+        raise CourseError(f"{out}: images need at least 16 px a side, a number of samples is 0 or more")
+    wanted = [name for name, limit in limits.items() if limit != 0]
+    listed, left_out = _read_lists(folder, wanted)
+    taken = {name: spread(rows, limits[name]) for name, rows in listed.items()}
+    plans = {name: _plan(folder, out, name, rows, size) for name, rows in taken.items() if rows}
+    checked = {name: _check(out, name, plan, taken[name], workers) for name, plan in plans.items()}
+    report = {name: _findings(len(listed[name]), checked.get(name)) for name in listed}
+    write_json(out / "report.json", {"source": "course", "stores": report, "left_out": left_out})
+    if not any(found["kept"] for found in report.values()):
+        raise CourseError(f"{folder}: no sample of it is sound; {out / 'report.json'} says why")
+    return {name: _build(out, name, plans[name], index, workers) for name, index in checked.items() if _kept(index)}
+
+
+def find_course(root: str | Path) -> Path:
+    """The folder at or below `root` that has the course's lists or LMDBs. Raises CourseError when there is none."""
+    names = {IMAGES, MASKS, *(name for lists, _ in STORES.values() for name in lists)}
+    for place in PLACES:
+        folder = Path(root) / place
+        if any((folder / name).exists() for name in names):
+            return folder
+    raise CourseError(f"{root}: no course data here; expected {IMAGES}, {MASKS} and lists such as {TEST}")
+
+
+def spread(values: list, limit: int | None) -> list:
+    """At most `limit` of the values, evenly spread over them and in their order."""
+    if limit is None or limit >= len(values):
+        return values
+    return [values[i * len(values) // limit] for i in range(limit)]
+
+
+def _read_lists(folder: Path, names: list[str]) -> tuple[dict[str, list[dict]], dict[str, str]]:
+    """One dict a sample for every store whose lists are there, and why the others are left out."""
+    missing = {name: [file for file in STORES[name][0] if not (folder / file).exists()] for name in names}
+    left_out = {name: f"no {' and no '.join(files)}" for name, files in missing.items() if files}
+    load = functools.cache(lambda file: load_pt(folder / file))
+    here = [name for name in names if name not in left_out]
+    if not here:
+        raise CourseError(f"{folder}: has none of the course's lists, such as {TEST}; copy them here")
+    try:
+        return {name: _listed(folder, name, load) for name in tqdm(here, desc="lists", unit="store")}, left_out
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        expected = "lists of dicts with img_path and bbox, path2id a dict, the ids a list"
+        raise CourseError(f"{folder}: its .pt files are not the course's ({error}); expected {expected}") from None
+
+
+def _listed(folder: Path, name: str, load: Callable) -> list[dict]:
+    """What the lists say of every sample of a store."""
+    if name == "unpaired_labels":
+        boxes = load(LABEL_BOXES) if (folder / LABEL_BOXES).exists() else {}
+        return [label_row(str(mask_id), boxes.get(str(mask_id), {})) for mask_id in load(LABEL_IDS)]
+    files = STORES[name][0]
+    if name == "unpaired_images":
+        paired = {str(entry.get("img_path")) for entry in load(files[1])}
+        return [image_row(entry) for entry in load(files[0]) if str(entry.get("img_path")) not in paired]
+    ids = load(files[1]) if len(files) > 1 else {}
+    return [image_row(entry, ids) for entry in load(files[0])]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a store is built: what its samples come from, and what its `meta.json` is to say."""
+
+    folder: Path
+    size: int
+    arrays: tuple[str, ...]
+    meta: dict
+
+    def sample(self, table: Path) -> CourseSample:
+        return CourseSample(self.folder, table, self.size, self.arrays)
+
+
+def _plan(folder: Path, out: Path, name: str, rows: list[dict], size: int) -> _Plan:
+    """Raises CourseError when an LMDB is missing or damaged, StoreError when something else is where the store goes."""
+    arrays = STORES[name][1]
+    lmdbs = [check_lmdb(folder / {"images": IMAGES, "masks": MASKS}[array]) for array in arrays]
+    digest = hashlib.sha256(json.dumps(lmdbs).encode())
+    for row in rows:
+        digest.update(json.dumps(row).encode())
+    meta = {"source": "course", "split": name, "listed_sha256": digest.hexdigest()}
+    path = out / name
+    if path.exists() and any(path.iterdir()) and not is_made(path, {"size": size, **meta}):
+        raise StoreError(f"{path}: holds something else or other samples; remove it or choose another folder")
+    return _Plan(folder, size, arrays, meta)
+
+
+def _check(out: Path, name: str, plan: _Plan, rows: list[dict], workers: int) -> pd.DataFrame:
+    """Every sample of a store tried once: its row, with `fault`."""
+    table, path = out / WORK / f"listed-{name}.parquet", out / WORK / f"check-{name}"
+    _write_table(table, rows)
+    made = is_made(path, {"size": plan.size, **plan.meta})
+    make = CheckedSample(plan.sample(table))
+    return build_store(path, make, len(rows), plan.size, (), plan.meta, workers, replace=not made).index
+
+
+def _write_table(path: Path, rows: list[dict]) -> None:
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+
+
+def _kept(index: pd.DataFrame) -> int:
+    return int((index["fault"] == "").sum())
+
+
+def _findings(listed: int, index: pd.DataFrame | None) -> dict:
+    """Of a store: samples listed, read and kept, and how many were skipped for which reason, with examples."""
+    if index is None:
+        return {"listed": listed, "read": 0, "kept": 0, "skipped": {}}
+    faults = index[index["fault"] != ""].groupby("fault")["id"]
+    skipped = {reason: {"count": len(ids), "examples": ids.head(EXAMPLES).tolist()} for reason, ids in faults}
+    return {"listed": listed, "read": len(index), "kept": _kept(index), "skipped": skipped}
+
+
+def _build(out: Path, name: str, plan: _Plan, index: pd.DataFrame, workers: int) -> Store:
+    table, sound = out / WORK / f"sound-{name}.parquet", index[index["fault"] == ""].drop(columns="fault")
+    _write_table(table, sound.to_dict("records"))  # NaN stays NaN; from a DataFrame it would become null
+    return build_store(out / name, plan.sample(table), len(sound), plan.size, plan.arrays, plan.meta, workers)
