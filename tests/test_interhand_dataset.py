@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from madetree import SIZE as FRAME
-from madetree import annotate, write_annotation, write_tree
+from madetree import annotate, box_of, write_annotation, write_tree
+from manomodel import made_model, mirrored, written
 from PIL import Image
 
-from ethand_utils import checks, interhand
+from ethand_utils import checks, interhand, manofile
 from ethand_utils.amodal import HandError
 from ethand_utils.annotation import InterHandError
 from ethand_utils.checks import OncePerMoment
@@ -20,7 +21,8 @@ from ethand_utils.draws import STORES, divide, spread
 from ethand_utils.fitting import RigHands
 from ethand_utils.frames import read_frames
 from ethand_utils.interhand import REPORT, interhand_dataset
-from ethand_utils.labels import HANDS, JOINT_PARTS
+from ethand_utils.labels import HANDS, JOINT_PARTS, LEFT, RIGHT
+from ethand_utils.mano import ManoHands
 from ethand_utils.parts import Part
 from ethand_utils.store import StoreError
 
@@ -392,6 +394,42 @@ def test_hands_of_a_moment_are_found_once(people):
                 assert (found is None) == (alone is None)
                 assert found is None or (found.vertices == alone.vertices).all()
     assert source.calls == 3
+
+
+def give_parameters(tables, source):
+    """Put MANO parameters into tables, and the joints where these put them; the last moment's left hand gets none."""
+    rng, parameters = np.random.default_rng(0), {}
+    for moment, pose in tables["joint_3d"]["0"].items():
+        hands, world = {}, []
+        for hand in (RIGHT, LEFT):
+            values = {"pose": rng.normal(0, 0.1, 48), "shape": np.zeros(10), "trans": [0.1 * hand - 0.05, 0, 0]}
+            values = {name: np.array(value, np.float32) for name, value in values.items()}
+            world += (1000 * source.models[hand].pose(**values)[1]).tolist()
+            hands[HANDS[hand]] = {name: value.tolist() for name, value in values.items()}
+        pose["world_coord"], parameters[moment] = world, hands
+    parameters[moment]["left"] = None
+    views = tables["camera"]["0"]
+    for image, entry in zip(tables["data"]["images"], tables["data"]["annotations"], strict=True):
+        view = {name: values[image["camera"]] for name, values in views.items()}
+        world = np.array(tables["joint_3d"]["0"][str(image["frame_idx"])]["world_coord"])
+        entry["bbox"] = box_of(world, entry["joint_valid"], view)
+    return tables | {"MANO_NeuralAnnot": {"0": parameters}}
+
+
+def test_hands_may_be_mano_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(manofile, "user_cache_dir", lambda name: str(tmp_path / "cache"))
+    for file, model in zip(manofile.FILES, (mirrored(made_model()), made_model()), strict=True):
+        (tmp_path / file).write_bytes(written(model))
+    source = ManoHands(tmp_path)
+    tables = annotate({0: ("a", 4)}, hand_types=("interacting",))
+    write_tree(tmp_path / "root", give_parameters(tables, source))
+    stores = interhand_dataset(tmp_path / "out", tmp_path / "root", size=SIZE, hands=source)
+    assert report_of(stores)["skipped"]["mano: no parameters of the left hand"]["count"] == 2
+    train = stores["train"]
+    assert train.meta["hands"] == "mano"
+    assert len(train) == 6
+    assert train.masks.any((2, 3)).all()
+    assert train.index[["residual_left_mm", "residual_right_mm"]].max(axis=None) < 0.01
 
 
 def test_spread_takes_one_of_every_stretch():
