@@ -1,6 +1,7 @@
 """Masks of hands that are known as meshes, wherever these come from: each hand as if it were alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Hand:
     part_weights: np.ndarray
     residual: np.ndarray
 
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The hand ready for rays, built once for all cameras that see it."""
+        return Mesh(self.vertices, self.faces)
+
 
 def hand_masks(
     hands: tuple[Hand | None, Hand | None],
@@ -44,7 +50,7 @@ def hand_masks(
     """
     view = camera.crop(*crop, size)
     rays = view.rays(size)
-    hits = [hand and Mesh((hand.vertices - position) @ turn.T, hand.faces).seen(view, size, rays) for hand in hands]
+    hits = [hand and hand.mesh.seen(view, size, rays, turn, position) for hand in hands]
     masks, front = amodal_masks(hits, [hand.part_weights if hand else None for hand in hands], size)
     outside = beyond_frame(crop, size, frame)
     masks[:, outside], front[outside] = 0, FRONT_NONE

@@ -2,13 +2,10 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from ethand_utils.files import atomic_write, first_line, write_json
+from ethand_utils.processes import in_processes
 from ethand_utils.store import FORMAT, Store, StoreError, array_layout
 
 CHUNK = 64  # samples written between two resume points
@@ -144,32 +142,8 @@ def _run_chunks(
     for start, part in held.items():
         yield _copy_chunk(work, part, start, meta)
     todo = [start for start in todo if start not in held]
-    if workers <= 1 or len(todo) <= 1:
-        for start in todo:
-            yield _write_chunk(work, make, start, meta)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(make).__module__, __name__])  # imported once, not by every worker
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_write_chunk, work, make, start, meta) for start in todo]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            remedy = "start again with fewer workers: it goes on where it stopped"
-            raise StoreError(f"{work}: a worker process was killed, perhaps for memory; {remedy}") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    write = partial(_write_chunk, work, make, meta=meta)
+    yield from in_processes(write, todo, workers, work, preload=[type(make).__module__, __name__])
 
 
 def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:

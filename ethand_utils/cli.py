@@ -91,7 +91,7 @@ def evaluate(
     Every frame is seen in seven slightly different crops, each also mirrored.
     """
     from ethand_utils import predict as prediction
-    from ethand_utils.interhand import read_frames
+    from ethand_utils.frames import read_frames
     from ethand_utils.learners import best_device, place
     from ethand_utils.models import load_weights
     from ethand_utils.store import Store

@@ -2,12 +2,23 @@
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ethand_utils import EthandError
+
 app = typer.Typer(help="Build data sets and look them over.", no_args_is_help=True)
+
+
+class Hands(StrEnum):
+    """Where hands come from."""
+
+    RIG = "rig"
+    MANO = "mano"
+
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -41,6 +52,94 @@ def render(
         print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
     else:
         info(out)
+
+
+@app.command("interhand")
+def interhand(
+    root: Annotated[Path, typer.Option(help="InterHand2.6M: images/ and annotations/, or all in one folder")],
+    out: Annotated[Path, typer.Option(help="folder of the data set")],
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, val, test; repeatable; default: all there are")
+    ] = None,
+    hands: Annotated[
+        Hands, typer.Option(help="rig: fit a free hand to the joints; mano: parameters and --mano-dir")
+    ] = (Hands.RIG),
+    mano_dir: Annotated[Path | None, typer.Option(help="folder of MANO_RIGHT.pkl and MANO_LEFT.pkl")] = None,
+    paired: Annotated[int, typer.Option(help="training frames with masks, at most; those beyond are unpaired")] = 68000,
+    unpaired: Annotated[int | None, typer.Option(help="unpaired images, at most; default: all")] = None,
+    val: Annotated[int | None, typer.Option(help="frames to watch a training by, at most; default: all")] = None,
+    test: Annotated[int | None, typer.Option(help="frames for scores, at most; default: all")] = None,
+    limit: Annotated[int | None, typer.Option(help="frames of each split, at most, spread over all of it")] = None,
+    every: Annotated[int, typer.Option(help="take every N-th moment of a sequence")] = 1,
+    captures: Annotated[str, typer.Option(help="only these, such as 0,3; default: all")] = "",
+    hand_types: Annotated[str, typer.Option(help="only these")] = "right,left,interacting",
+    size: Annotated[int, typer.Option(help="px a side")] = 128,
+    seed: Annotated[int, typer.Option(help="of the draws; the same seed gives the same bytes")] = 0,
+    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+    part: Annotated[str | None, typer.Option(metavar="I/K", help="do only this share of the work, such as 2/8")] = None,
+):
+    """Build a data set with amodal masks from InterHand2.6M as downloaded.
+
+    Every frame is checked first; what is missing, damaged or contradictory is skipped, counted and listed in
+    OUT/report.json. The official splits become the stores train, val and test; training frames beyond --paired become
+    unpaired_images. A single annotation, unless asked for by --split, is divided by subjects, else by captures.
+
+    An interrupted build goes on where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
+    the work; when they have ended, the same command without --part joins what they made.
+    """
+    from ethand_utils.interhand import REPORT, interhand_dataset
+    from ethand_utils.parts import Part
+
+    share = None if part is None else Part.parse(part)
+    interhand_dataset(
+        out, root, tuple(split) if split else None, paired, unpaired, val, test, size, _source(hands, mano_dir), every,
+        limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)), share,
+    )  # fmt: skip
+    if share:
+        print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
+    else:
+        _print_frames(json.loads((out / REPORT).read_text()))
+        info(out)
+
+
+def _source(hands: Hands, mano_dir: Path | None):
+    """The source of hands that was chosen."""
+    if (hands is Hands.MANO) != (mano_dir is not None):
+        raise EthandError("interhand: expected --hands mano and --mano-dir together, or neither")
+    if hands is Hands.MANO:
+        from ethand_utils.mano import ManoHands
+
+        return ManoHands(mano_dir)
+    from ethand_utils.fitting import RigHands
+
+    return RigHands()
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """`0,3` → its parts."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _print_frames(report: dict) -> None:
+    """What the reader of frames found: annotated, checked, kept, skipped."""
+    import pandas as pd
+
+    rows = [("annotated", name, count, "") for name, count in report["annotated"].items()]
+    for split, faults in report["annotation"].items():
+        rows += [
+            (f"passed over in {split}", reason, entry["count"], entry["names"][0]) for reason, entry in faults.items()
+        ]
+    rows += [("checked", "", report["checked"], "")]
+    rows += [("skipped", reason, entry["count"], entry["names"][0]) for reason, entry in report["skipped"].items()]
+    rows += [("kept", name, count, "") for name, count in report["kept"].items()]
+    print(pd.DataFrame(rows, columns=["", "what", "count", "such as"]).to_string(index=False))
+    for hand, mean in report["residual_mm"].items():
+        print(f"mean residual of the {hand} hand's joints: {'none' if mean is None else f'{mean:.2f} mm'}")
+    if report["subjects_in_several_stores"]:
+        print(
+            f"subjects in several stores, as in the official splits: {', '.join(report['subjects_in_several_stores'])}"
+        )
+    print()
 
 
 @app.command("course")
@@ -124,7 +223,7 @@ def sheet(
     """
     from ethand_utils import compare, plots
     from ethand_utils.datasets import open_dataset
-    from ethand_utils.interhand import read_frames
+    from ethand_utils.frames import read_frames
 
     store = compare.store_with_images(open_dataset(folder).values())
     sheet, places = compare.mixed_sheet(store, count, read_frames(frames) if frames is not None else [], seed)

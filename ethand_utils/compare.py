@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ethand_utils.crops import crop_square, frame_crops
-from ethand_utils.interhand import Frame
+from ethand_utils.frames import Frame
 from ethand_utils.labels import HANDS, N_CLASSES
 from ethand_utils.plots import tiles
 from ethand_utils.store import Store, StoreError

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ethand_utils import EthandError
-from ethand_utils.interhand import Frame
+from ethand_utils.frames import Frame
 from ethand_utils.labels import CROP_OVER_BOX
 
 MAX_CROP = 10  # a crop's side over that of its photo, at most

@@ -5,8 +5,8 @@ import numpy as np
 from ethand_utils import EthandError
 from ethand_utils.amodal import Hand, HandError, hand_masks
 from ethand_utils.crops import crop_image, crop_square
+from ethand_utils.frames import Frame
 from ethand_utils.handmesh import MIRROR, skin_vertices
-from ethand_utils.interhand import Frame
 from ethand_utils.jointfit import fit_joints
 from ethand_utils.joints import CHAINS, ORDERS, WRIST, generic_hand
 from ethand_utils.labels import BOX_OVER_JOINTS, HAND_TYPES, HANDS, LEFT, N_JOINTS

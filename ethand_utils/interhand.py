@@ -1,127 +1,223 @@
-"""Frames of InterHand2.6M with their annotated joints (REFERENCE.md section 4)."""
+"""InterHand2.6M as downloaded → a data set: frames checked, drawn, cropped, and given amodal masks."""
 
+import hashlib
 import json
-import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.files import FileError, first_line
-from ethand_utils.labels import HANDS, N_JOINTS
-from ethand_utils.raycast import Camera
+from ethand_utils.amodal import hand_masks
+from ethand_utils.annotation import EXAMPLES, Faults, InterHandError, find_annotations, index_annotation
+from ethand_utils.building import store_meta
+from ethand_utils.checks import Check, OncePerMoment, mean_residuals, open_rows, save_rows
+from ethand_utils.crops import ImageError, crop_square, frame_crops
+from ethand_utils.draws import STORES, Selection, arrange, select
+from ethand_utils.files import write_json
+from ethand_utils.fitting import RigHands
+from ethand_utils.frames import FrameFault, Frames
+from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
+from ethand_utils.rendering import occluded_share
+from ethand_utils.sources import module_sources
+from ethand_utils.store import Store
 
-ANNOTATION = ("data", "camera", "joint_3d")  # files that belong together: <name>_data.json, <name>_camera.json, …
-
-
-class InterHandError(FileError):
-    """An annotation or image of InterHand2.6M that is missing or does not fit."""
+FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
-class Frame:
-    """An image of one moment, `name` as annotated: `bbox` (x, y, w, h) px, `hand_type` right, left or interacting.
+class InterHandSample:
+    """Makes sample i of a store from the i-th of a file of rows: the same in any process."""
 
-    `joints` float [2, 21, 2] are positions (x, y) in px, left hand first, joints in the order of `labels.JOINT_PARTS`;
-    `valid` bool [2, 21] says which are known, the others lie at 0.
+    rows: Path
+    splits: tuple[Frames, ...]
+    size: int
+    hands: OncePerMoment
+    with_masks: bool
+
+    def __call__(self, i: int) -> dict:
+        at = open_rows(self.rows)[i]
+        frames, number = self.splits[at["split"]], int(at["number"])
+        try:
+            frame = frames.frame(number)
+            crop = crop_square(frame.bbox)
+            sample = {"images": frame_crops(frame, [crop], self.size)[0]}
+        except (FrameFault, ImageError) as error:
+            remedy = f"mend it, or remove {self.rows.parent} to have all frames checked again"
+            raise InterHandError(f"{error}; it was sound when it was checked: {remedy}") from None
+        occluded = residuals = (np.nan, np.nan)
+        if self.with_masks:
+            hands = self.hands.hands(frame)
+            sample |= hand_masks(hands, frame.camera, frame.turn, frame.position, crop, self.size, frame.size)
+            occluded = occluded_share(sample["masks"], sample["front"])
+            residuals = mean_residuals(hands)
+        split, (x, y, w, h) = frames.annotation.split, frame.bbox
+        row = {
+            "id": f"{split}-{number:07d}",
+            "hand_type": frame.hand_type,
+            "subject": frame.subject,
+            "capture": f"{split}/{frame.capture}",
+            "seq": frame.seq,
+            "camera": frame.camera_name,
+            "frame": frame.moment,
+            "bbox_x": x,
+            "bbox_y": y,
+            "bbox_w": w,
+            "bbox_h": h,
+            "occluded_left": occluded[LEFT],
+            "occluded_right": occluded[RIGHT],
+            "residual_left_mm": residuals[LEFT],
+            "residual_right_mm": residuals[RIGHT],
+            "source": frame.image.relative_to(frames.root).as_posix(),
+        }
+        return sample | {"row": row}
+
+
+def interhand_dataset(
+    out: str | Path,
+    root: str | Path,
+    splits: tuple[str, ...] | None = None,
+    paired: int = 68000,
+    unpaired: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    size: int = 128,
+    hands=None,
+    every: int = 1,
+    limit: int | None = None,
+    captures: tuple[str, ...] | None = None,
+    hand_types: tuple[str, ...] = HAND_TYPES,
+    seed: int = 0,
+    workers: int = 1,
+    part: Part | None = None,
+    replace: bool = False,
+) -> dict[str, Store]:
+    """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
+
+    Stores `train`, `val` and `test` are paired and hold at most `paired`, `val` and `test` frames (None: all there
+    are); `unpaired_images` has the images of at most `unpaired` training frames beyond them. `hands` is the source of
+    hands: `fitting.RigHands` (the default) or `mano.ManoHands`. `draws.Selection` says what the other choices mean.
+    Where the annotations are of the official splits, more than one or asked for by `splits`, each makes the store of
+    its name; else subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
+    says what was skipped and why.
+
+    The index of the annotation and what the checks found stay in a hidden folder of `out`, so that an interrupted call
+    goes on where it stopped. With `part`, the jobs share the checks, and each builds only its share of every store;
+    a later call without `part` joins them, as `datasets.render_dataset` does. Raises InterHandError when a file is
+    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_part` and `join_parts` do.
     """
-
-    name: str
-    image: Path
-    bbox: tuple[float, float, float, float]
-    hand_type: str
-    joints: np.ndarray
-    valid: np.ndarray
-
-
-def read_frames(root: str | Path) -> list[Frame]:
-    """Every annotated frame of InterHand2.6M at `root`, in the order of the annotation.
-
-    The three annotation files may lie anywhere below `root` but in `images/`; the images at their place in the official
-    tree (`images/<split>/Capture<N>/<seq>/cam<C>/`) or side by side in `root`. Raises InterHandError when a file is
-    missing or not of this layout.
-    """
-    root = Path(root)
-    found = _data_files(root)
-    if not found:
-        raise InterHandError(
-            f"{root}: no annotation here or below; expected *data.json with *camera.json and *joint_3d.json beside it"
-        )
-    frames = [frame for path in found for frame in _read_split(root, path)]
-    if not frames:
-        raise InterHandError(f"{found[0]}: annotates no frame; check the download")
-    return frames
+    out, root = Path(out), Path(root)
+    selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
+    if size < 16:
+        raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
+    check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
+    check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
+    kept, report = _findings(check)
+    stores = arrange(open_rows(check.rows)[kept], selection)
+    report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
+    write_json(out / REPORT, report)
+    if not stores:
+        reason, worst = next(iter(report["skipped"].items()))
+        raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
+    plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
+    if part is not None:
+        built = {
+            name: build_part(out / name, part, **plan, workers=workers, replace=replace) for name, plan in plans.items()
+        }
+        return {name: store for name, store in built.items() if store is not None}
+    made = _join(out, plans, workers, replace)
+    write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(made)})
+    return made
 
 
-def _data_files(root: Path) -> list[Path]:
-    """Annotation files below `root`; `images/` is passed over, as it may hold millions of files."""
-    found = []
-    for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if name != "images"]
-        found += [Path(folder) / name for name in names if name.endswith("data.json")]
-    return sorted(found)
+def _join(out: Path, plans: dict[str, dict], workers: int, replace: bool) -> dict[str, Store]:
+    """Whole stores, of their parts where there are any; parts that do not fit are refused before any work begins."""
+    for name, plan in plans.items():
+        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
+        finished_parts(out / name, wanted, ignore=replace)
+    made = {name: join_parts(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
+    remove_parts(out)
+    return made
 
 
-def _read_split(root: Path, data_file: Path) -> list[Frame]:
-    start = data_file.name.removesuffix("data.json")
-    files = {kind: data_file.with_name(f"{start}{kind}.json") for kind in ANNOTATION}
-    tables = {kind: _read_json(path) for kind, path in files.items()}
-    split = start.rstrip("_").split("_")[-1]
-    try:
-        images = {image["id"]: image for image in tables["data"]["images"]}
-        pairs = [(images[annotation["image_id"]], annotation) for annotation in tables["data"]["annotations"]]
-        return [_frame(_find_image(root, split, image), image, a, tables, files) for image, a in pairs]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InterHandError(
-            f"{data_file}: not InterHand2.6M's layout ({type(error).__name__}: {first_line(error)}); "
-            "expected its data, camera and joint_3d files as downloaded"
-        ) from error
+def _shared_subjects(stores: dict[str, Store]) -> list[str]:
+    """Subjects that more than one of the paired stores has: the official splits may share some."""
+    seen = Counter(subject for name in STORES if name in stores for subject in set(stores[name].index["subject"]))
+    return sorted(subject for subject, count in seen.items() if count > 1)
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InterHandError(f"{path}: not there; expected beside the other two annotation files") from None
-    except (OSError, ValueError) as error:
-        raise InterHandError(f"{path}: not readable JSON ({first_line(error)}); fetch it again") from None
+def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tuple[Frames, ...]:
+    """The annotations to be read, indexed in `folder`."""
+    found = {annotation.split: annotation for annotation in find_annotations(root)}
+    missing = sorted(set(splits or ()) - found.keys())
+    if missing:
+        raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(found)}")
+    chosen = [annotation for split, annotation in found.items() if splits is None or split in splits]
+    return tuple(Frames(annotation, index_annotation(annotation, folder), root) for annotation in chosen)
 
 
-def _find_image(root: Path, split: str, image: dict) -> Path:
-    name = Path(image["file_name"]).name
-    place = f"Capture{image['capture']}/{image['seq_name']}/cam{image['camera']}"
-    for path in (root / "images" / split / place / name, root / name):
-        if path.exists():
-            return path
-    raise InterHandError(f"{root}: image images/{split}/{place}/{name} is missing, and {name} here too; fetch it")
+def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, asked: bool, source) -> Check:
+    """The check of all frames that may be used, in a folder of its own for these frames and this code."""
+    names, hands = [frames.annotation.split for frames in splits], OncePerMoment(source or RigHands())
+    rows = select(splits, selection, official=set(names) <= set(STORES) and (asked or len(names) > 1))
+    made_by = [_version(hands), *(frames.digest() for frames in splits), hashlib.sha256(rows.tobytes()).hexdigest()]
+    folder = folder / hashlib.sha256("".join(made_by).encode()).hexdigest()[:12]
+    return Check(save_rows(folder, "frames", rows), splits, hands, folder / "checks")
 
 
-def _frame(path: Path, image: dict, annotation: dict, tables: dict, files: dict) -> Frame:
-    capture, camera, moment = (str(image[key]) for key in ("capture", "camera", "frame_idx"))
-    lacks = f"of capture {capture} is not in it; take all three annotation files from one split"
-    try:
-        views = tables["camera"][capture]
-        view = [np.array(views[key][camera], float) for key in ("campos", "camrot", "focal", "princpt")]
-    except KeyError:
-        raise InterHandError(f"{files['camera']}: camera {camera} {lacks}") from None
-    try:
-        pose = tables["joint_3d"][capture][moment]
-    except KeyError:
-        raise InterHandError(f"{files['joint_3d']}: frame {moment} {lacks}") from None
-    valid = _left_first(annotation["joint_valid"], 1) * _left_first(pose["joint_valid"], 1) > 0
-    joints, valid = _project(_left_first(pose["world_coord"], 3), valid[..., 0], *view)
-    x, y, w, h = map(float, annotation["bbox"])
-    return Frame(str(image["file_name"]), path, (x, y, w, h), str(annotation["hand_type"]), joints, valid)
+def _version(hands: OncePerMoment) -> str:
+    """Digest of the code that finds hands and makes their masks."""
+    source = type(hands.source).__module__.rpartition(".")[2]
+    files = [Path(file) for file in module_sources("amodal", "checks", source)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def _project(points, valid, position, turn, focal, centre) -> tuple[np.ndarray, np.ndarray]:
-    """World points [..., 3] mm → px [..., 2], 0 where unknown; and which of the `valid` ones are before the camera."""
-    seen = (points - position) @ turn.T
-    valid = valid & (seen[..., 2] > 0)
-    ahead = np.where(valid[..., None], seen, 1)  # an unknown point must not divide by zero
-    return np.where(valid[..., None], Camera(tuple(focal), tuple(centre)).project(ahead), 0), valid
+def _findings(check: Check) -> tuple[np.ndarray, dict]:
+    """Which frames are sound, bool [n], and the report on all of them."""
+    rows, splits = open_rows(check.rows), check.splits
+    kept, faults, residuals = np.zeros(len(rows), bool), Faults(), {hand: [0.0, 0] for hand in HANDS}
+    for start, found in check.found():
+        sound = (found["fault"] == "").to_numpy()
+        kept[start : start + len(sound)] = sound
+        for hand in HANDS:
+            known = found[hand].dropna()
+            residuals[hand][0] += known.sum()
+            residuals[hand][1] += len(known)
+        for reason, which in found[~sound].groupby("fault").groups.items():
+            for k, i in enumerate(which):
+                at = rows[start + i]
+                faults.add(reason, splits[at["split"]].name(int(at["number"])) if k < EXAMPLES else "")
+    mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
+    report = {
+        "annotated": {frames.annotation.split: frames.count() for frames in splits},
+        "annotation": {frames.annotation.split: frames.faults() for frames in splits},
+        "checked": len(rows),
+        "sound": int(kept.sum()),
+        "skipped": dict(sorted(faults.found.items(), key=lambda item: -item[1]["count"])),
+        "residual_mm": mean,
+    }
+    return kept, report
 
 
-def _left_first(values: list, width: int) -> np.ndarray:
-    """Values of the 42 joints, annotated right hand first → float [2, 21, width], left hand first."""
-    return np.array(values, float).reshape(len(HANDS), N_JOINTS, width)[::-1]
+def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> dict:
+    """Arguments of `build_store` for a store of the frames `rows`."""
+    masks = name != "unpaired_images"
+    file = save_rows(check.folder.parent, name, rows)
+    meta = {
+        "source": "interhand",
+        "split": name,
+        "hands": check.hands.source.name,
+        "maker": _version(check.hands),
+        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
+        "frames": file.stem.rpartition("-")[2],
+        **json.loads(json.dumps(asdict(selection))),
+    }
+    return {
+        "make": InterHandSample(file, check.splits, size, check.hands, masks),
+        "count": len(rows),
+        "size": size,
+        "arrays": ("images", "masks", "front") if masks else ("images",),
+        "meta": meta,
+    }

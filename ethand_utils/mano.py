@@ -32,6 +32,7 @@ class ManoHands:
     """
 
     folder: Path
+    name = "mano"
 
     def __post_init__(self):
         _ = self.models  # so that unfit files are told of before any work begins

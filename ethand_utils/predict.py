@@ -16,7 +16,7 @@ from ethand_utils.augment import normalise
 from ethand_utils.building import build_store
 from ethand_utils.crops import ImageError, crop_image, crop_square, frame_crops, uncrop_masks
 from ethand_utils.files import atomic_write
-from ethand_utils.interhand import Frame
+from ethand_utils.frames import Frame
 from ethand_utils.labels import HANDS
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import joint_scores, parts_at, sample_scores, summary

@@ -77,16 +77,30 @@ class Mesh:
         self._scene = EmbreeScene(device=_device())
         TriangleMesh(self._scene, vertices.astype(np.float32), faces.astype(np.int32))
 
-    def seen(self, camera: Camera, size: int, rays: np.ndarray) -> Hits:
-        """First hits of a camera's `rays` float32 [size·size, 3], of which only those near the mesh are cast."""
-        at = camera.project(self.vertices)
+    def seen(
+        self,
+        camera: Camera,
+        size: int,
+        rays: np.ndarray,
+        turn: np.ndarray | None = None,
+        position: np.ndarray | None = None,
+    ) -> Hits:
+        """First hits of a camera's `rays` float32 [size·size, 3], of which only those near the mesh are cast.
+
+        With `turn` [3, 3] and `position` [3], the camera stands there, and `vertices` are in the world's frame: a
+        point p is at turn · (p − position) before it. So one mesh serves many cameras.
+        """
+        moved = turn is not None
+        at = camera.project((self.vertices - position) @ turn.T if moved else self.vertices)
         low = np.clip(np.floor(at.min(0)).astype(int), 0, size)
         high = np.clip(np.ceil(at.max(0)).astype(int), 0, size)
         window = (np.arange(low[1], high[1])[:, None] * size + np.arange(low[0], high[0])).ravel()
         if not len(window):
             return Hits(window, np.zeros(0, np.float32), np.zeros((0, 3), int), np.zeros((0, 3), np.float32))
-        directions = rays[window]
-        found = self._scene.run(np.zeros_like(directions), directions, query="INTERSECT", output=True)
+        directions, origins = rays[window], np.zeros((len(window), 3), np.float32)
+        if moved:
+            directions, origins = directions @ turn.astype(np.float32), origins + position.astype(np.float32)
+        found = self._scene.run(origins, directions, query="INTERSECT", output=True)
         hit = np.flatnonzero(found["primID"] >= 0)
         u, v = found["u"][hit], found["v"][hit]
         corners = self.faces[found["primID"][hit]]

@@ -9,8 +9,9 @@ from PIL import Image
 
 from ethand_utils.compare import MEASURES, measure, measure_frames, measure_store, mixed_sheet
 from ethand_utils.crops import ImageError, crop_square
-from ethand_utils.interhand import Frame
+from ethand_utils.frames import Frame
 from ethand_utils.labels import N_JOINTS
+from ethand_utils.raycast import Camera
 from ethand_utils.store import StoreError
 
 SIZE = 32
@@ -27,7 +28,9 @@ def frames(tmp_path):
         hand = np.resize([[12.0, 10], [23, 10], [23, 22], [12, 22]], (N_JOINTS, 2))
         joints = np.stack([hand, np.add(hand, [5, 0])])
         valid = np.array([[True] * N_JOINTS, [number > 0] * N_JOINTS])
-        found.append(Frame(path.name, path, BOX, "interacting" if number else "left", joints, valid))
+        kind = "interacting" if number else "left"
+        place = Camera((1.0, 1.0), (0.0, 0.0)), np.eye(3), np.zeros(3), (40, 32), "0", "0", "seq", "cam", number
+        found.append(Frame(path.name, path, BOX, kind, joints, valid, np.zeros((2, N_JOINTS, 3)), *place, (None, None)))
     return found
 
 
@@ -128,7 +131,7 @@ def annotate(folder, frames):
     """Write frames as InterHand2.6M does; their hands are far before one plain camera."""
     folder.mkdir()
     known = [[1]] * (2 * N_JOINTS)
-    places = {"capture": 0, "seq_name": "s", "camera": "4", "frame_idx": 0}
+    places = {"capture": 0, "subject": 0, "seq_name": "s", "camera": "4", "frame_idx": 0, "width": 40, "height": 32}
     images = [places | {"id": i, "file_name": frame.name} for i, frame in enumerate(frames)]
     annotations = [{"image_id": i, "bbox": BOX, "joint_valid": known, "hand_type": "left"} for i in range(len(frames))]
     view = {"campos": [0, 0, -100], "camrot": np.eye(3).tolist(), "focal": [50, 40], "princpt": [20, 16]}

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ethand_utils.annotation import InterHandError
 from ethand_utils.crops import ImageError
 from ethand_utils.files import FileError
-from ethand_utils.interhand import InterHandError, read_frames
+from ethand_utils.frames import read_frames
 from ethand_utils.labels import LEFT, N_CHANNELS, N_CLASSES, N_JOINTS, PALM, RIGHT
 from ethand_utils.models import create_model, save_weights
 from ethand_utils.predict import JITTER, score_frames
@@ -31,7 +32,7 @@ def annotate(frames):
     images, annotations, poses = [], [], {}
     for number, (camera, hand_type, right, left) in enumerate(frames):
         name = f"Capture0/seq/cam{camera}/image{number}.jpg"
-        record = dict(capture=0, seq_name="seq", camera=camera, frame_idx=number, file_name=name)
+        record = dict(capture=0, subject=5, seq_name="seq", camera=camera, frame_idx=number, file_name=name)
         images.append(record | dict(id=7 + number, width=WIDTH, height=HEIGHT))
         known = [[int(right)]] * N_JOINTS + [[int(left)]] * N_JOINTS
         annotations.append(dict(id=number, image_id=7 + number, bbox=BOX, joint_valid=known, hand_type=hand_type))
@@ -83,6 +84,28 @@ def test_a_turned_camera_sees_the_other_side_and_unknown_joints_are_marked(flat)
     assert frame.valid[LEFT].all()
     assert not frame.valid[RIGHT].any()
     assert not frame.joints[RIGHT].any()
+
+
+def test_joints_in_space_come_with_the_camera_that_saw_them(flat):
+    one, aside = read_frames(flat)
+    np.testing.assert_allclose(one.world[RIGHT], np.array([RIGHT_AT] * N_JOINTS) / 1000)
+    assert not aside.world[RIGHT].any()
+    for frame in (one, aside):
+        seen = (frame.world - frame.position) @ frame.turn.T
+        np.testing.assert_allclose(frame.camera.project(seen)[frame.valid], frame.joints[frame.valid])
+        assert frame.size == (WIDTH, HEIGHT)
+        assert (frame.capture, frame.subject, frame.seq, frame.mano) == ("0", "5", "seq", (None, None))
+    assert [(frame.camera_name, frame.moment) for frame in (one, aside)] == [("400", 0), ("401", 1)]
+
+
+def test_mano_parameters_come_along_where_they_are(flat):
+    hand = {"pose": list(range(48)), "shape": [1.0] * 10, "trans": [0.1, 0.2, 0.3]}
+    file = flat / "InterHand2.6M_test_MANO_NeuralAnnot.json"
+    file.write_text(json.dumps({"0": {"0": {"right": hand, "left": None}}}))
+    one, other = read_frames(flat)
+    assert one.mano[LEFT] is None
+    assert {name: values.tolist() for name, values in one.mano[RIGHT].items()} == hand
+    assert other.mano == (None, None)
 
 
 def test_joints_of_a_hand_keep_their_order(flat):
@@ -143,8 +166,11 @@ def change(kind, *path):
         (lambda folder: (folder / "InterHand2.6M_test_data.json").write_text('{"im'), r"not readable JSON"),
         (change("camera", "0", "focal", "401"), r"camera\.json: camera 401 of capture 0 is not in it; take"),
         (change("joint_3d", "0", "1"), r"joint_3d\.json: frame 1 of capture 0 is not in it; take"),
-        (change("data", "annotations", 0, "bbox"), r"not InterHand2\.6M's layout \(KeyError: 'bbox'\)"),
-        (change("data", "images", 0), r"not InterHand2\.6M's layout \(KeyError: 7\)"),
+        (
+            change("data", "annotations", 0, "bbox"),
+            r"InterHand2\.6M's layout \(annotations without bbox: image_id 7\)",
+        ),
+        (change("data", "images", 0), r"not InterHand2\.6M's layout \(annotations without their image: image 7\)"),
         (lambda folder: write(folder, annotate([])), r"annotates no frame"),
     ],
 )

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ethand_utils import EthandError, building, datasets, parts
+from ethand_utils import EthandError, building, datasets, parts, processes
 from ethand_utils.building import build_store
 from ethand_utils.datasets import TRUTH, RenderedSample, describe, open_dataset, render_dataset
 from ethand_utils.files import FileError, atomic_write, write_json
@@ -216,7 +216,7 @@ def test_interrupted_build_with_other_settings_starts_anew(tmp_path, small_chunk
 
 
 def test_fault_of_a_worker_reaches_the_caller(tmp_path, monkeypatch, small_chunks):
-    monkeypatch.setattr(building, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))  # starts at once
     with pytest.raises(ValueError, match="a bad frame"):
         build(tmp_path / "s", Make(stop=9, fault=ValueError("a bad frame")), workers=2)
     assert not (tmp_path / "s").exists()
