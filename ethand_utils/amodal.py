@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ethand_utils import EthandError
-from ethand_utils.labels import FRONT_NONE
+from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, LEFT, RIGHT
 from ethand_utils.raycast import Camera, Mesh, amodal_masks
 
 
@@ -55,6 +55,15 @@ def hand_masks(
     outside = beyond_frame(crop, size, frame)
     masks[:, outside], front[outside] = 0, FRONT_NONE
     return {"masks": masks, "front": front}
+
+
+def occluded_share(masks: np.ndarray, front: np.ndarray) -> tuple[float, float]:
+    """Share of the left and of the right hand's pixels that lie behind the other limb; NaN for an absent hand."""
+    shares = []
+    for hand, other in ((LEFT, FRONT_RIGHT), (RIGHT, FRONT_LEFT)):
+        pixels = masks[hand] > 0
+        shares.append(float((front[pixels] == other).mean()) if pixels.any() else float("nan"))
+    return tuple(shares)
 
 
 def beyond_frame(crop: tuple[float, float, float], size: int, frame: tuple[int, int]) -> np.ndarray:

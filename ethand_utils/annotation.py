@@ -17,6 +17,7 @@ import ijson
 from tqdm.auto import tqdm
 
 from ethand_utils.files import FileError, atomic_write, first_line
+from ethand_utils.findings import Faults
 from ethand_utils.records import (
     annotation_row,
     camera_entries,
@@ -32,7 +33,6 @@ from ethand_utils.records import (
 
 KINDS = ("data", "camera", "joint_3d")  # files that belong together: <name>_data.json, <name>_camera.json, …
 MANO = "MANO_NeuralAnnot"  # beside them where hands are known as MANO's parameters
-EXAMPLES = 10  # names kept with every reason for which something was passed over
 FORMAT = 1  # of the index
 
 TABLES = """
@@ -129,20 +129,6 @@ def index_annotation(annotation: Annotation, folder: str | Path) -> Path:
         if older != path:
             older.unlink(missing_ok=True)
     return path
-
-
-class Faults:
-    """What was passed over: by reason, how often, with the first EXAMPLES names."""
-
-    def __init__(self):
-        self.found: dict[str, dict] = {}
-
-    def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count something of this `name`."""
-        entry = self.found.setdefault(reason, {"count": 0, "names": []})
-        entry["count"] += count
-        if len(entry["names"]) < EXAMPLES:
-            entry["names"].append(name)
 
 
 class _Indexing:

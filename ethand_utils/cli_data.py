@@ -87,7 +87,7 @@ def interhand(
     An interrupted build goes on where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
     the work; when they have ended, the same command without --part joins what they made.
     """
-    from ethand_utils.interhand import REPORT, interhand_dataset
+    from ethand_utils.interhand import interhand_dataset
     from ethand_utils.parts import Part
 
     share = None if part is None else Part.parse(part)
@@ -98,7 +98,7 @@ def interhand(
     if share:
         print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
     else:
-        _print_frames(json.loads((out / REPORT).read_text()))
+        _print_report(out)
         info(out)
 
 
@@ -120,25 +120,17 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _print_frames(report: dict) -> None:
-    """What the reader of frames found: annotated, checked, kept, skipped."""
-    import pandas as pd
+def _print_report(out: Path) -> None:
+    """What a reader found: samples listed, skipped and kept, and how far fitted hands are from their joints."""
+    from ethand_utils.findings import REPORT, report_table
 
-    rows = [("annotated", name, count, "") for name, count in report["annotated"].items()]
-    for split, faults in report["annotation"].items():
-        rows += [
-            (f"passed over in {split}", reason, entry["count"], entry["names"][0]) for reason, entry in faults.items()
-        ]
-    rows += [("checked", "", report["checked"], "")]
-    rows += [("skipped", reason, entry["count"], entry["names"][0]) for reason, entry in report["skipped"].items()]
-    rows += [("kept", name, count, "") for name, count in report["kept"].items()]
-    print(pd.DataFrame(rows, columns=["", "what", "count", "such as"]).to_string(index=False))
-    for hand, mean in report["residual_mm"].items():
+    report = json.loads((out / REPORT).read_text())
+    print(report_table(report).to_string())
+    for hand, mean in report.get("residual_mm", {}).items():
         print(f"mean residual of the {hand} hand's joints: {'none' if mean is None else f'{mean:.2f} mm'}")
-    if report["subjects_in_several_stores"]:
-        print(
-            f"subjects in several stores, as in the official splits: {', '.join(report['subjects_in_several_stores'])}"
-        )
+    shared = report.get("subjects_in_several_stores")
+    if shared:
+        print(f"subjects in several stores, as in the official splits: {' '.join(shared)}")
     print()
 
 
@@ -161,22 +153,8 @@ def course(
     from ethand_utils.course import read_course
 
     read_course(root, out, size, train, val, test, unpaired, workers or len(os.sched_getaffinity(0)))
-    _print_report(out / "report.json")
+    _print_report(out)
     info(out)
-
-
-def _print_report(file: Path) -> None:
-    """What a reader found, as a table: a row a store, then one for every reason why samples were skipped."""
-    import pandas as pd
-
-    report = json.loads(file.read_text())
-    stores = {name: {**found, "skipped": found["read"] - found["kept"]} for name, found in report["stores"].items()}
-    print(pd.DataFrame(stores).T.to_string(), end="\n\n")
-    for name, found in report["stores"].items():
-        for reason, skipped in found["skipped"].items():
-            print(f"{name}: skipped {skipped['count']}, {reason}; such as {skipped['examples'][0]}")
-    for name, reason in report["left_out"].items():
-        print(f"{name}: left out, {reason}")
 
 
 @app.command("export-course")

@@ -16,6 +16,7 @@ from ethand_utils.building import build_store
 from ethand_utils.course_files import IMAGES, MASKS, CourseError, check_lmdb, load_pt
 from ethand_utils.course_samples import CheckedSample, CourseSample, image_row, label_row
 from ethand_utils.files import atomic_write, write_json
+from ethand_utils.findings import EXAMPLES, REPORT, Faults
 from ethand_utils.store import Store, StoreError, is_made
 
 PLACES = ("", "data/InterHand2.6M", "InterHand2.6M")  # where below its root the layout may lie
@@ -30,7 +31,6 @@ STORES = {
     "unpaired_images": ((COMPLETE, PAIRED.format("train")), ("images",)),
     "unpaired_labels": ((LABEL_IDS,), ("masks",)),
 }
-EXAMPLES = 10  # names a reason in the report
 WORK = ".course"  # below the data set: what was listed, and how each sample was found
 
 
@@ -64,10 +64,10 @@ def read_course(
     taken = {name: spread(rows, limits[name]) for name, rows in listed.items()}
     plans = {name: _plan(folder, out, name, rows, size) for name, rows in taken.items() if rows}
     checked = {name: _check(out, name, plan, taken[name], workers) for name, plan in plans.items()}
-    report = {name: _findings(len(listed[name]), checked.get(name)) for name in listed}
-    write_json(out / "report.json", {"source": "course", "stores": report, "left_out": left_out})
-    if not any(found["kept"] for found in report.values()):
-        raise CourseError(f"{folder}: no sample of it is sound; {out / 'report.json'} says why")
+    report = _findings(listed, checked) | {"root": str(root), "left_out": left_out}
+    write_json(out / REPORT, report)
+    if not any(report["kept"].values()):
+        raise CourseError(f"{folder}: no sample of it is sound; {out / REPORT} says why")
     return {name: _build(out, name, plans[name], index, workers) for name, index in checked.items() if _kept(index)}
 
 
@@ -161,13 +161,21 @@ def _kept(index: pd.DataFrame) -> int:
     return int((index["fault"] == "").sum())
 
 
-def _findings(listed: int, index: pd.DataFrame | None) -> dict:
-    """Of a store: samples listed, read and kept, and how many were skipped for which reason, with examples."""
-    if index is None:
-        return {"listed": listed, "read": 0, "kept": 0, "skipped": {}}
-    faults = index[index["fault"] != ""].groupby("fault")["id"]
-    skipped = {reason: {"count": len(ids), "examples": ids.head(EXAMPLES).tolist()} for reason, ids in faults}
-    return {"listed": listed, "read": len(index), "kept": _kept(index), "skipped": skipped}
+def _findings(listed: dict[str, list], checked: dict[str, pd.DataFrame]) -> dict:
+    """The report: samples listed in every store, read and kept, and those skipped by reason, named with their store."""
+    faults = Faults()
+    for name, index in checked.items():
+        for reason, ids in index[index["fault"] != ""].groupby("fault")["id"]:
+            for sample in ids.head(EXAMPLES):
+                faults.add(reason, f"{name}: {sample}")
+            faults.found[reason]["count"] += max(0, len(ids) - EXAMPLES)
+    return {
+        "source": "course",
+        "listed": {name: len(rows) for name, rows in listed.items()},
+        "read": sum(map(len, checked.values())),
+        "skipped": faults.commonest_first(),
+        "kept": {name: _kept(index) for name, index in checked.items()},
+    }
 
 
 def _build(out: Path, name: str, plan: _Plan, index: pd.DataFrame, workers: int) -> Store:

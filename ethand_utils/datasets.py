@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ethand_utils.amodal import occluded_share
 from ethand_utils.building import store_meta
 from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
-from ethand_utils.rendering import occluded_share, render, render_masks
+from ethand_utils.rendering import render, render_masks
 from ethand_utils.scenes import VIEWS, sample_scene
 from ethand_utils.sources import module_sources
 from ethand_utils.store import Store, StoreError
@@ -192,25 +193,6 @@ def held_out(stores: dict[str, Store], *arrays: str) -> Store:
 def occlusion(index: pd.DataFrame) -> pd.DataFrame:
     """Share of each hand that is occluded, columns `left` and `right`; NaN where it is absent or nobody can tell."""
     return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
-
-
-def report_table(report: dict) -> pd.DataFrame:
-    """What a reader's `report.json` says, a row a fact: `store`, what, frames, examples.
-
-    The facts are: frames kept, frames skipped for each reason ("all" where no store is named), what was wrong with the
-    annotation of a split, and stores left out as a whole.
-    """
-    stores = report.get("stores", {})
-    rows = [(store, "kept", found["kept"], "") for store, found in stores.items()]
-    rows += [(store, "kept", count, "") for store, count in report.get("kept", {}).items()]
-    skipped = {"all": report.get("skipped", {})} | {store: found["skipped"] for store, found in stores.items()}
-    for what, places in (("skipped", skipped), ("annotation", report.get("annotation", {}))):
-        for place, faults in places.items():
-            for reason, found in faults.items():
-                names = found.get("names") or found.get("examples") or []
-                rows.append((place, f"{what}: {reason}", found["count"], " ".join(map(str, names))))
-    rows += [(store, f"left out: {reason}", 0, "") for store, reason in report.get("left_out", {}).items()]
-    return pd.DataFrame(rows, columns=["store", "what", "frames", "examples"]).set_index("store")
 
 
 def describe(store: Store) -> dict:

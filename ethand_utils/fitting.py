@@ -80,7 +80,8 @@ def _box_about(points: np.ndarray) -> tuple[float, float, float, float]:
 class RigHands:
     """A source of hands: the generic hand fitted to a frame's joints."""
 
-    name = "rig"
+    name = "rig"  # as in the meta of the stores
+    digest = ""  # of what the user brings; the mesh is part of the package
 
     def hands(self, frame: Frame) -> tuple[Hand | None, Hand | None]:
         """Left and right hand of an annotated frame, in its world; None where it has none. Raises HandError."""

@@ -8,23 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.amodal import hand_masks
-from ethand_utils.annotation import EXAMPLES, Faults, InterHandError, find_annotations, index_annotation
+from ethand_utils.amodal import hand_masks, occluded_share
+from ethand_utils.annotation import InterHandError, find_annotations, index_annotation
 from ethand_utils.building import store_meta
 from ethand_utils.checks import Check, OncePerMoment, mean_residuals, open_rows, save_rows
 from ethand_utils.crops import ImageError, crop_square, frame_crops
 from ethand_utils.draws import STORES, Selection, arrange, select
 from ethand_utils.files import write_json
+from ethand_utils.findings import EXAMPLES, REPORT, Faults
 from ethand_utils.fitting import RigHands
 from ethand_utils.frames import FrameFault, Frames
 from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
-from ethand_utils.rendering import occluded_share
 from ethand_utils.sources import module_sources
 from ethand_utils.store import Store
 
 FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -168,10 +167,11 @@ def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, 
 
 
 def _version(hands: OncePerMoment) -> str:
-    """Digest of the code that finds hands and makes their masks."""
+    """Digest of the code that finds hands and makes their masks, and of the user's model files."""
     source = type(hands.source).__module__.rpartition(".")[2]
     files = [Path(file) for file in module_sources("amodal", "checks", source)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    code = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(code + hands.source.digest.encode()).hexdigest()[:12]
 
 
 def _findings(check: Check) -> tuple[np.ndarray, dict]:
@@ -191,11 +191,11 @@ def _findings(check: Check) -> tuple[np.ndarray, dict]:
                 faults.add(reason, splits[at["split"]].name(int(at["number"])) if k < EXAMPLES else "")
     mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
     report = {
-        "annotated": {frames.annotation.split: frames.count() for frames in splits},
-        "annotation": {frames.annotation.split: frames.faults() for frames in splits},
-        "checked": len(rows),
+        "listed": {frames.annotation.split: frames.count() for frames in splits},
+        "passed_over": {frames.annotation.split: frames.faults() for frames in splits},
+        "read": len(rows),
         "sound": int(kept.sum()),
-        "skipped": dict(sorted(faults.found.items(), key=lambda item: -item[1]["count"])),
+        "skipped": faults.commonest_first(),
         "residual_mm": mean,
     }
     return kept, report

@@ -1,6 +1,7 @@
 """Hands from MANO parameters: a frame's pose, shape and place turned into closed meshes (REFERENCE.md section 4)."""
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class ManoHands:
     """
 
     folder: Path
-    name = "mano"
+    name = "mano"  # as in the meta of the stores
 
     def __post_init__(self):
         _ = self.models  # so that unfit files are told of before any work begins
@@ -53,6 +54,12 @@ class ManoHands:
         if np.abs(left[:, 0] - right[:, 0]).sum() < SAME_SIGN:
             arrays[LEFT]["shapedirs"] = left * MIRROR_X
         return tuple(HandModel.build(*each) for each in zip(arrays, HANDS, paths, strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the two files."""
+        files = [Path(self.folder) / name for name in FILES]
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
     def hands(self, frame) -> tuple[Hand | None, Hand | None]:
         """The left and the right hand of an `interhand.Frame`, in the world's frame; None where it has none.

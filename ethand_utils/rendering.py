@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from ethand_utils.amodal import beyond_frame
 from ethand_utils.backdrop import backdrop, develop
 from ethand_utils.handmesh import load_rig
-from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, LEFT, RIGHT
+from ethand_utils.labels import FRONT_NONE
 from ethand_utils.raycast import FAR, Camera, Hits, Mesh, amodal_masks
 from ethand_utils.scenes import Limb, Scene
 from ethand_utils.skin import Surface, skin_fields, surface
@@ -34,15 +34,6 @@ def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
     camera, rays = _view(scene, size)
     hits = [limb and Mesh(limb.vertices, limb.faces).seen(camera, size, rays) for limb in scene.limbs]
     return _truth(scene, hits, rays, size)
-
-
-def occluded_share(masks: np.ndarray, front: np.ndarray) -> tuple[float, float]:
-    """Share of the left and of the right hand's pixels that lie behind the other limb; NaN for an absent hand."""
-    shares = []
-    for hand, other in ((LEFT, FRONT_RIGHT), (RIGHT, FRONT_LEFT)):
-        pixels = masks[hand] > 0
-        shares.append(float((front[pixels] == other).mean()) if pixels.any() else float("nan"))
-    return tuple(shares)
 
 
 def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:

@@ -13,6 +13,7 @@ import pandas as pd
 from ethand_utils import EthandError
 from ethand_utils.datasets import open_dataset, render_dataset, require_stores
 from ethand_utils.files import write_json
+from ethand_utils.findings import REPORT
 from ethand_utils.origin import source_of
 from ethand_utils.parts import Part
 from ethand_utils.settings import Profile, load_profile, write_profile
@@ -80,7 +81,7 @@ class Run:
     @property
     def report(self) -> dict:
         """What the reader of the source kept and skipped, its `report.json`; empty where nothing was read."""
-        path = self.data_folder / "report.json"
+        path = self.data_folder / REPORT
         read = self.source != "rendered" and path.exists()
         return json.loads(path.read_text()) if read else {}
 

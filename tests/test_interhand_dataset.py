@@ -248,8 +248,8 @@ def test_an_annotation_at_fault_is_skipped_and_counted(tree, tmp_path, change, r
 def test_entries_passed_over_are_in_the_report(tree, tmp_path):
     stores = interhand_dataset(tmp_path / "out", tree(set_entry("bbox", None)), size=SIZE)
     report = report_of(stores)
-    assert report["annotated"] == {"train": 5}
-    assert report["annotation"]["train"]["annotations with an unexpected value"]["count"] == 1
+    assert report["listed"] == {"train": 5}
+    assert report["passed_over"]["train"]["annotations with an unexpected value"]["count"] == 1
 
 
 def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):

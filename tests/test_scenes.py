@@ -8,12 +8,13 @@ from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from ethand_utils import labels, rendering
+from ethand_utils.amodal import occluded_share
 from ethand_utils.arrangements import ARRANGEMENTS, Arm
 from ethand_utils.handmesh import Pose, Shape, load_rig
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, N_CLASSES, RIGHT
 from ethand_utils.poses import FREE, POSES
 from ethand_utils.raycast import Camera, Hits, Mesh, vertex_normals
-from ethand_utils.rendering import occluded_share, render, render_masks
+from ethand_utils.rendering import render, render_masks
 from ethand_utils.scenes import FRAME, Limb, Scene, sample_scene
 from ethand_utils.skin import Surface
 from ethand_utils.subjects import sample_subject

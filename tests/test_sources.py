@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ethand_utils.building import build_store
-from ethand_utils.datasets import describe, held_out, occlusion, report_table, require_stores
+from ethand_utils.datasets import describe, held_out, occlusion, require_stores
 from ethand_utils.files import FileError
+from ethand_utils.findings import EXAMPLES, Faults, report_table
 from ethand_utils.origin import source_of
 from ethand_utils.runs import ROWS, Run, RunError, open_run
 from ethand_utils.settings import load_profile
@@ -193,23 +194,32 @@ def test_the_readers_report_is_found_beside_the_stores(checkout, dataset):
     assert run.report == {"read": 3}
 
 
-def test_a_report_is_a_table_of_what_was_kept_and_skipped_in_every_store():
-    skipped = {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}
-    found = {"stores": {"val": {"read": 5, "kept": 2, "skipped": skipped}}, "left_out": {"test": "no list"}}
-    table = report_table(found)
-    assert table.loc["val", "what"].tolist() == ["kept", "skipped: image: black"]
-    assert table.loc["val", "frames"].tolist() == [2, 3]
-    assert table.loc["val", "examples"].tolist() == ["", "a.jpg b.jpg"]
-    assert table.loc["test", "what"] == "left out: no list"
+def test_a_report_is_a_table_of_what_was_listed_skipped_and_kept():
+    faults = {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg", "c.jpg"]}}
+    table = report_table(
+        {
+            "listed": {"val": 6},
+            "passed_over": {"val": {"no such image": {"count": 1, "names": ["7"]}}},
+            "skipped": faults,
+            "kept": {"val": 2},
+            "left_out": {"test": "no list"},
+        }
+    )
+    assert table.loc["listed"].tolist() == ["val", 6, ""]
+    assert table.loc["passed over"].tolist() == ["val: no such image", 1, "7"]
+    assert table.loc["skipped"].tolist() == ["image: black", 3, "a.jpg b.jpg"]
+    assert table.loc["kept"].tolist() == ["val", 2, ""]
+    assert table.loc["left out", "of"] == "test: no list"
+    assert len(report_table({})) == 0
 
 
-def test_a_report_on_all_stores_together_is_such_a_table_too():
-    skipped = {"image: black": {"count": 3, "names": ["a.jpg", "b.jpg"]}}
-    faults = {"no such image": {"count": 1, "names": ["7"]}}
-    table = report_table({"kept": {"train": 2, "val": 1}, "skipped": skipped, "annotation": {"val": faults}})
-    assert table.loc["train"].tolist() == ["kept", 2, ""]
-    assert table.loc["all"].tolist() == ["skipped: image: black", 3, "a.jpg b.jpg"]
-    assert table.loc["val"].iloc[1].tolist() == ["annotation: no such image", 1, "7"]
+def test_faults_are_counted_and_the_first_named():
+    faults = Faults()
+    for number in range(EXAMPLES + 5):
+        faults.add("often", str(number))
+    faults.add("more", "x", 99)
+    assert list(faults.commonest_first()) == ["more", "often"]
+    assert faults.found["often"] == {"count": EXAMPLES + 5, "names": [str(number) for number in range(EXAMPLES)]}
 
 
 def test_a_net_is_judged_on_test_and_where_that_has_no_masks_on_val(dataset, tmp_path):
@@ -320,8 +330,8 @@ def few(checkout, dataset):
 
 def test_a_handful_of_frames_is_shown_with_fits_and_what_was_skipped(few):
     names, said = play("01_data", RUN="x", PROFILE="ci", DATA="given")
-    assert re.search(r"kept +4", str(said))
-    assert "skipped: box: outside the frame" in str(said)
+    assert re.search(r"kept +train +4", str(said))
+    assert re.search(r"skipped +box: outside the frame +2", str(said))
     assert "3.5" in str(said)
     assert not names["uses"]["val"][1]
     play("02_explore", RUN="x")
