@@ -142,11 +142,11 @@ def _run_chunks(
     for start, part in held.items():
         yield _copy_chunk(work, part, start, meta)
     todo = [start for start in todo if start not in held]
-    write = partial(_write_chunk, work, make, meta=meta)
+    write = partial(_write_chunk, work, make, meta)
     yield from in_processes(write, todo, workers, work, preload=[type(make).__module__, __name__])
 
 
-def _write_chunk(work: Path, make: Callable, start: int, meta: dict) -> int:
+def _write_chunk(work: Path, make: Callable, meta: dict, start: int) -> int:
     """Make and write the samples of a chunk; returns their number."""
     samples = [make(i) for i in _chunk(start, meta)]
     rows = pd.DataFrame([sample["row"] for sample in samples])

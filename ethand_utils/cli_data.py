@@ -125,7 +125,7 @@ def _print_report(out: Path) -> None:
     from ethand_utils.findings import REPORT, report_table
 
     report = json.loads((out / REPORT).read_text())
-    print(report_table(report).to_string())
+    print(report_table(report).reset_index().to_string(index=False))
     for hand, mean in report.get("residual_mm", {}).items():
         print(f"mean residual of the {hand} hand's joints: {'none' if mean is None else f'{mean:.2f} mm'}")
     shared = report.get("subjects_in_several_stores")

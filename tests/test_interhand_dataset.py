@@ -257,7 +257,7 @@ def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):
     shutil.rmtree(root / "images")
     with pytest.raises(InterHandError, match=r"no sound frame; 6 of them: image: missing; see .*report\.json"):
         interhand_dataset(tmp_path / "out", root, size=SIZE)
-    assert json.loads((tmp_path / "out" / REPORT).read_text())["checked"] == 6
+    assert json.loads((tmp_path / "out" / REPORT).read_text())["read"] == 6
 
 
 def test_a_truncated_annotation_is_refused(tree, tmp_path):
