@@ -1,5 +1,7 @@
-"""Figures in one style: overlays, the report's five panels, contact sheets, curves, tables."""
+"""Figures in one style: overlays, the report's five panels, contact sheets, curves, bars, tables."""
 
+from functools import wraps
+from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,27 +13,63 @@ from PIL import Image
 
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import COLOURS, HANDS, N_CLASSES, PARTS
+from ethand_utils.labels import COLOURS, FINGERS, HANDS, PALM, PARTS
+from ethand_utils.statistics import bootstrap_interval
 
-HAND_COLOURS = {"left": "#d1495b", "right": "#30638e"}
-COLUMN_COLOURS = ("#30638e", "#b8c4d6", "#e09f3e")
-MISSED, INVENTED, WRONG_PART = (240, 150, 0), (200, 30, 60), (120, 70, 200)
+# Parts have the colours of `labels.COLOURS`; all else has Okabe and Ito's, which everybody tells apart.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "osD^vP"
+PALE = "#b9c3cf"  # what is not this run's own
+HAND_COLOURS = {"left": VERMILLION, "right": BLUE}
+COLUMN_COLOURS = (BLUE, PALE, ORANGE)
+RIGHT, MISSED, INVENTED, WRONG_PART = (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167)
+# Parts as a hand has them, palm first, then each finger outwards.
+PART_ORDER = (PALM, *chain(*FINGERS.values()))
+LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
+# Sizes in pt for figures 9 in wide: across a slide (13.3 in) the smallest text has 13 pt.
 STYLE = {
     "figure.dpi": 110,
-    "font.size": 10,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "text.color": "#1b1f24",
+    "axes.labelcolor": "#1b1f24",
+    "xtick.color": "#1b1f24",
+    "ytick.color": "#1b1f24",
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 14,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=CYCLE, marker=list(MARKERS)),
+    "lines.markersize": 4.5,
     "savefig.bbox": "tight",
 }
-plt.rcParams.update(STYLE)
+SIDE = 1.35  # in, of a contact sheet's images
+SMALL = 9  # pt, for numbers in cells alone
+
+
+def in_style(draw):
+    """A function that draws a figure, in the style of all others and without changing matplotlib's own."""
+
+    @wraps(draw)
+    def styled(*args, **options) -> Figure:
+        with plt.rc_context(STYLE):
+            return draw(*args, **options)
+
+    return styled
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, whole or not at all."""
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, plt.rc_context(STYLE):
         figure.savefig(temporary)
 
 
@@ -57,7 +95,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.nda
 def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Errors of a mask [H, W] in colour: missed, invented, wrong part; right pixels grey, right background black."""
     image = np.zeros((*truth.shape, 3), np.uint8)
-    image[(predicted == truth) & (truth > 0)] = (70, 70, 70)
+    image[(predicted == truth) & (truth > 0)] = RIGHT
     image[(predicted == 0) & (truth > 0)] = MISSED
     image[(predicted > 0) & (truth == 0)] = INVENTED
     image[(predicted > 0) & (truth > 0) & (predicted != truth)] = WRONG_PART
@@ -66,13 +104,15 @@ def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _panel(axes, image: np.ndarray, title: str = "") -> None:
     axes.imshow(image, interpolation="nearest")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, loc="center", fontsize=STYLE["font.size"])
     axes.axis("off")
 
 
+@in_style
 def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str = "") -> Figure:
     """The report's Figure 1 for both hands: overlay, prediction, truth, error map, input; masks [2, H, W]."""
-    figure, axes = plt.subplots(len(HANDS), 5, figsize=(10, 4.3))
+    grid = dict(left=0.03, right=1, top=0.86, bottom=0.08, wspace=0.03, hspace=0.03)
+    figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 4.9), gridspec_kw=grid)
     names = ("input + prediction", "prediction", "truth", "error map", "input")
     for hand, row in enumerate(axes):
         panels = (
@@ -84,11 +124,12 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
         )
         for name, axis, panel in zip(names, row, panels, strict=True):
             _panel(axis, panel, name if hand == 0 else "")
-        row[0].text(-0.06, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)
-    colours = {"missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
+        row[0].text(-0.03, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)
+    colours = {"right part": RIGHT, "missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
     handles = [Patch(color=np.array(colour) / 255, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="lower center", ncols=3, frameon=False, fontsize=8)
-    figure.suptitle(title)
+    legend = dict(loc="lower right", bbox_to_anchor=(1, -0.02), title="error map:", alignment="left")
+    figure.legend(handles=handles, ncols=len(handles), **legend)
+    figure.suptitle(title, x=0.03, ha="left")
     return figure
 
 
@@ -103,6 +144,7 @@ def tiles(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     return sheet
 
 
+@in_style
 def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: int = 8, titles=None) -> Figure:
     """Images uint8 [n, H, W, 3] in a grid; with masks [n, 2, H, W], each followed by left's and right's overlay."""
     panels, width = [], 1 if masks is None else 3
@@ -113,7 +155,7 @@ def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: 
     rows, between = -(-len(panels) // columns), 0.04 if titles is None else 0.2
     grid = dict(left=0, right=1, top=0.97, bottom=0, wspace=0.04 / width, hspace=between)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.35 * columns * width, 1.35 * rows * (1 + between)), squeeze=False, gridspec_kw=grid
+        rows, columns, figsize=(SIDE * columns * width, SIDE * rows * (1 + between)), squeeze=False, gridspec_kw=grid
     )
     for axis in axes.flat:
         axis.axis("off")
@@ -122,62 +164,84 @@ def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: 
     return figure
 
 
+@in_style
 def legend_of_parts() -> Figure:
     """The colour of every part by name."""
-    figure, axes = plt.subplots(figsize=(10, 0.9))
-    handles = [Patch(color=COLOURS[i] / 255, label=PARTS[i]) for i in range(1, N_CLASSES)]
-    axes.legend(handles=handles, loc="center", ncols=6, frameon=False, fontsize=9)
+    figure, axes = plt.subplots(figsize=(11, 1.1))
+    handles = [Patch(color=COLOURS[i] / 255, label=PARTS[i]) for i in PART_ORDER]
+    axes.legend(handles=handles, loc="center", ncols=6)
     axes.axis("off")
     return figure
 
 
+@in_style
 def curves(history: pd.DataFrame, columns: tuple[str, ...] = ("train_loss", "valid_loss", "course_miou")) -> Figure:
     """A training's `history.csv`: losses together, every other column beside them, its phases shaded."""
     losses = [c for c in columns if c.endswith("loss")]
     groups = [losses, *([c] for c in columns if c not in losses)]
-    figure, axes = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3), squeeze=False)
+    figure, axes = plt.subplots(1, len(groups), figsize=(5.2 * len(groups), 3.6), squeeze=False)
     blocks = (history["phase"] != history["phase"].shift()).cumsum()
     for axis, group in zip(axes[0], groups, strict=True):
         for column in group:
-            axis.plot(history["epoch"], history[column], marker="o", markersize=3, label=column)
+            axis.plot(history["epoch"], history[column], label=axis_label(column))
         for number, (_, block) in enumerate(history.groupby(blocks)):
             first, last = block["epoch"].iloc[0] - 0.5, block["epoch"].iloc[-1] + 0.5
-            axis.axvspan(first, last, color="0.5", alpha=0.10 if number % 2 else 0.03, lw=0)
-            axis.text((first + last) / 2, 1.0, block["phase"].iloc[0], fontsize=8, ha="center", va="bottom",
+            axis.axvspan(first, last, color="0.5", alpha=0.14 if number % 2 else 0.04, lw=0)
+            axis.text((first + last) / 2, 1.0, block["phase"].iloc[0], fontsize=10, ha="center", va="bottom",
                       transform=axis.get_xaxis_transform())  # fmt: skip
-        axis.set_xlabel("epoch")
-        axis.legend(frameon=False, fontsize=8)
+        axis.set(xlabel="epoch", ylabel=axis_label(group[0]) if len(group) == 1 else "loss")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(group) > 1:
+            axis.legend()
     figure.tight_layout()
     return figure
 
 
+def axis_label(column: str) -> str:
+    """How a column of `history.csv` or of scores is called in figures."""
+    return LABELS.get(column, column.replace("_", " "))
+
+
+@in_style
 def bars(values: pd.Series | pd.DataFrame, title: str, colours=None, xlabel: str = "") -> Figure:
     """Horizontal bars of a named series, first on top; of a table, each column's beside the others'."""
     table = values.to_frame() if isinstance(values, pd.Series) else values
     groups, thickness = table.shape[1], 0.8 / table.shape[1]
-    figure, axes = plt.subplots(figsize=(7, (0.16 + 0.1 * groups) * len(table) + 0.8))
+    figure, axes = plt.subplots(figsize=(9, (0.2 + 0.12 * groups) * len(table) + 0.9))
     for i, column in enumerate(table):
         at = np.arange(len(table)) + (i - (groups - 1) / 2) * thickness
         colour = colours if colours is not None else COLUMN_COLOURS[i % len(COLUMN_COLOURS)]
         axes.barh(at, table[column].to_numpy(float), thickness, color=colour, label=column)
-    axes.set_yticks(range(len(table)), table.index, fontsize=9)
+    axes.set_yticks(range(len(table)), table.index)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_title(title, loc="left")
+    axes.set_title(title)
     axes.set_xlabel(xlabel)
     if groups > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
     return figure
 
 
-def part_bars(values: np.ndarray, title: str, xlabel: str = "") -> Figure:
-    """A value [17] for every part 1…16 in its colour."""
-    return bars(pd.Series(values[1:], index=PARTS[1:]), title, COLOURS[1:] / 255, xlabel)
+def part_bars(
+    values: np.ndarray, title: str, xlabel: str = "", reference: dict[str, np.ndarray] | None = None
+) -> Figure:
+    """A value [17] for every part in its colour, palm first, then each finger outwards.
+
+    With `reference`, the values [17] of something else by its name, as a mark across each bar.
+    """
+    order = list(PART_ORDER)
+    figure = bars(pd.Series(values[order], index=[PARTS[i] for i in order]), title, COLOURS[order] / 255, xlabel)
+    with plt.rc_context(STYLE):
+        for name, others in (reference or {}).items():
+            figure.axes[0].plot(others[order], range(len(order)), "|", ms=13, mew=2.5, color="#1b1f24", label=name)
+            figure.axes[0].legend(handles=figure.axes[0].lines)
+    return figure
 
 
+@in_style
 def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bins=20, mark=None) -> Figure:
     """Histograms of several samples over one axis, NaN left out, each as a share of its sample; a line at `mark`."""
-    figure, axes = plt.subplots(figsize=(6, 3))
+    figure, axes = plt.subplots(figsize=(9, 4))
     known = {name: np.asarray(values)[~np.isnan(values)] for name, values in columns.items()}
     edges = np.histogram_bin_edges(np.concatenate(list(known.values())), bins=bins)
     palette = [HAND_COLOURS.get(name) for name in known]
@@ -187,13 +251,14 @@ def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bin
     if mark is not None:
         axes.axvline(mark, color="0.25", ls="--", lw=1)
     axes.set(xlabel=xlabel, ylabel="share", title=title)
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 
+@in_style
 def beside(many: pd.DataFrame, few: pd.DataFrame, labels: dict[str, str], names: tuple[str, str]) -> Figure:
     """For each column of `labels` a histogram of table `many` with every value of table `few` as a tick above it."""
-    figure, panels = plt.subplots(-(-len(labels) // 2), 2, figsize=(9, 2.2 * -(-len(labels) // 2)), squeeze=False)
+    figure, panels = plt.subplots(-(-len(labels) // 2), 2, figsize=(11, 2.6 * -(-len(labels) // 2)), squeeze=False)
     for axes, (column, label) in zip(panels.flat, labels.items(), strict=False):
         values = few[column].dropna() if column in few else []
         axes.hist(many[column].dropna(), 20, color=HAND_COLOURS["right"], alpha=0.55, label=names[0])
@@ -202,66 +267,37 @@ def beside(many: pd.DataFrame, few: pd.DataFrame, labels: dict[str, str], names:
         axes.margins(y=0.25)  # room for the ticks
         axes.set(xlabel=label, yticks=[])
     figure.tight_layout(rect=(0, 0, 1, 0.94))
-    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=2)
     return figure
 
 
-def score_table(table: pd.DataFrame) -> Figure:
-    """Table 1 as a figure: the report's score and ours for every row."""
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(table) + 1))
-    y = np.arange(len(table))
-    axes.barh(y - 0.2, table["reported"], 0.38, label="report (InterHand2.6M)", color="#b8c4d6")
-    axes.barh(y + 0.2, table["ours"], 0.38, label="this run", color="#30638e")
-    for at, score in zip(y, table["ours"], strict=True):
-        axes.text(score + 0.005, at + 0.2, f"{score:.3f}", va="center", fontsize=9)
-    axes.set_yticks(y, table["model"])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("course mIoU")
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
-    return figure
-
-
+@in_style
 def binned_means(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str, bins: int = 10) -> Figure:
-    """The mean of `y` over equally filled bins of `x`, over the single points; NaN left out."""
-    known = ~np.isnan(y)
-    order = np.argsort(x[known])
-    figure, axes = plt.subplots(figsize=(6, 3.4))
-    axes.scatter(x[known], y[known], s=4, alpha=0.2, color="0.5", lw=0)
-    groups = [group for group in np.array_split(order, bins) if len(group)]
-    means = [(x[known][group].mean(), y[known][group].mean()) for group in groups]
-    if means:
-        axes.plot(*zip(*means, strict=True), marker="o", color="#30638e")
+    """The mean of `y` over equally filled bins of `x` with its 95 % interval, over the single points; NaN left out.
+
+    With a confidence as `x` and a score as `y` this is how far the confidence can be relied on.
+    """
+    known = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[known], y[known]
+    figure, axes = plt.subplots(figsize=(9, 4.4))
+    axes.plot(x, y, "o", ms=3, alpha=0.25, color="0.45", mew=0, label="a sample")
+    groups = [group for group in np.array_split(np.argsort(x), min(bins, max(1, len(x) // 3))) if len(group)]
+    if groups:
+        means = [bootstrap_interval(y[group], draws=500) for group in groups]
+        whiskers = np.array([(m.mean - m.low, m.high - m.mean) for m in means]).T
+        at = [x[group].mean() for group in groups]
+        axes.errorbar(at, [m.mean for m in means], whiskers, color=BLUE, marker="o", capsize=3,
+                      label="mean of equally many samples, 95 % interval")  # fmt: skip
+        axes.legend(loc="upper left")
+    axes.margins(y=0.15)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
-def curves_together(histories: dict[str, pd.DataFrame], column: str) -> Figure:
-    """One column of several trainings' histories by epoch."""
-    figure, axes = plt.subplots(figsize=(8, 3.6))
-    for name, history in histories.items():
-        axes.plot(history["epoch"], history[column], marker="o", markersize=3, label=name)
-    axes.set(xlabel="epoch", ylabel=column)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def heatmap(table: pd.DataFrame, title: str) -> Figure:
-    """A table of shares 0…1 as colours with their values."""
-    figure, axes = plt.subplots(figsize=(0.62 * table.shape[1] + 1.5, 0.42 * len(table) + 1.2))
-    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value > 0.6 else "k")
-    axes.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(table)), table.index, fontsize=8)
-    axes.grid(visible=False)
-    axes.set_title(title, loc="left")
-    return figure
-
-
+@in_style
 def photo_with_masks(photo: np.ndarray, masks: np.ndarray, title: str = "", opacity: float = 0.6) -> Figure:
     """A photo uint8 [H, W, 3] and each hand's mask [2, H, W] over it."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 10 / 3 * photo.shape[0] / photo.shape[1] + 0.4))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 11 / 3 * photo.shape[0] / photo.shape[1] + 0.5))
     for name, axis, mask in zip(("photo", *HANDS), axes, (np.zeros_like(masks[0]), *masks), strict=True):
         _panel(axis, overlay(photo, mask, opacity), name)
     figure.suptitle(title)

@@ -1,0 +1,116 @@
+"""Figures of a run's results: Table 1 and other rows with intervals, confusion of parts, rows beside each other."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ethand_utils.labels import COLOURS, N_CLASSES, PARTS
+from ethand_utils.plots import BLUE, CYCLE, MARKERS, PALE, PART_ORDER, SMALL, axis_label, in_style
+
+BY_HAND = (0, *PART_ORDER)  # background, then parts as a hand has them
+
+
+@in_style
+def score_table(table: pd.DataFrame) -> Figure:
+    """Table 1 as a figure: the report's score and ours for every row, with its interval where `ours_low` is known."""
+    figure, axes = plt.subplots(figsize=(9, 0.62 * len(table) + 1.2))
+    y = np.arange(len(table))
+    axes.barh(y - 0.2, table["reported"], 0.38, label="report (InterHand2.6M)", color=PALE)
+    axes.barh(y + 0.2, table["ours"], 0.38, label="this run", color=BLUE)
+    ends = table["ours"]
+    if "ours_low" in table:
+        whiskers = np.array([table["ours"] - table["ours_low"], table["ours_high"] - table["ours"]])
+        axes.errorbar(table["ours"], y + 0.2, xerr=whiskers, fmt="none", ecolor="#1b1f24", capsize=3, lw=1.2)
+        ends = table["ours_high"].fillna(ends)
+    for at, score, end in zip(y, table["ours"], ends, strict=True):
+        axes.text(end + 0.006, at + 0.2, f"{score:.3f}", va="center", fontsize=11)
+    axes.set_yticks(y, table["model"])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("course mIoU")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+@in_style
+def intervals(groups: dict[str, pd.DataFrame], xlabel: str, title: str = "", mark: float | None = None) -> Figure:
+    """Means with their intervals as dots with whiskers: tables by name, each a row a label with `mean`, `low`, `high`.
+
+    The tables share their rows, and lie beside each other in a colour and marker each; a line at `mark`.
+    """
+    rows = next(iter(groups.values())).index
+    figure, axes = plt.subplots(figsize=(9, (0.35 + 0.17 * len(groups)) * len(rows) + 1.1))
+    for i, (name, table) in enumerate(groups.items()):
+        at = np.arange(len(rows)) + (i - (len(groups) - 1) / 2) * 0.24
+        whiskers = np.array([table["mean"] - table["low"], table["high"] - table["mean"]])
+        axes.errorbar(table["mean"], at, xerr=whiskers, fmt=MARKERS[i], color=CYCLE[i], capsize=4, ms=7, label=name)
+    if mark is not None:
+        axes.axvline(mark, color="0.25", ls="--", lw=1)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel=xlabel, title=title, ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    if len(groups) > 1:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(groups))
+    return figure
+
+
+@in_style
+def curves_together(histories: dict[str, pd.DataFrame], column: str) -> Figure:
+    """One column of several trainings' histories by epoch."""
+    figure, axes = plt.subplots(figsize=(9, 4.4))
+    for name, history in histories.items():
+        axes.plot(history["epoch"], history[column], label=name)
+    axes.set(xlabel="epoch", ylabel=axis_label(column))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@in_style
+def heatmap(table: pd.DataFrame, title: str) -> Figure:
+    """A table of shares 0…1 as colours with their values."""
+    figure, axes = plt.subplots(figsize=(0.68 * table.shape[1] + 2, 0.5 * len(table) + 1.6))
+    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        _number(axes, row, column, f"{value:.2f}", value)
+    axes.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(table)), table.index)
+    axes.grid(visible=False)
+    axes.set_title(title)
+    return figure
+
+
+@in_style
+def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
+    """What the pixels of every part are called: counts [17, 17] (truth by prediction) as percent of the truth's pixels.
+
+    Rows and columns by name with their colour, palm first, then each finger outwards; shares below half a percent and
+    parts that do not occur stay blank.
+    """
+    counts = np.asarray(counts, float)[np.ix_(BY_HAND, BY_HAND)]
+    whole = counts.sum(1, keepdims=True)
+    shares = np.divide(counts, whole, out=np.full(counts.shape, np.nan), where=whole > 0)
+    figure, axes = plt.subplots(figsize=(11, 10))
+    axes.imshow(np.nan_to_num(shares), vmin=0, vmax=1, cmap="Blues")
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.005:
+            _number(axes, row, column, f"{100 * share:.0f}", share)
+    names = [PARTS[i] for i in BY_HAND]
+    axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right")
+    axes.set_yticks(range(N_CLASSES), names)
+    at, colours = np.arange(N_CLASSES), COLOURS[list(BY_HAND)] / 255
+    marks = dict(marker="s", s=50, c=colours, edgecolors="#1b1f24", linewidths=0.4, clip_on=False)
+    axes.scatter(np.full(N_CLASSES, -0.75), at, **marks)
+    axes.scatter(at, np.full(N_CLASSES, N_CLASSES - 0.25), **marks)
+    axes.tick_params(length=0, pad=11)
+    axes.set(
+        xlabel="predicted", ylabel="truth", title=title, xlim=(-0.5, N_CLASSES - 0.5), ylim=(N_CLASSES - 0.5, -0.5)
+    )
+    axes.grid(visible=False)
+    return figure
+
+
+def _number(axes, row: int, column: int, text: str, share: float) -> None:
+    """A cell's number, white on dark."""
+    axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else "#1b1f24")
