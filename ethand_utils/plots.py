@@ -1,5 +1,7 @@
 """Figures in one style: overlays, the report's five panels, contact sheets, curves, bars, tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -56,12 +58,27 @@ SIDE = 1.35  # in, of a contact sheet's images
 SMALL = 9  # pt, for numbers in cells alone
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """STYLE inside the block, matplotlib's own before and after.
+
+    Unlike `rc_context` it leaves all other settings alone: `interactive` is set by a notebook's backend while the first
+    figure is made, and taken back with the rest no later figure would be shown.
+    """
+    before = {key: plt.rcParams[key] for key in STYLE}
+    plt.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        plt.rcParams.update(before)
+
+
 def in_style(draw):
-    """A function that draws a figure, in the style of all others and without changing matplotlib's own."""
+    """A function that draws a figure, in the style of all others."""
 
     @wraps(draw)
     def styled(*args, **options) -> Figure:
-        with plt.rc_context(STYLE):
+        with style():
             return draw(*args, **options)
 
     return styled
@@ -69,7 +86,7 @@ def in_style(draw):
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, whole or not at all."""
-    with atomic_write(path) as temporary, plt.rc_context(STYLE):
+    with atomic_write(path) as temporary, style():
         figure.savefig(temporary)
 
 
@@ -231,7 +248,7 @@ def part_bars(
     """
     order = list(PART_ORDER)
     figure = bars(pd.Series(values[order], index=[PARTS[i] for i in order]), title, COLOURS[order] / 255, xlabel)
-    with plt.rc_context(STYLE):
+    with style():
         for name, others in (reference or {}).items():
             figure.axes[0].plot(others[order], range(len(order)), "|", ms=13, mew=2.5, color="#1b1f24", label=name)
             figure.axes[0].legend(handles=figure.axes[0].lines)

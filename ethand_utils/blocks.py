@@ -1,0 +1,266 @@
+"""The blocks of a run's report: each a function of its `Material` that gives HTML, or raises for what it lacks.
+
+The first line of a block's docstring names it on the page where it has to be left out.
+"""
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+from ethand_utils.ablation import row_intervals, shown_table, steps, title
+from ethand_utils.chain import stages
+from ethand_utils.datasets import occlusion, report_table
+from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table
+from ethand_utils.labels import HANDS
+from ethand_utils.markup import figure_html, image_html, paragraph, table_html
+from ethand_utils.material import Material
+from ethand_utils.metrics import confusion
+from ethand_utils.plots import binned_means, curves, five_panels, legend_of_parts, part_bars
+from ethand_utils.runs import ROWS
+from ethand_utils.wording import duration, headline, setting_meanings, tiles
+
+NOTEBOOK_FIGURES = {
+    "figures/explore.png": "How often each part is seen (notebook 2).",
+    "figures/augment.png": "One sample as the nets see it in training (notebook 3).",
+    "figures/discriminator.png": "What the discriminator thinks of true and of predicted masks (notebook 5).",
+    "figures/full_panels.png": "The full method where one hand hides much of the other (notebook 7).",
+    "figures/errors.png": "Where the full method goes wrong (notebook 9).",
+    "figures/predict.png": "The full method's masks of photos (notebook 10).",
+}
+
+
+def summary(m: Material) -> str:
+    """The summary."""
+    boxes = "".join(
+        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span>'
+        f"<small>{html.escape(detail)}</small></div>\n"
+        for value, name, detail in tiles(m)
+    )
+    return "".join(map(paragraph, headline(m))) + f'<div class="tiles">{boxes}</div>\n'
+
+
+def table_one(m: Material) -> str:
+    """Table 1."""
+    note = (
+        "Course mIoU: for each hand the mean IoU of its parts, hidden pixels included, then the mean over all hands. "
+        "Δ are relative, in percent. The report was scored on InterHand2.6M and this run on its own data: compare the "
+        "differences, not the values. The best row of this run is bold."
+    )
+    best = {} if m.table1["ours"].isna().all() else {int(m.table1["ours"].argmax()): "best"}
+    figure = score_table(m.table1)
+    alt = "Bars of the report's score and of this run's, with its interval, for each row of Table 1."
+    return paragraph(note) + table_html(shown_table(m.table1), classes=best) + figure_html(figure, alt)
+
+
+def step_table(m: Material) -> str:
+    """What each step settles."""
+    found = steps(m.scores)
+    if found.empty:
+        return ""
+    numbers = {name: found[name].map("{:+.4f}".format) for name in ("difference", "low", "high")}
+    shown = found.assign(**numbers).rename(
+        columns={"step": "row", "from": "compared with", "says": "these samples say"}
+    )
+    labels = found["step"] + "\nover " + found["from"]
+    drawn = found.rename(columns={"difference": "mean"}).set_index(labels)
+    note = (
+        "Two nets on the same samples, difference by difference. Where the interval leaves zero out, these samples "
+        "settle which of the two trained nets is better on such images; else the step is open. The interval covers the "
+        "choice of samples and nothing else: with one seed a row, a step may still be the training's own chance."
+    )
+    figure = intervals({"difference": drawn}, "difference in course mIoU, 95 % interval", mark=0)
+    alt = "Differences in course mIoU between neighbouring rows, with intervals, beside a line at zero."
+    table = table_html(shown, "says", dict(enumerate(found["says"])))
+    return f"<h3>What each step settles</h3>{paragraph(note)}{table}{figure_html(figure, alt)}"
+
+
+def row_curves(m: Material) -> str:
+    """Validation scores of the rows by epoch."""
+    caption = "Every row's course mIoU on the validation store, by epoch (first seed)."
+    return figure_html(curves_together(m.histories, "course_miou"), "Validation score of every row by epoch.", caption)
+
+
+def shown_curves(m: Material) -> str:
+    """Losses of the row whose masks are shown."""
+    history = m.table(f"g2/{m.row}/seed0/history.csv")
+    phases = (
+        " Shaded bands are its phases, on pseudo-labels and on true pairs." if history["phase"].nunique() > 1 else ""
+    )
+    caption = f"{m.title}: losses, and the score on the validation store.{phases}"
+    return figure_html(curves(history), f"Losses and score of {m.title} by epoch.", caption)
+
+
+def g1_curves(m: Material) -> str:
+    """Losses of G1."""
+    caption = "G1, which labels the unpaired images: losses, and the score on the validation store."
+    return figure_html(curves(m.table("g1/history.csv")), "Losses and score of G1 by epoch.", caption)
+
+
+def samples(m: Material) -> str:
+    """Best, median and worst sample."""
+    shown = "".join(_sample(m, kind, place) for kind, place in m.chosen.items())
+    key = figure_html(legend_of_parts(), "The colour of every part, by name.")
+    return f"{key}{shown}"
+
+
+def _sample(m: Material, kind: str, place: int) -> str:
+    row, scores = m.truth.index.iloc[place], m.metrics.iloc[place]
+    share = occlusion(m.truth.index.iloc[[place]]).max(axis=1).iloc[0]
+    hidden = f"; up to {100 * share:.0f} % of a hand is hidden" if share > 0 else ""
+    caption = (
+        f"{kind.capitalize()} sample of {m.title}: {row['id']} ({row['hand_type']}), course mIoU "
+        f"{scores['course_miou']:.3f}, confidence {scores['confidence']:.2f}{hidden}."
+    )
+    alt = f"{kind.capitalize()} sample: input with prediction, prediction, truth, error map, input; left hand above."
+    figure = five_panels(m.truth.images[place], m.predictions.masks[place], m.truth.masks[place])
+    return figure_html(figure, alt, caption)
+
+
+def confusion_of_parts(m: Material) -> str:
+    """Confusion of parts."""
+    counts = confusion(m.predictions.masks, m.truth.masks).sum((0, 1))
+    caption = (
+        f"{m.title}, both hands of {len(m.truth):,} samples. A row is a true part: what percentage of its pixels was "
+        "called what. The first column is what was missed, the first row what was invented."
+    )
+    return figure_html(confusion_matrix(counts), "Confusion matrix of background and 16 parts, by name.", caption)
+
+
+def scores_of_parts(m: Material) -> str:
+    """Scores by part."""
+    first = ROWS[0]
+    reference = {first["TITLE"]: m.parts(first["ROW"])} if m.row != first["ROW"] else {}
+    figure = part_bars(m.parts(m.row), "", "IoU over the data set", reference)
+    return figure_html(figure, "Bars of each part's IoU.", f"{m.title}: every part in its colour.")
+
+
+def regions(m: Material) -> str:
+    """Occluded against visible."""
+    found = {region: row_intervals(m.scores, f"{region}_iou") for region in ("visible", "occluded")}
+    if found["occluded"]["mean"].isna().all():
+        return paragraph("These data do not say which hand is nearer, so what is occluded is unknown.")
+    caption = "IoU of the silhouette of what can be seen of a hand, and of what the other hand hides; 95 % intervals."
+    return figure_html(intervals(found, "IoU"), "Visible and occluded IoU of every row, with intervals.", caption)
+
+
+def by_occlusion(m: Material) -> str:
+    """Score by how much is hidden."""
+    hidden = occlusion(m.truth.index)
+    scores = pd.concat([m.metrics[f"course_miou_{hand}"] for hand in HANDS]).to_numpy(float)
+    shares = pd.concat([hidden[hand] for hand in HANDS]).to_numpy(float)
+    some = shares > 0
+    if not some.any():
+        return ""
+    figure = binned_means(shares[some], scores[some], "share of a hand that is hidden", "course mIoU of that hand")
+    caption = f"{m.title}: the {int(some.sum()):,} hands of which something is hidden."
+    return figure_html(figure, "Score of a hand against the share of it that is hidden.", caption)
+
+
+def confidence(m: Material) -> str:
+    """Confidence against quality."""
+    known = m.metrics[["confidence", "course_miou"]].dropna()
+    correlation = known.corr().iloc[0, 1]
+    says = "unknown" if pd.isna(correlation) else f"{correlation:.2f}"
+    caption = (
+        f"{m.title}: its mean probability over the pixels it calls a hand, against the course mIoU it reaches. "
+        f"Correlation over {len(known):,} samples: {says}; near zero, a low confidence warns of nothing."
+    )
+    figure = binned_means(*known.to_numpy(float).T, "confidence", "course mIoU of a sample")
+    return figure_html(figure, "Course mIoU of samples against confidence, with means of ten bins.", caption)
+
+
+def pseudo_labels(m: Material) -> str:
+    """Pseudo-labels."""
+    found = m.json("pseudo/result.json")
+    words = f"G1 labelled {found['images']:,} unpaired images; the filter keeps {found['kept_share']:.0%} of them."
+    if pd.isna(found["precision"]):
+        return f"<h3>Pseudo-labels</h3>{paragraph(f'{words} There is no truth to judge them by.')}"
+    words += (
+        f" Their true course mIoU is {found['miou_all']:.3f}: {found['miou_kept']:.3f} of those kept, "
+        f"{found['miou_dropped']:.3f} of those dropped. Confidence and quality correlate at {found['correlation']:.2f}."
+    )
+    png = m.read("figures/pseudo_labels.png", Path.read_bytes)
+    alt = "True quality of pseudo-labels against G1's confidence."
+    return f"<h3>Pseudo-labels</h3>{paragraph(words)}{image_html(png, alt, 'G1 on the unpaired images.')}"
+
+
+def costs(m: Material) -> str:
+    """Times and sizes."""
+    found = pd.concat([pd.DataFrame([m.json("g1/result.json")]), m.results], ignore_index=True)
+    names = {row["ROW"]: row["TITLE"] for row in ROWS} | {"g1": "G1"}
+    shown = pd.DataFrame(
+        {
+            "training": [names.get(row, row) for row in found["row"]],
+            "seed": found["seed"],
+            "parameters": found["parameters"].map("{:,}".format),
+            "epochs": found["epochs"],
+            "images seen": found["images_seen"].map("{:,}".format),
+            "training time": found["seconds"].map(duration),
+            "images/s in training": (found["images_seen"] / found["seconds"].clip(lower=1e-9)).map("{:,.0f}".format),
+            "images/s in prediction": found["images_per_s"].map("{:,.0f}".format),
+            "device": found["device"],
+        }
+    )
+    return table_html(shown)
+
+
+def data(m: Material) -> str:
+    """The data set."""
+    found = m.table("data_summary.csv")
+    columns = ["store", "samples", "size", "subjects", *[c for c in ("right", "left", "interacting") if c in found]]
+    shown = found[[*columns, "occluded_share", "arrays", "source"]].rename(columns={"size": "px"})
+    shares = ["–" if pd.isna(share) else f"{share:.1%}" for share in shown.pop("occluded_share")]
+    shown.insert(len(columns), "hidden, two hands", shares)
+    read = report_table(m.run.report).reset_index()
+    return table_html(shown) + ("" if read.empty else f"<h3>Read and skipped</h3>{table_html(read, 'words')}")
+
+
+def settings(m: Material) -> str:
+    """Settings and versions."""
+    known, means = vars(m.run.profile), setting_meanings()
+    rows = [(key, "null" if value is None else value, means.get(key, "")) for key, value in known.items()]
+    return table_html(pd.DataFrame(rows, columns=["setting", "value", "meaning"]), "words")
+
+
+def versions(m: Material) -> str:
+    """Versions and commit."""
+    rows = []
+    for name in ("commit", "python", "versions", "device"):
+        values = sorted({str(value) for value in m.results[name] if str(value)})
+        rows.append((name, "; ".join(values) or "unknown"))
+    return f"<h3>Versions</h3>{table_html(pd.DataFrame(rows, columns=['what', 'of the trainings']), 'words')}"
+
+
+def notebook_figures(m: Material) -> str:
+    """Figures of the notebooks."""
+    there = {name: caption for name, caption in NOTEBOOK_FIGURES.items() if (m.run.folder / name).exists()}
+    shown = [image_html(m.read(name, Path.read_bytes), caption, caption) for name, caption in there.items()]
+    return "".join(shown) or paragraph("No figure of a notebook is there.")
+
+
+def notebooks(m: Material) -> str:
+    """Links to the executed notebooks."""
+    items = []
+    for stage in stages(m.run.profile):
+        row = stage.parameters.get("ROW")
+        words = stage.name + (f": {title(row)}" if row else "")
+        there = (m.run.folder / "html" / f"{stage.name}.html").exists()
+        link = f'<a href="html/{stage.name}.html">{html.escape(words)}</a>'
+        items.append(f"<li>{link if there else html.escape(f'{words} (has not run)')}</li>")
+    return f'<ul class="columns">{"".join(items)}</ul>\n'
+
+
+SECTIONS = {
+    "Summary": (summary,),
+    "Table 1": (table_one, step_table),
+    "Learning": (row_curves, shown_curves, g1_curves),
+    "Samples": (samples,),
+    "Parts": (scores_of_parts, confusion_of_parts),
+    "Occlusion": (regions, by_occlusion),
+    "Confidence": (confidence, pseudo_labels),
+    "Cost": (costs,),
+    "Data": (data,),
+    "Settings": (settings, versions),
+    "Notebooks": (notebooks, notebook_figures),
+}

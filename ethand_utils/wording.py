@@ -1,0 +1,148 @@
+"""What a run's numbers say, in words: the sentences and the key figures on top of its report."""
+
+import re
+
+import pandas as pd
+
+from ethand_utils import EthandError
+from ethand_utils.ablation import by_hand, compare, people, steps, title, verdict
+from ethand_utils.labels import PARTS
+from ethand_utils.material import Material
+from ethand_utils.runs import FULL_ROW, ROWS
+from ethand_utils.settings import PROFILES
+from ethand_utils.statistics import bootstrap_interval
+
+SOURCES = {
+    "rendered": "hands rendered for it",
+    "interhand": "InterHand2.6M",
+    "course": "the course's files",
+    "stores": "a data set that was there",
+}
+
+
+def headline(m: Material) -> list[str]:
+    """Sentences on what was run and what came out. Raises an EthandError where no row has a result."""
+    return [_what(m), _scored(m), *_best(m), *_settled(m)]
+
+
+def _what(m: Material) -> str:
+    p, found = m.run.profile, m.results
+    rows, seeds = found["row"].nunique(), found["seed"].nunique()
+    missing = "" if rows == len(ROWS) else f" of {len(ROWS)}"
+    return (
+        f"{rows}{missing} {_plural(rows, 'row')} of Table 1, {seeds} {_plural(seeds, 'training')} each, on "
+        f"{_source(m)} at {p.size}×{p.size} px{_counts(m)}."
+    )
+
+
+def _source(m: Material) -> str:
+    try:
+        return SOURCES[m.run.source]
+    except EthandError:
+        return "data that are no longer where they were"
+
+
+def _counts(m: Material) -> str:
+    """Numbers of pairs and of images without masks; nothing where no summary of the data is there."""
+    try:
+        found = m.table("data_summary.csv").set_index("store")["samples"]
+    except (EthandError, KeyError):
+        return ""
+    unpaired = f" and {found['unpaired_images']:,} images without masks" if "unpaired_images" in found else ""
+    return f": {found['train']:,} pairs to learn from{unpaired}" if "train" in found else ""
+
+
+def _scored(m: Material) -> str:
+    """On what the scores are."""
+    stores, number = sorted(set(m.results["scored_on"])), int(m.results["scored_samples"].max())
+    persons = people(m.run, next(reversed(m.scores))) if m.scores else None
+    who = "" if persons is None else f" of {persons.nunique():,} people"
+    words = f"Scores are on {number:,} samples{who} that no training learned from (store {', '.join(stores)})"
+    return words + ("; its scores were watched during training, as test has no masks." if stores == ["val"] else ".")
+
+
+def _best(m: Material) -> list[str]:
+    """The best row beside the baseline, and the full method where it is another."""
+    ours = m.table1.set_index("row")["ours"].dropna()
+    best, baseline = ours.idxmax(), ROWS[0]["ROW"]
+    words = [f"The best row is {title(best)}, course mIoU {_score(m, best)}"]
+    if baseline in ours and best != baseline:
+        words.append(f", {ours[best] - ours[baseline]:.3f} above the {title(baseline).lower()} ({ours[baseline]:.3f})")
+    sentences = ["".join(words) + "."]
+    if FULL_ROW in ours and best != FULL_ROW:
+        sentences.append(f"The full method, {title(FULL_ROW)}, reaches {_score(m, FULL_ROW)}{_apart(m, best)}.")
+    return sentences
+
+
+def _apart(m: Material, best: str) -> str:
+    """Whether the samples tell the full method from the best row."""
+    if not {best, FULL_ROW} <= m.scores.keys():
+        return ""
+    says = verdict(compare(m.scores, best, FULL_ROW))
+    return (
+        ", which these samples cannot tell from the best" if says == "open" else ", less than the best on these samples"
+    )
+
+
+def _score(m: Material, row: str) -> str:
+    """A row's score with its interval where its predictions are there."""
+    if row in m.scores:
+        found = bootstrap_interval(by_hand(m.scores[row]))
+        return f"{found.mean:.3f} (95 % interval {found.low:.3f} to {found.high:.3f})"
+    return f"{m.table1.set_index('row')['ours'][row]:.3f}"
+
+
+def _settled(m: Material) -> list[str]:
+    """How many steps of the table go up, down or stay open, and what one seed cannot say."""
+    neighbours = steps(m.scores).iloc[: max(0, len(m.scores) - 1)]["says"].value_counts()
+    if neighbours.empty:
+        return []
+    counted = [f"{neighbours[says]} {words}" for says, words in _STEPS.items() if says in neighbours]
+    words = f"Of the {int(neighbours.sum())} steps from row to row, {' and '.join(counted)}."
+    if m.results.groupby("row")["seed"].nunique().max() == 1:
+        words += " Each row was trained once: how far two trainings of the same row differ by chance is not known."
+    return [words]
+
+
+_STEPS = {"higher": "raise the score", "lower": "lower it", "open": "stay open on these samples"}
+
+
+def tiles(m: Material) -> list[tuple[str, str, str]]:
+    """Key figures: value, name, detail. Those that are unknown are not among them."""
+    table = m.table1.set_index("row")
+    best = table["ours"].idxmax()
+    found = [(f"{table['ours'][best]:.3f}", "best course mIoU", title(best))]
+    gain = table["ours_delta_baseline_pct"].get(FULL_ROW)
+    if pd.notna(gain):
+        reported = table["reported_delta_baseline_pct"][FULL_ROW]
+        found.append((f"{gain:+.0f} %", "full method over baseline", f"the report: {reported:+.0f} %"))
+    mean = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.row]
+    if mean.notna().all():
+        detail = f"{m.title}: silhouette seen, and hidden by the other hand"
+        found.append((f"{mean['visible_iou']:.2f} / {mean['occluded_iou']:.2f}", "visible / occluded IoU", detail))
+    parts = pd.Series(m.parts(m.row), PARTS).dropna()
+    if len(parts):
+        detail = f"{parts.idxmax()} and {parts.idxmin()}, {m.title}"
+        found.append((f"{parts.max():.2f} / {parts.min():.2f}", "easiest / hardest part", detail))
+    devices = ", ".join(sorted(set(m.results["device"])))
+    detail = f"{len(m.results)} trainings of rows, on {devices}"
+    return [*found, (duration(m.results["seconds"].sum()), "of training", detail)]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: `8.2 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def setting_meanings() -> dict[str, str]:
+    """What each setting of a profile means, from the comments of the default one."""
+    lines = (PROFILES / "tiny.yaml").read_text(encoding="utf-8").splitlines()
+    found = (re.match(r"(\w+):.*?#\s*(.+)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
