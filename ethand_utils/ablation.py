@@ -8,7 +8,7 @@ import pandas as pd
 
 from ethand_utils.files import first_line
 from ethand_utils.labels import HANDS
-from ethand_utils.runs import ROWS, TABLE_HEADINGS, Run, RunError
+from ethand_utils.runs import FULL_ROW, ROWS, TABLE_HEADINGS, Run, RunError
 from ethand_utils.statistics import Interval, bootstrap_interval, paired_difference
 
 SCORE = "course_miou"
@@ -110,3 +110,9 @@ def people(run: Run, row: str) -> pd.Series | None:
 def title(row: str) -> str:
     """A row's name in Table 1."""
     return next(known["TITLE"] for known in ROWS if known["ROW"] == row)
+
+
+def called(row: str) -> str:
+    """A row in a sentence: its name in quotes, but for the first and last one of Table 1."""
+    special = {ROWS[0]["ROW"]: "the baseline", FULL_ROW: "the full method"}
+    return special.get(row, f"“{title(row)}”")

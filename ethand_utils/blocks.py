@@ -4,11 +4,12 @@ The first line of a block's docstring names it on the page where it has to be le
 """
 
 import html
+import json
 from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.ablation import row_intervals, shown_table, steps, title
+from ethand_utils.ablation import row_intervals, shown_table, steps
 from ethand_utils.chain import stages
 from ethand_utils.datasets import occlusion, report_table
 from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table
@@ -18,7 +19,7 @@ from ethand_utils.material import Material
 from ethand_utils.metrics import confusion
 from ethand_utils.plots import binned_means, curves, five_panels, legend_of_parts, part_bars
 from ethand_utils.runs import ROWS
-from ethand_utils.wording import duration, headline, setting_meanings, tiles
+from ethand_utils.wording import capital, duration, headline, setting_meanings, tiles
 
 NOTEBOOK_FIGURES = {
     "figures/explore.png": "How often each part is seen (notebook 2).",
@@ -87,8 +88,8 @@ def shown_curves(m: Material) -> str:
     phases = (
         " Shaded bands are its phases, on pseudo-labels and on true pairs." if history["phase"].nunique() > 1 else ""
     )
-    caption = f"{m.title}: losses, and the score on the validation store.{phases}"
-    return figure_html(curves(history), f"Losses and score of {m.title} by epoch.", caption)
+    caption = f"{capital(m.name)}: losses, and the score on the validation store.{phases}"
+    return figure_html(curves(history), f"Losses and score of {m.name} by epoch.", caption)
 
 
 def g1_curves(m: Material) -> str:
@@ -109,7 +110,7 @@ def _sample(m: Material, kind: str, place: int) -> str:
     share = occlusion(m.truth.index.iloc[[place]]).max(axis=1).iloc[0]
     hidden = f"; up to {100 * share:.0f} % of a hand is hidden" if share > 0 else ""
     caption = (
-        f"{kind.capitalize()} sample of {m.title}: {row['id']} ({row['hand_type']}), course mIoU "
+        f"{kind.capitalize()} sample of {m.name}: {row['id']} ({row['hand_type']}), course mIoU "
         f"{scores['course_miou']:.3f}, confidence {scores['confidence']:.2f}{hidden}."
     )
     alt = f"{kind.capitalize()} sample: input with prediction, prediction, truth, error map, input; left hand above."
@@ -121,8 +122,8 @@ def confusion_of_parts(m: Material) -> str:
     """Confusion of parts."""
     counts = confusion(m.predictions.masks, m.truth.masks).sum((0, 1))
     caption = (
-        f"{m.title}, both hands of {len(m.truth):,} samples. A row is a true part: what percentage of its pixels was "
-        "called what. The first column is what was missed, the first row what was invented."
+        f"{capital(m.name)}, both hands of {len(m.truth):,} samples. A row is a true part: what percentage of its "
+        "pixels was called what. The first column is what was missed, the first row what was invented."
     )
     return figure_html(confusion_matrix(counts), "Confusion matrix of background and 16 parts, by name.", caption)
 
@@ -132,7 +133,7 @@ def scores_of_parts(m: Material) -> str:
     first = ROWS[0]
     reference = {first["TITLE"]: m.parts(first["ROW"])} if m.row != first["ROW"] else {}
     figure = part_bars(m.parts(m.row), "", "IoU over the data set", reference)
-    return figure_html(figure, "Bars of each part's IoU.", f"{m.title}: every part in its colour.")
+    return figure_html(figure, "Bars of each part's IoU.", f"{capital(m.name)}: every part in its colour.")
 
 
 def regions(m: Material) -> str:
@@ -153,7 +154,7 @@ def by_occlusion(m: Material) -> str:
     if not some.any():
         return ""
     figure = binned_means(shares[some], scores[some], "share of a hand that is hidden", "course mIoU of that hand")
-    caption = f"{m.title}: the {int(some.sum()):,} hands of which something is hidden."
+    caption = f"{capital(m.name)}: the {int(some.sum()):,} hands of which something is hidden."
     return figure_html(figure, "Score of a hand against the share of it that is hidden.", caption)
 
 
@@ -163,7 +164,7 @@ def confidence(m: Material) -> str:
     correlation = known.corr().iloc[0, 1]
     says = "unknown" if pd.isna(correlation) else f"{correlation:.2f}"
     caption = (
-        f"{m.title}: its mean probability over the pixels it calls a hand, against the course mIoU it reaches. "
+        f"{capital(m.name)}: its mean probability over the pixels it calls a hand, against the course mIoU it reaches. "
         f"Correlation over {len(known):,} samples: {says}; near zero, a low confidence warns of nothing."
     )
     figure = binned_means(*known.to_numpy(float).T, "confidence", "course mIoU of a sample")
@@ -173,7 +174,9 @@ def confidence(m: Material) -> str:
 def pseudo_labels(m: Material) -> str:
     """Pseudo-labels."""
     found = m.json("pseudo/result.json")
-    words = f"G1 labelled {found['images']:,} unpaired images; the filter keeps {found['kept_share']:.0%} of them."
+    words = (
+        f"G1 labelled {found['images']:,} unpaired images; the filter keeps {100 * found['kept_share']:.0f} % of them."
+    )
     if pd.isna(found["precision"]):
         return f"<h3>Pseudo-labels</h3>{paragraph(f'{words} There is no truth to judge them by.')}"
     words += (
@@ -210,7 +213,7 @@ def data(m: Material) -> str:
     found = m.table("data_summary.csv")
     columns = ["store", "samples", "size", "subjects", *[c for c in ("right", "left", "interacting") if c in found]]
     shown = found[[*columns, "occluded_share", "arrays", "source"]].rename(columns={"size": "px"})
-    shares = ["–" if pd.isna(share) else f"{share:.1%}" for share in shown.pop("occluded_share")]
+    shares = ["–" if pd.isna(share) else f"{100 * share:.1f} %" for share in shown.pop("occluded_share")]
     shown.insert(len(columns), "hidden, two hands", shares)
     read = report_table(m.run.report).reset_index()
     return table_html(shown) + ("" if read.empty else f"<h3>Read and skipped</h3>{table_html(read, 'words')}")
@@ -219,7 +222,7 @@ def data(m: Material) -> str:
 def settings(m: Material) -> str:
     """Settings and versions."""
     known, means = vars(m.run.profile), setting_meanings()
-    rows = [(key, "null" if value is None else value, means.get(key, "")) for key, value in known.items()]
+    rows = [(key, json.dumps(value).strip('"'), means.get(key, "")) for key, value in known.items()]
     return table_html(pd.DataFrame(rows, columns=["setting", "value", "meaning"]), "words")
 
 
@@ -243,11 +246,9 @@ def notebooks(m: Material) -> str:
     """Links to the executed notebooks."""
     items = []
     for stage in stages(m.run.profile):
-        row = stage.parameters.get("ROW")
-        words = stage.name + (f": {title(row)}" if row else "")
         there = (m.run.folder / "html" / f"{stage.name}.html").exists()
-        link = f'<a href="html/{stage.name}.html">{html.escape(words)}</a>'
-        items.append(f"<li>{link if there else html.escape(f'{words} (has not run)')}</li>")
+        link = f'<a href="html/{stage.name}.html">{stage.name}</a>' if there else f"{stage.name} (has not run)"
+        items.append(f"<li>{link}</li>")
     return f'<ul class="columns">{"".join(items)}</ul>\n'
 
 
@@ -261,6 +262,6 @@ SECTIONS = {
     "Confidence": (confidence, pseudo_labels),
     "Cost": (costs,),
     "Data": (data,),
-    "Settings": (settings, versions),
     "Notebooks": (notebooks, notebook_figures),
+    "Settings": (settings, versions),
 }

@@ -97,13 +97,13 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
         if share >= 0.005:
             _number(axes, row, column, f"{100 * share:.0f}", share)
     names = [PARTS[i] for i in BY_HAND]
-    axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right")
+    axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(N_CLASSES), names)
     at, colours = np.arange(N_CLASSES), COLOURS[list(BY_HAND)] / 255
     marks = dict(marker="s", s=50, c=colours, edgecolors="#1b1f24", linewidths=0.4, clip_on=False)
     axes.scatter(np.full(N_CLASSES, -0.75), at, **marks)
     axes.scatter(at, np.full(N_CLASSES, N_CLASSES - 0.25), **marks)
-    axes.tick_params(length=0, pad=11)
+    axes.tick_params(length=0, pad=16)
     axes.set(
         xlabel="predicted", ylabel="truth", title=title, xlim=(-0.5, N_CLASSES - 0.5), ylim=(N_CLASSES - 0.5, -0.5)
     )

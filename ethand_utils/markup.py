@@ -29,12 +29,13 @@ def figure_html(figure: Figure, alt: str, caption: str = "") -> str:
 
 
 def image_html(png: bytes, alt: str, caption: str = "") -> str:
-    """A PNG file inside the page, with what it shows in words and a caption."""
-    width, height = (round(side * 96 / DPI) for side in Image.open(io.BytesIO(png)).size)
+    """A PNG file inside the page in the size it was drawn for, with what it shows in words and a caption."""
+    image = Image.open(io.BytesIO(png))
+    width, height = (round(side * 96 / image.info.get("dpi", (DPI, DPI))[0]) for side in image.size)
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    image = f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" src="{source}">'
+    shown = f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" src="{source}">'
     words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{image}{words}</figure>\n"
+    return f'<figure><div class="card">{shown}</div>{words}</figure>\n'
 
 
 def table_html(table: pd.DataFrame, kind: str = "", classes: dict[int, str] | None = None) -> str:

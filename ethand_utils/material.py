@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.ablation import kept_scores, read_scores, title, with_intervals
+from ethand_utils.ablation import called, kept_scores, read_scores, title, with_intervals
 from ethand_utils.files import first_line
 from ethand_utils.labels import PARTS, slug
 from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results, table1
@@ -73,9 +73,9 @@ class Material:
         raise RunError(f"predictions/{FULL_ROW}_seed0 is not there, nor another row's")
 
     @property
-    def title(self) -> str:
-        """That row's name in Table 1."""
-        return title(self.row)
+    def name(self) -> str:
+        """What that row is called in a sentence."""
+        return called(self.row)
 
     def _folder(self, row: str) -> Path:
         return self.run.folder / f"predictions/{row}_seed0"
@@ -104,7 +104,7 @@ class Material:
         """Places of the best, median and worst sample by course mIoU, of those that can be scored."""
         scores = self.metrics["course_miou"].reset_index(drop=True).dropna().sort_values(kind="stable")
         if scores.empty:
-            raise RunError(f"no sample of {self.title} can be scored")
+            raise RunError(f"no sample of {self.name} can be scored")
         order = scores.index.to_numpy()
         return {"best": int(order[-1]), "median": int(order[len(order) // 2]), "worst": int(order[0])}
 

@@ -128,8 +128,8 @@ def _panel(axes, image: np.ndarray, title: str = "") -> None:
 @in_style
 def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str = "") -> Figure:
     """The report's Figure 1 for both hands: overlay, prediction, truth, error map, input; masks [2, H, W]."""
-    grid = dict(left=0.03, right=1, top=0.86, bottom=0.08, wspace=0.03, hspace=0.03)
-    figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 4.9), gridspec_kw=grid)
+    grid = dict(left=0.03, right=1, top=0.9, bottom=0.1, wspace=0.03, hspace=0.03)
+    figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 5.4), gridspec_kw=grid)
     names = ("input + prediction", "prediction", "truth", "error map", "input")
     for hand, row in enumerate(axes):
         panels = (
@@ -144,9 +144,9 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
         row[0].text(-0.03, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)
     colours = {"right part": RIGHT, "missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
     handles = [Patch(color=np.array(colour) / 255, label=name) for name, colour in colours.items()]
-    legend = dict(loc="lower right", bbox_to_anchor=(1, -0.02), title="error map:", alignment="left")
-    figure.legend(handles=handles, ncols=len(handles), **legend)
-    figure.suptitle(title, x=0.03, ha="left")
+    figure.legend(handles=handles, loc="lower right", ncols=len(handles))
+    if title:
+        figure.suptitle(title, x=0.03, y=1.02, ha="left")
     return figure
 
 
@@ -297,16 +297,15 @@ def binned_means(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str, bins: i
     known = ~(np.isnan(x) | np.isnan(y))
     x, y = x[known], y[known]
     figure, axes = plt.subplots(figsize=(9, 4.4))
-    axes.plot(x, y, "o", ms=3, alpha=0.25, color="0.45", mew=0, label="a sample")
+    axes.plot(x, y, "o", ms=4, alpha=float(np.clip(50 / max(len(x), 1), 0.15, 0.6)), color="0.45", mew=0)
     groups = [group for group in np.array_split(np.argsort(x), min(bins, max(1, len(x) // 3))) if len(group)]
     if groups:
         means = [bootstrap_interval(y[group], draws=500) for group in groups]
         whiskers = np.array([(m.mean - m.low, m.high - m.mean) for m in means]).T
         at = [x[group].mean() for group in groups]
         axes.errorbar(at, [m.mean for m in means], whiskers, color=BLUE, marker="o", capsize=3,
-                      label="mean of equally many samples, 95 % interval")  # fmt: skip
-        axes.legend(loc="upper left")
-    axes.margins(y=0.15)
+                      label="mean of equally many, with 95 % interval")  # fmt: skip
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 

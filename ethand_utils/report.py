@@ -63,7 +63,8 @@ def _block(m: Material, block: Callable[[Material], str]) -> str:
     try:
         return block(m)
     except (EthandError, OSError, ValueError, KeyError) as error:
-        why = first_line(error).replace(f"{m.run.folder}/", "")
+        why = f"its files lack {error}" if isinstance(error, KeyError) else first_line(error)
+        why = why.replace(f"{m.run.folder}/", "")
         name = block.__doc__.splitlines()[0].rstrip(".")
         return paragraph(f"{name}: left out, as {why}.", "missing")
 

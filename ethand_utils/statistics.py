@@ -65,7 +65,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = 
 
 def _sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the known values of each sample, or of each group; those with none are left out."""
-    table = values.reshape(len(values), -1)
+    table = values[:, None] if values.ndim == 1 else values
     totals, numbers = np.nansum(table, axis=1), (~np.isnan(table)).sum(1)
     if groups is not None:
         if len(groups) != len(values):

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 
 from ethand_utils import EthandError
-from ethand_utils.ablation import by_hand, compare, people, steps, title, verdict
+from ethand_utils.ablation import by_hand, called, compare, people, steps, verdict
 from ethand_utils.labels import PARTS
 from ethand_utils.material import Material
 from ethand_utils.runs import FULL_ROW, ROWS
@@ -13,26 +13,25 @@ from ethand_utils.settings import PROFILES
 from ethand_utils.statistics import bootstrap_interval
 
 SOURCES = {
-    "rendered": "hands rendered for it",
+    "rendered": "hands rendered for this run",
     "interhand": "InterHand2.6M",
     "course": "the course's files",
-    "stores": "a data set that was there",
+    "stores": "a data set of its own",
 }
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def headline(m: Material) -> list[str]:
-    """Sentences on what was run and what came out. Raises an EthandError where no row has a result."""
-    return [_what(m), _scored(m), *_best(m), *_settled(m)]
+    """Paragraphs on what was run and what came out. Raises an EthandError where no row has a result."""
+    return [f"{_what(m)} {_scored(m)}", _best(m), *_settled(m)]
 
 
 def _what(m: Material) -> str:
     p, found = m.run.profile, m.results
     rows, seeds = found["row"].nunique(), found["seed"].nunique()
-    missing = "" if rows == len(ROWS) else f" of {len(ROWS)}"
-    return (
-        f"{rows}{missing} {_plural(rows, 'row')} of Table 1, {seeds} {_plural(seeds, 'training')} each, on "
-        f"{_source(m)} at {p.size}×{p.size} px{_counts(m)}."
-    )
+    which = f"All {number(rows)} rows" if rows == len(ROWS) else f"{capital(number(rows))} of {number(len(ROWS))} rows"
+    times = "once" if seeds == 1 else f"{number(seeds)} times"
+    return f"{which} of Table 1, each trained {times}, on {_source(m)} at {p.size}×{p.size} px{_counts(m)}."
 
 
 def _source(m: Material) -> str:
@@ -54,24 +53,24 @@ def _counts(m: Material) -> str:
 
 def _scored(m: Material) -> str:
     """On what the scores are."""
-    stores, number = sorted(set(m.results["scored_on"])), int(m.results["scored_samples"].max())
+    stores, count = sorted(set(m.results["scored_on"])), int(m.results["scored_samples"].max())
     persons = people(m.run, next(reversed(m.scores))) if m.scores else None
     who = "" if persons is None else f" of {persons.nunique():,} people"
-    words = f"Scores are on {number:,} samples{who} that no training learned from (store {', '.join(stores)})"
-    return words + ("; its scores were watched during training, as test has no masks." if stores == ["val"] else ".")
+    watched = "; its scores were watched during training, as test has no masks" if stores == ["val"] else ""
+    return f"Scores are on {count:,} samples{who} that no training learned from (store {', '.join(stores)}){watched}."
 
 
-def _best(m: Material) -> list[str]:
+def _best(m: Material) -> str:
     """The best row beside the baseline, and the full method where it is another."""
     ours = m.table1.set_index("row")["ours"].dropna()
     best, baseline = ours.idxmax(), ROWS[0]["ROW"]
-    words = [f"The best row is {title(best)}, course mIoU {_score(m, best)}"]
+    above = ""
     if baseline in ours and best != baseline:
-        words.append(f", {ours[best] - ours[baseline]:.3f} above the {title(baseline).lower()} ({ours[baseline]:.3f})")
-    sentences = ["".join(words) + "."]
+        above = f", {ours[best] - ours[baseline]:.3f} above the baseline ({ours[baseline]:.3f})"
+    words = f"The best row is {called(best)}, course mIoU {_score(m, best)}{above}."
     if FULL_ROW in ours and best != FULL_ROW:
-        sentences.append(f"The full method, {title(FULL_ROW)}, reaches {_score(m, FULL_ROW)}{_apart(m, best)}.")
-    return sentences
+        words += f" The full method reaches {_score(m, FULL_ROW)}{_apart(m, best)}."
+    return words
 
 
 def _apart(m: Material, best: str) -> str:
@@ -97,32 +96,32 @@ def _settled(m: Material) -> list[str]:
     neighbours = steps(m.scores).iloc[: max(0, len(m.scores) - 1)]["says"].value_counts()
     if neighbours.empty:
         return []
-    counted = [f"{neighbours[says]} {words}" for says, words in _STEPS.items() if says in neighbours]
-    words = f"Of the {int(neighbours.sum())} steps from row to row, {' and '.join(counted)}."
+    phrases = {"higher": "up", "lower": "down", "open": "open on these samples"}
+    counted = ", ".join(
+        f"{number(int(neighbours[says]))} {words}" for says, words in phrases.items() if says in neighbours
+    )
+    words = f"Steps from row to row: {counted}."
     if m.results.groupby("row")["seed"].nunique().max() == 1:
-        words += " Each row was trained once: how far two trainings of the same row differ by chance is not known."
+        words += " Each row was trained once, so how far two trainings of the same row differ by chance is not known."
     return [words]
-
-
-_STEPS = {"higher": "raise the score", "lower": "lower it", "open": "stay open on these samples"}
 
 
 def tiles(m: Material) -> list[tuple[str, str, str]]:
     """Key figures: value, name, detail. Those that are unknown are not among them."""
     table = m.table1.set_index("row")
     best = table["ours"].idxmax()
-    found = [(f"{table['ours'][best]:.3f}", "best course mIoU", title(best))]
+    found = [(f"{table['ours'][best]:.3f}", "best course mIoU", called(best))]
     gain = table["ours_delta_baseline_pct"].get(FULL_ROW)
     if pd.notna(gain):
         reported = table["reported_delta_baseline_pct"][FULL_ROW]
         found.append((f"{gain:+.0f} %", "full method over baseline", f"the report: {reported:+.0f} %"))
     mean = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.row]
     if mean.notna().all():
-        detail = f"{m.title}: silhouette seen, and hidden by the other hand"
+        detail = f"{m.name}: silhouettes of what is seen and of what the other hand hides"
         found.append((f"{mean['visible_iou']:.2f} / {mean['occluded_iou']:.2f}", "visible / occluded IoU", detail))
     parts = pd.Series(m.parts(m.row), PARTS).dropna()
     if len(parts):
-        detail = f"{parts.idxmax()} and {parts.idxmin()}, {m.title}"
+        detail = f"{m.name}: {parts.idxmax()}, {parts.idxmin()}"
         found.append((f"{parts.max():.2f} / {parts.min():.2f}", "easiest / hardest part", detail))
     devices = ", ".join(sorted(set(m.results["device"])))
     detail = f"{len(m.results)} trainings of rows, on {devices}"
@@ -144,5 +143,11 @@ def setting_meanings() -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
+def number(count: int) -> str:
+    """A small number in words, a larger one in digits."""
+    return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+
+
+def capital(text: str) -> str:
+    """A sentence's beginning."""
+    return text[:1].upper() + text[1:]

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from ethand_utils import EthandError, building, plots
+from ethand_utils import EthandError, building
 from ethand_utils.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
-from ethand_utils.labels import COLOURS, HANDS, N_CHANNELS, N_CLASSES, PARTS
+from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES
 from ethand_utils.metrics import course_miou, sample_scores, summary
 from ethand_utils.models import create_model
 from ethand_utils.predict import evaluate, export_model, parse_box, predict_masks, predict_photo, save_photo
@@ -314,128 +313,3 @@ def test_export_without_its_libraries_says_what_to_install(format, library, tmp_
     with pytest.raises(EthandError, match=rf"{library} is not installed.*\[export\]"):
         export_model(net(), 32, tmp_path / "net", format)
     assert not list(tmp_path.iterdir())
-
-
-def test_every_part_has_its_own_colour_and_background_is_black():
-    assert COLOURS.shape == (17, 3)
-    assert len({tuple(colour) for colour in COLOURS.tolist()}) == len(PARTS)
-    assert COLOURS[0].tolist() == [0, 0, 0]
-    assert plots.colour_mask(np.array([[[0, 9]]])).tolist() == [[[[0, 0, 0], COLOURS[9].tolist()]]]
-
-
-def test_an_error_map_tells_four_kinds_of_pixels_apart():
-    predicted, truth = np.array([[0, 9, 0, 9, 9]]), np.array([[0, 9, 9, 0, 8]])
-    background, right, missed, invented, wrong = plots.error_map(predicted, truth)[0].tolist()
-    assert background == [0, 0, 0]
-    assert len(set(right)) == 1
-    assert right != background
-    assert [missed, invented, wrong] == [list(c) for c in (plots.MISSED, plots.INVENTED, plots.WRONG_PART)]
-
-
-def test_an_overlay_blends_parts_and_leaves_the_rest():
-    image = np.full((1, 2, 3), 100, np.uint8)
-    blended = plots.overlay(image, np.array([[0, 9]]), opacity=0.25)
-    assert blended.dtype == np.uint8
-    assert blended[0, 0].tolist() == [100, 100, 100]
-    np.testing.assert_allclose(blended[0, 1], 0.75 * 100 + 0.25 * COLOURS[9].astype(float), atol=1)
-    np.testing.assert_array_equal(plots.overlay(image, np.array([[9, 9]]), opacity=1)[0], [COLOURS[9]] * 2)
-
-
-def history(epochs=4):
-    numbers = np.arange(1, epochs + 1)
-    columns = {"epoch": numbers, "phase": ["unpaired", "paired"] * (epochs // 2)}
-    return pd.DataFrame(columns | {name: 1 / numbers for name in ("train_loss", "valid_loss", "course_miou")})
-
-
-IMAGES, MASKS = np.stack([photo(32, 32, seed) for seed in range(5)]), np.ones((5, 2, 32, 32), np.uint8)
-SOME = np.array([0.1, np.nan, 0.7, 0.4])
-TABLE = pd.DataFrame({"model": ["a", "b"], "reported": [0.4, 0.5], "ours": [0.3, np.nan]})
-FIGURES = {
-    "five_panels": lambda: plots.five_panels(IMAGES[0], MASKS[0], MASKS[1], "title"),
-    "contact_sheet": lambda: plots.contact_sheet(IMAGES, columns=3),
-    "contact_sheet of masks": lambda: plots.contact_sheet(IMAGES, MASKS, columns=6, titles=list("abcde")),
-    "legend_of_parts": plots.legend_of_parts,
-    "curves": lambda: plots.curves(history()),
-    "bars": lambda: plots.bars(pd.Series({"a": 1.0, "b": np.nan}), "title"),
-    "part_bars": lambda: plots.part_bars(np.linspace(0, 1, 17), "title"),
-    "bars of a table": lambda: plots.bars(pd.DataFrame({"a": [1, 2], "b": [np.nan, 3]}, ["x", "y"]), "title"),
-    "histograms with a mark": lambda: plots.histograms({"left": SOME}, "IoU", mark=0.5),
-    "beside": lambda: plots.beside(TABLE, TABLE[:1], {"ours": "x", "reported": "y"}, ("many", "few")),
-    "beside nothing": lambda: plots.beside(TABLE, pd.DataFrame(), {"ours": "x"}, ("many", "few")),
-    "histograms": lambda: plots.histograms({"left": SOME, "empty": np.full(3, np.nan)}, "IoU"),
-    "score_table": lambda: plots.score_table(TABLE),
-    "binned_means": lambda: plots.binned_means(np.arange(4.0), SOME, "x", "y"),
-    "binned_means of nothing": lambda: plots.binned_means(np.arange(4.0), np.full(4, np.nan), "x", "y"),
-    "curves_together": lambda: plots.curves_together({"a": history(), "b": history(2)}, "course_miou"),
-    "heatmap": lambda: plots.heatmap(pd.DataFrame(np.eye(3), list("abc"), list("xyz")), "title"),
-    "photo_with_masks": lambda: plots.photo_with_masks(photo(), np.ones((2, 40, 60), np.uint8)),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_can_be_drawn(name):
-    figure = FIGURES[name]()
-    assert isinstance(figure, Figure)
-    figure.canvas.draw()
-    assert np.asarray(figure.canvas.buffer_rgba())[..., :3].std() > 0
-
-
-def test_a_contact_sheet_shows_every_image_and_no_more_columns_than_asked():
-    figure = plots.contact_sheet(IMAGES, MASKS, columns=6)
-    shown = [axis for axis in figure.axes if axis.images]
-    assert len(shown) == len(IMAGES)
-    assert [len({round(axis.get_position().y0, 6) for axis in figure.axes}), len(figure.axes)] == [3, 6]
-    np.testing.assert_array_equal(shown[2].images[0].get_array()[:, :32], IMAGES[2])
-
-
-def test_tiles_keep_every_pixel_of_their_images_in_order():
-    sheet = plots.tiles(IMAGES, columns=2, gap=3)
-    assert sheet.shape == (3 * 32 + 2 * 3, 2 * 32 + 3, 3)
-    for i, image in enumerate(IMAGES):
-        top, left = i // 2 * 35, i % 2 * 35
-        np.testing.assert_array_equal(sheet[top : top + 32, left : left + 32], image)
-    assert len(np.unique(sheet[70:, 35:])) == 1
-
-
-def test_an_image_is_saved_as_it_is_and_as_png_only(tmp_path):
-    plots.save_image(IMAGES[0], tmp_path / "a/sheet.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a/sheet.png")), IMAGES[0])
-    with pytest.raises(EthandError, match=r"sheet\.txt: expected a file name that ends in \.png"):
-        plots.save_image(IMAGES[0], tmp_path / "sheet.txt")
-
-
-def test_bars_of_a_table_lie_beside_each_other():
-    axes = plots.bars(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, ["x", "y"]), "title").axes[0]
-    first, second = axes.containers
-    assert [[bar.get_width() for bar in group] for group in (first, second)] == [[1, 2], [3, 4]]
-    assert first[0].get_y() + first[0].get_height() == pytest.approx(second[0].get_y())
-
-
-def test_every_column_of_a_history_is_drawn():
-    axes = plots.curves(history()).axes
-    assert [[line.get_label() for line in axis.lines] for axis in axes] == [
-        ["train_loss", "valid_loss"],
-        ["course_miou"],
-    ]
-    np.testing.assert_allclose(axes[1].lines[0].get_ydata(), 1 / np.arange(1, 5))
-
-
-def test_histograms_are_shares_of_each_sample():
-    axes = plots.histograms({"left": SOME, "right": SOME[[0, 2]]}, "IoU").axes[0]
-    heights = [sum(bar.get_height() for bar in group) for group in axes.containers]
-    assert heights == pytest.approx([1, 1])
-
-
-def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    plots.save_figure(plots.legend_of_parts(), tmp_path / "figures/parts.png")
-    before = (tmp_path / "figures/parts.png").read_bytes()
-    assert Image.open(tmp_path / "figures/parts.png").size[0] > 100
-
-    def full(self, path, **options):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", full)
-    with pytest.raises(EthandError, match="No space left"):
-        plots.save_figure(plots.legend_of_parts(), tmp_path / "figures/parts.png")
-    assert [p.read_bytes() for p in (tmp_path / "figures").iterdir()] == [before]
