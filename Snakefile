@@ -7,6 +7,7 @@ of the package that it imports, the profile, or the result of a stage before it 
 import sys
 from pathlib import Path
 
+import ethand_utils
 from ethand_utils.chain import gpu_count, rendered_parts, sources, stages
 from ethand_utils.runs import open_run
 from ethand_utils.sources import module_sources
@@ -75,6 +76,7 @@ for stage in steps.values():
 rule index:
     input:
         module_sources("report"),
+        str(Path(ethand_utils.__file__).parent / "page" / "report.css"),
         *[f"html/{name}.html" for name in steps],
         *[made for stage in steps.values() for made in stage.makes],
     output:

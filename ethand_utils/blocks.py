@@ -125,7 +125,8 @@ def confusion_of_parts(m: Material) -> str:
         f"{capital(m.name)}, both hands of {len(m.truth):,} samples. A row is a true part: what percentage of its "
         "pixels was called what. The first column is what was missed, the first row what was invented."
     )
-    return figure_html(confusion_matrix(counts), "Confusion matrix of background and 16 parts, by name.", caption)
+    alt = "Confusion matrix of background and 16 parts, by name."
+    return figure_html(confusion_matrix(counts), alt, caption, "tall")
 
 
 def scores_of_parts(m: Material) -> str:

@@ -19,23 +19,23 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
 
 
-def figure_html(figure: Figure, alt: str, caption: str = "") -> str:
-    """A figure as an image in the page; the figure is closed."""
+def figure_html(figure: Figure, alt: str, caption: str = "", kind: str = "") -> str:
+    """A figure as an image in the page, of class `kind`; the figure is closed."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png", dpi=DPI)
     plt.close(figure)
-    return image_html(buffer.getvalue(), alt, caption)
+    return image_html(buffer.getvalue(), alt, caption, kind)
 
 
-def image_html(png: bytes, alt: str, caption: str = "") -> str:
+def image_html(png: bytes, alt: str, caption: str = "", kind: str = "") -> str:
     """A PNG file inside the page in the size it was drawn for, with what it shows in words and a caption."""
     image = Image.open(io.BytesIO(png))
     width, height = (round(side * 96 / image.info.get("dpi", (DPI, DPI))[0]) for side in image.size)
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     shown = f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" src="{source}">'
     words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><div class="card">{shown}</div>{words}</figure>\n'
+    return f'<figure class="{kind}"><div class="card">{shown}</div>{words}</figure>\n'
 
 
 def table_html(table: pd.DataFrame, kind: str = "", classes: dict[int, str] | None = None) -> str:
@@ -46,4 +46,4 @@ def table_html(table: pd.DataFrame, kind: str = "", classes: dict[int, str] | No
         cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in row)
         body += f'<tr class="{(classes or {}).get(place, "")}">{cells}</tr>\n'
     rows = f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
-    return f'<div class="scroll"><table class="{kind}">{rows}</table></div>\n'
+    return f'<div class="scroll" tabindex="0"><table class="{kind}">{rows}</table></div>\n'
