@@ -25,13 +25,16 @@ def kept_scores(run: Run) -> dict[str, pd.DataFrame]:
     for row in ROWS:
         files = sorted((run.folder / "predictions").glob(f"{row['ROW']}_seed*/metrics.parquet"))
         if files:
-            seeds = [read_scores(file) for file in files]
+            seeds = [read_samples(file) for file in files]
             found[row["ROW"]] = seeds[0] if len(seeds) == 1 else pd.concat(seeds).groupby(level="id", sort=False).mean()
     return found
 
 
-def read_scores(file: Path) -> pd.DataFrame:
-    """A `metrics.parquet`, a row a sample, index `id`. Raises RunError when it cannot be read."""
+def read_samples(file: Path) -> pd.DataFrame:
+    """A table of predictions, `metrics.parquet` or `index.parquet`: a row a sample, index `id`.
+
+    Raises RunError when it cannot be read.
+    """
     try:
         return pd.read_parquet(file).set_index("id")
     except (OSError, ValueError, KeyError) as error:
@@ -100,11 +103,13 @@ def verdict(difference: Interval) -> str:
 
 
 def people(run: Run, row: str) -> pd.Series | None:
-    """The subject of every sample a row was scored on, by id; None where nobody can tell them apart."""
+    """The subject of every sample a row was scored on, by id; None where there is one, or nobody can tell them apart.
+
+    Raises RunError when the index of the predictions cannot be read.
+    """
     files = sorted((run.folder / "predictions").glob(f"{row}_seed*/index.parquet"))
-    index = pd.read_parquet(files[0]) if files else pd.DataFrame()
-    known = {"id", "subject"} <= set(index) and index["subject"].nunique() > 1
-    return index.set_index("id")["subject"] if known else None
+    index = read_samples(files[0]) if files else pd.DataFrame()
+    return index["subject"] if "subject" in index and index["subject"].nunique() > 1 else None
 
 
 def title(row: str) -> str:

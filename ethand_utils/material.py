@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.ablation import called, kept_scores, read_scores, title, with_intervals
+from ethand_utils.ablation import called, kept_scores, read_samples, title, with_intervals
 from ethand_utils.files import first_line
 from ethand_utils.labels import PARTS, slug
 from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results, table1
@@ -83,7 +83,7 @@ class Material:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Scores and confidence of every sample of that row's first seed, in the order of its masks."""
-        return read_scores(self._folder(self.row) / "metrics.parquet")
+        return read_samples(self._folder(self.row) / "metrics.parquet")
 
     @cached_property
     def predictions(self) -> Store:
@@ -93,7 +93,7 @@ class Material:
     @cached_property
     def truth(self) -> Store:
         """The store those masks were scored on, images and masks in their order."""
-        name = self.predictions.meta.get("data", "test")
+        name = self.json(f"g2/{self.row}/seed0/result.json")["scored_on"]
         store = Store(self.run.data_folder / name).require("images", "masks")
         if store.index["id"].tolist() != self.predictions.index["id"].tolist():
             raise RunError(f"the masks belong to other samples than those of {name}, which was made anew")

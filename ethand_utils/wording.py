@@ -96,7 +96,7 @@ def _settled(m: Material) -> list[str]:
     neighbours = steps(m.scores).iloc[: max(0, len(m.scores) - 1)]["says"].value_counts()
     if neighbours.empty:
         return []
-    phrases = {"higher": "up", "lower": "down", "open": "open on these samples"}
+    phrases = {"higher": "clearly up", "lower": "clearly down", "open": "open on these samples"}
     counted = ", ".join(
         f"{number(int(neighbours[says]))} {words}" for says, words in phrases.items() if says in neighbours
     )

@@ -167,7 +167,7 @@ def test_the_summary_says_what_was_run_and_what_came_out(made, text):
     assert "8 samples of 4 people that no training learned from (store test)" in words
     assert f"The best row is the full method, course mIoU {best.mean:.3f} (95 % interval {best.low:.3f}" in words
     assert f"{best.mean - first.mean:.3f} above the baseline ({first.mean:.3f})" in words
-    assert "Steps from row to row: five up. Each row was trained once" in words
+    assert "Steps from row to row: five clearly up. Each row was trained once" in words
 
 
 def test_best_median_and_worst_sample_are_those_of_the_scores(made, text):

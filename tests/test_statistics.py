@@ -217,3 +217,6 @@ def test_people_are_known_where_the_index_tells_them_apart(run):
     assert people(run, "baseline") is None
     pd.DataFrame({"id": ["a", "b"], "subject": ["x", "y"]}).to_parquet(file)
     assert people(run, "baseline").to_dict() == {"a": "x", "b": "y"}
+    file.write_bytes(b"no parquet")
+    with pytest.raises(RunError, match=r"index\.parquet: cannot be read"):
+        people(run, "baseline")
