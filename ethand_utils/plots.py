@@ -24,7 +24,7 @@ CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "osD^vP"
 PALE = "#b9c3cf"  # what is not this run's own
 HAND_COLOURS = {"left": VERMILLION, "right": BLUE}
 COLUMN_COLOURS = (BLUE, PALE, ORANGE)
-RIGHT, MISSED, INVENTED, WRONG_PART = (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167)
+CORRECT, MISSED, INVENTED, WRONG_PART = (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167)
 # Parts as a hand has them, palm first, then each finger outwards.
 PART_ORDER = (PALM, *chain(*FINGERS.values()))
 LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
@@ -112,7 +112,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.nda
 def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Errors of a mask [H, W] in colour: missed, invented, wrong part; right pixels grey, right background black."""
     image = np.zeros((*truth.shape, 3), np.uint8)
-    image[(predicted == truth) & (truth > 0)] = RIGHT
+    image[(predicted == truth) & (truth > 0)] = CORRECT
     image[(predicted == 0) & (truth > 0)] = MISSED
     image[(predicted > 0) & (truth == 0)] = INVENTED
     image[(predicted > 0) & (truth > 0) & (predicted != truth)] = WRONG_PART
@@ -142,7 +142,7 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
         for name, axis, panel in zip(names, row, panels, strict=True):
             _panel(axis, panel, name if hand == 0 else "")
         row[0].text(-0.03, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)
-    colours = {"right part": RIGHT, "missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
+    colours = {"correct": CORRECT, "missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
     handles = [Patch(color=np.array(colour) / 255, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="lower right", ncols=len(handles))
     if title:

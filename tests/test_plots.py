@@ -254,7 +254,7 @@ def lab(colour, mixed):
 
 @pytest.mark.parametrize("reader", SEEN)
 def test_errors_hands_and_columns_can_be_told_apart_by_every_reader(reader):
-    errors = [np.array(c) / 255 for c in ((0, 0, 0), plots.RIGHT, plots.MISSED, plots.INVENTED, plots.WRONG_PART)]
+    errors = [np.array(c) / 255 for c in ((0, 0, 0), plots.CORRECT, plots.MISSED, plots.INVENTED, plots.WRONG_PART)]
     groups = (errors, plots.HAND_COLOURS.values(), plots.COLUMN_COLOURS)
     for group in groups:
         for one, other in combinations([lab(to_rgb(colour), SEEN[reader]) for colour in group], 2):
