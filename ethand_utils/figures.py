@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ethand_utils.labels import COLOURS, N_CLASSES, PARTS
-from ethand_utils.plots import BLUE, CYCLE, MARKERS, PALE, PART_ORDER, SMALL, axis_label, in_style
+from ethand_utils.style import BLUE, CYCLE, MARKERS, PALE, PART_ORDER, axis_label, cell_number, in_style
 
 BY_HAND = (0, *PART_ORDER)  # background, then parts as a hand has them
 
@@ -68,20 +68,6 @@ def curves_together(histories: dict[str, pd.DataFrame], column: str) -> Figure:
 
 
 @in_style
-def heatmap(table: pd.DataFrame, title: str) -> Figure:
-    """A table of shares 0…1 as colours with their values."""
-    figure, axes = plt.subplots(figsize=(0.68 * table.shape[1] + 2, 0.5 * len(table) + 1.6))
-    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        _number(axes, row, column, f"{value:.2f}", value)
-    axes.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right")
-    axes.set_yticks(range(len(table)), table.index)
-    axes.grid(visible=False)
-    axes.set_title(title)
-    return figure
-
-
-@in_style
 def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     """What the pixels of every part are called: counts [17, 17] (truth by prediction) as percent of the truth's pixels.
 
@@ -95,7 +81,7 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     axes.imshow(np.nan_to_num(shares), vmin=0, vmax=1, cmap="Blues")
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.005:
-            _number(axes, row, column, f"{100 * share:.0f}", share)
+            cell_number(axes, row, column, f"{100 * share:.0f}", share)
     names = [PARTS[i] for i in BY_HAND]
     axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(N_CLASSES), names)
@@ -109,8 +95,3 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     )
     axes.grid(visible=False)
     return figure
-
-
-def _number(axes, row: int, column: int, text: str, share: float) -> None:
-    """A cell's number, white on dark."""
-    axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else "#1b1f24")

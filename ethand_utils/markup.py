@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ethand_utils.plots import style
+from ethand_utils.style import style
 
 DPI = 144  # of figures in the page, so that they stay sharp on fine screens and in print
 

@@ -1,9 +1,5 @@
 """Figures in one style: overlays, the report's five panels, contact sheets, curves, bars, tables."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import wraps
-from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,73 +11,25 @@ from PIL import Image
 
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import COLOURS, FINGERS, HANDS, PALM, PARTS
+from ethand_utils.labels import COLOURS, HANDS, PARTS
 from ethand_utils.statistics import bootstrap_interval
+from ethand_utils.style import (
+    BLUE,
+    ORANGE,
+    PALE,
+    PART_ORDER,
+    STYLE,
+    VERMILLION,
+    axis_label,
+    cell_number,
+    in_style,
+    style,
+)
 
-# Parts have the colours of `labels.COLOURS`; all else has Okabe and Ito's, which everybody tells apart.
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
-CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "osD^vP"
-PALE = "#b9c3cf"  # what is not this run's own
 HAND_COLOURS = {"left": VERMILLION, "right": BLUE}
 COLUMN_COLOURS = (BLUE, PALE, ORANGE)
 CORRECT, MISSED, INVENTED, WRONG_PART = (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167)
-# Parts as a hand has them, palm first, then each finger outwards.
-PART_ORDER = (PALM, *chain(*FINGERS.values()))
-LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
-# Sizes in pt for figures 9 in wide: across a slide (13.3 in) the smallest text has 13 pt.
-STYLE = {
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "text.color": "#1b1f24",
-    "axes.labelcolor": "#1b1f24",
-    "xtick.color": "#1b1f24",
-    "ytick.color": "#1b1f24",
-    "font.size": 12,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "figure.titlesize": 14,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "legend.fontsize": 11,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "axes.prop_cycle": plt.cycler(color=CYCLE, marker=list(MARKERS)),
-    "lines.markersize": 4.5,
-    "savefig.bbox": "tight",
-}
 SIDE = 1.35  # in, of a contact sheet's images
-SMALL = 9  # pt, for numbers in cells alone
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """STYLE inside the block, matplotlib's own before and after.
-
-    Unlike `rc_context` it leaves all other settings alone: `interactive` is set by a notebook's backend while the first
-    figure is made, and taken back with the rest no later figure would be shown.
-    """
-    before = {key: plt.rcParams[key] for key in STYLE}
-    plt.rcParams.update(STYLE)
-    try:
-        yield
-    finally:
-        plt.rcParams.update(before)
-
-
-def in_style(draw):
-    """A function that draws a figure, in the style of all others."""
-
-    @wraps(draw)
-    def styled(*args, **options) -> Figure:
-        with style():
-            return draw(*args, **options)
-
-    return styled
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -214,11 +162,6 @@ def curves(history: pd.DataFrame, columns: tuple[str, ...] = ("train_loss", "val
     return figure
 
 
-def axis_label(column: str) -> str:
-    """How a column of `history.csv` or of scores is called in figures."""
-    return LABELS.get(column, column.replace("_", " "))
-
-
 @in_style
 def bars(values: pd.Series | pd.DataFrame, title: str, colours=None, xlabel: str = "") -> Figure:
     """Horizontal bars of a named series, first on top; of a table, each column's beside the others'."""
@@ -307,6 +250,20 @@ def binned_means(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str, bins: i
                       label="mean of equally many, with 95 % interval")  # fmt: skip
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+@in_style
+def heatmap(table: pd.DataFrame, title: str) -> Figure:
+    """A table of shares 0…1 as colours with their values."""
+    figure, axes = plt.subplots(figsize=(0.68 * table.shape[1] + 2, 0.5 * len(table) + 1.6))
+    axes.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for (row, column), value in np.ndenumerate(table.to_numpy()):
+        cell_number(axes, row, column, f"{value:.2f}", value)
+    axes.set_xticks(range(table.shape[1]), table.columns, rotation=45, ha="right")
+    axes.set_yticks(range(len(table)), table.index)
+    axes.grid(visible=False)
+    axes.set_title(title)
     return figure
 
 

@@ -83,7 +83,7 @@ FIGURES = {
     "confusion_matrix": lambda: figures.confusion_matrix(COUNTS, "title"),
     "confusion_matrix of nothing": lambda: figures.confusion_matrix(np.zeros((17, 17))),
     "curves_together": lambda: figures.curves_together({"a": history(), "b": history(2)}, "course_miou"),
-    "heatmap": lambda: figures.heatmap(pd.DataFrame(np.eye(3), list("abc"), list("xyz")), "title"),
+    "heatmap": lambda: plots.heatmap(pd.DataFrame(np.eye(3), list("abc"), list("xyz")), "title"),
     "photo_with_masks": lambda: plots.photo_with_masks(photo(), np.ones((2, 40, 60), np.uint8)),
 }
 

@@ -1,0 +1,82 @@
+"""The one style of all figures: sizes, colours but for the parts' own, names of axes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from itertools import chain
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from ethand_utils.labels import FINGERS, PALM
+
+# Parts have the colours of `labels.COLOURS`; all else has Okabe and Ito's, which everybody tells apart.
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "osD^vP"
+PALE = "#b9c3cf"  # what is not this run's own
+# Parts as a hand has them, palm first, then each finger outwards.
+PART_ORDER = (PALM, *chain(*FINGERS.values()))
+LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
+# Sizes in pt for figures 9 to 11 in wide; across a slide (13.3 in) no text but numbers in cells is below 12 pt.
+STYLE = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "text.color": "#1b1f24",
+    "axes.labelcolor": "#1b1f24",
+    "xtick.color": "#1b1f24",
+    "ytick.color": "#1b1f24",
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 14,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=CYCLE, marker=list(MARKERS)),
+    "lines.markersize": 4.5,
+    "savefig.bbox": "tight",
+}
+SMALL = 9  # pt, for numbers in cells alone
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """STYLE inside the block, matplotlib's own before and after.
+
+    Unlike `rc_context` it leaves all other settings alone: `interactive` is set by a notebook's backend while the first
+    figure is made, and taken back with the rest no later figure would be shown.
+    """
+    before = {key: plt.rcParams[key] for key in STYLE}
+    plt.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        plt.rcParams.update(before)
+
+
+def in_style(draw):
+    """A function that draws a figure, in the style of all others."""
+
+    @wraps(draw)
+    def styled(*args, **options) -> Figure:
+        with style():
+            return draw(*args, **options)
+
+    return styled
+
+
+def axis_label(column: str) -> str:
+    """How a column of `history.csv` or of scores is called in figures."""
+    return LABELS.get(column, column.replace("_", " "))
+
+
+def cell_number(axes, row: int, column: int, text: str, share: float) -> None:
+    """A cell's number, white on dark."""
+    axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else "#1b1f24")
