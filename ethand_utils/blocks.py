@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.ablation import row_intervals, shown_table, steps
+from ethand_utils.ablation import called, row_intervals, shown_table, steps
 from ethand_utils.chain import stages
 from ethand_utils.datasets import occlusion, report_table
 from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table
@@ -83,13 +83,13 @@ def row_curves(m: Material) -> str:
 
 
 def shown_curves(m: Material) -> str:
-    """Losses of the row whose masks are shown."""
-    history = m.table(f"g2/{m.row}/seed0/history.csv")
+    """Losses of the last row."""
+    history, name = m.table(f"g2/{m.last}/seed0/history.csv"), called(m.last)
     phases = (
         " Shaded bands are its phases, on pseudo-labels and on true pairs." if history["phase"].nunique() > 1 else ""
     )
-    caption = f"{capital(m.name)}: losses, and the score on the validation store.{phases}"
-    return figure_html(curves(history), f"Losses and score of {m.name} by epoch.", caption)
+    caption = f"{capital(name)}: losses, and the score on the validation store.{phases}"
+    return figure_html(curves(history), f"Losses and score of {name} by epoch.", caption)
 
 
 def g1_curves(m: Material) -> str:
@@ -132,9 +132,9 @@ def confusion_of_parts(m: Material) -> str:
 def scores_of_parts(m: Material) -> str:
     """Scores by part."""
     first = ROWS[0]
-    reference = {first["TITLE"]: m.parts(first["ROW"])} if m.row != first["ROW"] else {}
-    figure = part_bars(m.parts(m.row), "", "IoU over the data set", reference)
-    return figure_html(figure, "Bars of each part's IoU.", f"{capital(m.name)}: every part in its colour.")
+    reference = {first["TITLE"]: m.parts(first["ROW"])} if m.last != first["ROW"] else {}
+    figure = part_bars(m.parts(m.last), "", "IoU over the data set", reference)
+    return figure_html(figure, "Bars of each part's IoU.", f"{capital(called(m.last))}: every part in its colour.")
 
 
 def regions(m: Material) -> str:

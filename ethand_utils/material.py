@@ -64,6 +64,11 @@ class Material:
             raise RunError("g2/*/seed0/history.csv is not there for any row")
         return there
 
+    @property
+    def last(self) -> str:
+        """The last row of Table 1 that has a result."""
+        return self.results["row"].iloc[-1]
+
     @cached_property
     def row(self) -> str:
         """The row whose masks are shown: the full method, or the last before it that kept its predictions."""

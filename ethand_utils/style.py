@@ -17,7 +17,7 @@ PALE = "#b9c3cf"  # what is not this run's own
 # Parts as a hand has them, palm first, then each finger outwards.
 PART_ORDER = (PALM, *chain(*FINGERS.values()))
 LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
-# Sizes in pt for figures 9 to 11 in wide; across a slide (13.3 in) no text but numbers in cells is below 12 pt.
+# Sizes in pt for figures 9 to 11 in wide; across a slide (13.3 in) no text but numbers in cells is below 11 pt.
 STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",

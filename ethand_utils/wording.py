@@ -115,13 +115,13 @@ def tiles(m: Material) -> list[tuple[str, str, str]]:
     if pd.notna(gain):
         reported = table["reported_delta_baseline_pct"][FULL_ROW]
         found.append((f"{gain:+.0f} %", "full method over baseline", f"the report: {reported:+.0f} %"))
-    mean = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.row]
+    mean, name = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.last], called(m.last)
     if mean.notna().all():
-        detail = f"{m.name}: silhouettes of what is seen and of what the other hand hides"
+        detail = f"{name}: silhouettes of what is seen and of what the other hand hides"
         found.append((f"{mean['visible_iou']:.2f} / {mean['occluded_iou']:.2f}", "visible / occluded IoU", detail))
-    parts = pd.Series(m.parts(m.row), PARTS).dropna()
+    parts = pd.Series(m.parts(m.last), PARTS).dropna()
     if len(parts):
-        detail = f"{m.name}: {parts.idxmax()}, {parts.idxmin()}"
+        detail = f"{name}: {parts.idxmax()}, {parts.idxmin()}"
         found.append((f"{parts.max():.2f} / {parts.min():.2f}", "easiest / hardest part", detail))
     devices = ", ".join(sorted(set(m.results["device"])))
     detail = f"{len(m.results)} trainings of rows, on {devices}"

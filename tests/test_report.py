@@ -262,6 +262,13 @@ def test_a_row_without_predictions_has_a_score_without_an_interval(run, monkeypa
     assert f"{ROWS[1]['TITLE']}0.5374{score:.4f}–" in page.words
 
 
+def test_a_run_without_any_predictions_still_has_its_scores(run, monkeypatch):
+    shutil.rmtree(run.folder / "predictions")
+    page = page_of(run, monkeypatch, "Summary", "Table 1", "Learning")
+    assert page.missing == []
+    assert "The best row is the full method" in page.words
+
+
 def test_masks_of_other_samples_are_not_shown(run, dataset, monkeypatch):
     shutil.rmtree(run.folder / "data/test")
     shutil.copytree(dataset["val"].path, run.folder / "data/test")
