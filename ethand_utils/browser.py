@@ -38,14 +38,14 @@ TAGS = ("bad truth", "ambiguous")
 # Columns to sort by: label, and whether the worst samples have the highest values.
 NUMBERS = {
     "course_miou": ("course mIoU", False),
-    "course_miou_left": ("course mIoU, left hand", False),
-    "course_miou_right": ("course mIoU, right hand", False),
+    "course_miou_left": ("mIoU, left hand", False),
+    "course_miou_right": ("mIoU, right hand", False),
     "occluded_iou": ("occluded IoU", False),
     "visible_iou": ("visible IoU", False),
     "confidence": ("confidence", False),
     "occluded": ("occluded share", True),
-    "compared": ("course mIoU of the other model", False),
-    "difference": ("difference of course mIoU", False),
+    "compared": ("mIoU, other model", False),
+    "difference": ("mIoU, difference", False),
     "disagreement": ("disagreement", True),
 }
 CATEGORIES = ("hand_type", "arrangement", "subject", "capture", "seq", "camera")

@@ -106,6 +106,23 @@ def disagreement(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return ((one != two).sum((1, 2, 3)) / np.maximum(either, 1)).astype(np.float32)
 
 
+def error_shares(counts: Counts, samples: np.ndarray | None = None) -> dict[str, float]:
+    """Pixels of each kind of error over `samples` (a mask bool [n]; None: all), as shares of the hands' true pixels.
+
+    NaN where there is no hand.
+    """
+    total = counts.total(samples)
+    hands, called = total[: len(HANDS)].sum(0), int(total[len(HANDS) :].sum())
+    parts = hands[1:].sum()
+    pixels = {
+        ERRORS[MISSED]: hands[1:, 0].sum(),
+        ERRORS[INVENTED]: hands[0, 1:].sum() - called,
+        ERRORS[WRONG_PART]: hands[1:, 1:].sum() - np.trace(hands[1:, 1:]),
+        ERRORS[WRONG_HAND]: called,
+    }
+    return {name: float(number / parts) if parts else float("nan") for name, number in pixels.items()}
+
+
 def worst_parts(counts: Counts, situations: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """A row for every part in every situation (a mask bool [n]), the lowest IoU first.
 

@@ -2,8 +2,9 @@
 
 import { h, clamp, fit } from "./dom.js";
 
-const CELL = 27; // CSS px
-const MARGIN = { left: 124, top: 124 };
+const CELL = [20, 34]; // CSS px a side
+const MARGIN = { left: 124, top: 104, right: 60 };
+const LISTED = 14; // largest confusions named beside the matrix
 
 export class Confusion {
   constructor(app) {
@@ -20,14 +21,21 @@ export class Confusion {
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("click", (event) => this.point(event) && this.pick());
     this.note = h("p", { class: "eb-under", "aria-live": "polite" });
+    this.list = h("ol", { class: "eb-largest" });
     const words = "Rows are the truth, columns the prediction; darker is a larger share of the row. Click a cell, or Enter, for its samples.";
     this.element = h(
       "div",
       { class: "eb-confusion" },
-      h("label", {}, "Confusion of ", this.choice),
-      h("p", { class: "eb-hint" }, words),
       this.canvas,
-      this.note,
+      h(
+        "div",
+        { class: "eb-beside" },
+        h("label", {}, "Confusion of ", this.choice),
+        h("p", { class: "eb-hint" }, words),
+        this.note,
+        h("h3", { class: "eb-heading" }, "Most pixels"),
+        this.list,
+      ),
     );
   }
 
@@ -38,8 +46,8 @@ export class Confusion {
 
   point(event) {
     const cell = [
-      Math.floor((event.offsetY - MARGIN.top) / CELL),
-      Math.floor((event.offsetX - MARGIN.left) / CELL),
+      Math.floor((event.offsetY - MARGIN.top) / this.side),
+      Math.floor((event.offsetX - MARGIN.left) / this.side),
     ];
     if (Math.min(...cell) < 0 || Math.max(...cell) >= this.order.length) return false;
     this.at = cell;
@@ -60,17 +68,19 @@ export class Confusion {
   draw() {
     const { app } = this;
     const classes = this.order.length;
-    const key = [this.matrix, this.at, app.others, app.samples.counted, app.dark()].join();
+    this.side = clamp(Math.floor((this.element.clientHeight - MARGIN.top - 6) / classes), ...CELL);
+    const key = [this.side, this.matrix, this.at, app.others, app.samples.counted, app.dark()].join();
     if (key === this.drawn) return;
     this.drawn = key;
     const total = app.samples.matrix(this.matrix, app.otherRows());
-    const [width, height] = [MARGIN.left + classes * CELL + 4, MARGIN.top + classes * CELL + 4];
+    const [width, height] = [MARGIN.left + classes * this.side + MARGIN.right, MARGIN.top + classes * this.side + 4];
     Object.assign(this.canvas.style, { width: `${width}px`, height: `${height}px` });
     const context = fit(this.canvas, width, height);
     context.clearRect(0, 0, width, height);
     this.drawCells(context, total);
     this.drawNames(context);
     this.say(total);
+    this.listLargest(total);
   }
 
   drawCells(context, total) {
@@ -80,26 +90,26 @@ export class Confusion {
       const pixels = this.order.map((predicted) => total[truth * this.order.length + predicted]);
       const sum = pixels.reduce((a, b) => a + b, 0);
       pixels.forEach((count, column) => {
-        const [x, y] = [MARGIN.left + column * CELL, MARGIN.top + row * CELL];
+        const [x, y] = [MARGIN.left + column * this.side, MARGIN.top + row * this.side];
         const own = this.matrix < this.app.labels.hands.length && row === column;
         context.globalAlpha = sum ? Math.sqrt(count / sum) : 0;
         context.fillStyle = own ? ground : ink;
-        context.fillRect(x, y, CELL - 1, CELL - 1);
+        context.fillRect(x, y, this.side - 1, this.side - 1);
         context.globalAlpha = 1;
         context.strokeStyle = style.getPropertyValue("--eb-line");
-        context.strokeRect(x - 0.5, y - 0.5, CELL, CELL);
+        context.strokeRect(x - 0.5, y - 0.5, this.side, this.side);
         const percent = sum ? Math.round((100 * count) / sum) : 0;
         if (percent < 1) return;
         context.fillStyle = Math.sqrt(count / sum) > 0.62 ? style.getPropertyValue("--eb-on-heat") : style.color;
         context.font = `10px ${style.fontFamily}`;
         context.textAlign = "center";
         context.textBaseline = "middle";
-        context.fillText(percent, x + CELL / 2, y + CELL / 2);
+        context.fillText(percent, x + this.side / 2, y + this.side / 2);
       });
     });
     context.lineWidth = 2;
     context.strokeStyle = style.getPropertyValue("--eb-accent");
-    context.strokeRect(MARGIN.left + this.at[1] * CELL, MARGIN.top + this.at[0] * CELL, CELL - 1, CELL - 1);
+    context.strokeRect(MARGIN.left + this.at[1] * this.side, MARGIN.top + this.at[0] * this.side, this.side - 1, this.side - 1);
     context.lineWidth = 1;
   }
 
@@ -107,7 +117,7 @@ export class Confusion {
     const [style, { labels, options }] = [getComputedStyle(this.canvas), this.app];
     context.font = `11px ${style.fontFamily}`;
     this.order.forEach((part, k) => {
-      const middle = (k + 0.5) * CELL;
+      const middle = (k + 0.5) * this.side;
       const draw = (x, y, align) => {
         context.fillStyle = style.color;
         context.textAlign = align;
@@ -127,6 +137,21 @@ export class Confusion {
       draw(0, 0, "left");
       context.restore();
     });
+  }
+
+  /** The largest confusions of two classes, each a button to its samples. */
+  listLargest(total) {
+    const { labels } = this.app;
+    const classes = this.order.length;
+    const own = this.matrix < labels.hands.length;
+    const wrong = [...total.keys()].filter((k) => total[k] && !(own && k % (classes + 1) === 0));
+    wrong.sort((a, b) => total[b] - total[a]);
+    const item = (k) => {
+      const words = `${labels.parts[Math.floor(k / classes)]} called ${labels.parts[k % classes]}`;
+      const click = () => this.app.showCell(this.matrix * classes * classes + k);
+      return h("li", {}, h("button", { onclick: click }, words), ` ${total[k]} px`);
+    };
+    this.list.replaceChildren(...wrong.slice(0, LISTED).map(item));
   }
 
   say(total) {

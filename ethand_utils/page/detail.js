@@ -49,7 +49,7 @@ export class Detail {
         const panel = { canvas, kind, source, which };
         this.listen(panel);
         this.panels.push(panel);
-        this.grid.append(h("figure", {}, h("figcaption", {}, h("b", {}, title), ` ${name} hand`), canvas));
+        this.grid.append(h("figure", {}, h("figcaption", { title }, h("b", {}, title), kind === "image" ? ` ${name} hand` : ""), canvas));
       });
     });
   }

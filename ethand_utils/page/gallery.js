@@ -48,6 +48,11 @@ export class Gallery {
     return Math.max(1, Math.floor((this.element.clientWidth - GAP) / (this.panels * THUMB + GAP)));
   }
 
+  /** From one column to the next, the spare width shared out. */
+  pitch(columns) {
+    return (this.element.clientWidth - GAP) / columns;
+  }
+
   get line() {
     return THUMB + CAPTION + GAP;
   }
@@ -102,7 +107,7 @@ export class Gallery {
     const sample = app.rows[place];
     const [column, line] = [place % columns, Math.floor(place / columns)];
     cell.place = place;
-    cell.style.transform = `translate(${GAP + column * (this.panels * THUMB + GAP)}px, ${GAP + line * this.line}px)`;
+    cell.style.transform = `translate(${Math.round(GAP + column * this.pitch(columns))}px, ${GAP + line * this.line}px)`;
     cell.style.width = `${this.panels * THUMB}px`;
     const current = place === app.cursor;
     cell.classList.toggle("eb-current", current);
