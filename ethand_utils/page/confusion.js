@@ -75,6 +75,7 @@ export class Confusion {
     const total = app.samples.matrix(this.matrix, app.otherRows());
     const [width, height] = [MARGIN.left + classes * this.side + MARGIN.right, MARGIN.top + classes * this.side + 4];
     Object.assign(this.canvas.style, { width: `${width}px`, height: `${height}px` });
+    this.canvas.dataset.grid = JSON.stringify({ ...MARGIN, side: this.side, order: this.order });
     const context = fit(this.canvas, width, height);
     context.clearRect(0, 0, width, height);
     this.drawCells(context, total);
