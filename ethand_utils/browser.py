@@ -74,7 +74,7 @@ class ErrorBrowser(anywidget.AnyWidget):
     _labels = traitlets.Dict().tag(sync=True)
     _worst = traitlets.Dict().tag(sync=True)
     _worst_bytes = traitlets.Bytes().tag(sync=True)
-    _rows = traitlets.Bytes(None, allow_none=True).tag(sync=True)
+    _rows = traitlets.CBytes(None, allow_none=True).tag(sync=True)
 
     def __init__(
         self,
