@@ -32,7 +32,7 @@ PAGE = Path(__file__).parent / "page"
 MODULES = ("dom", "samples", "pixels", "paint", "gallery", "detail", "confusion", "controls", "browser")
 WORST = 50  # samples that are kept in the widget's state, for pages without a kernel
 WORST_SIZE = 64  # px a side of their images, at most
-CHUNK = 256  # samples compared or counted in answer to one request, so that others are not kept waiting
+CHUNK = 128  # samples compared or counted in answer to one request, so that others are not kept waiting
 SHEET = 24  # samples of the gallery that `save_view` draws
 TAGS = ("bad truth", "ambiguous")
 # Columns to sort by: label, and whether the worst samples have the highest values.
@@ -88,7 +88,7 @@ class ErrorBrowser(anywidget.AnyWidget):
         self._numbers = _numbers(self.predictions, self.compared)
         self._counts = self.predictions.cached_counts() if self.predictions.truth is not None else None
         self._pieces: list[Counts] = []
-        self._order = _worst_first(self._numbers)
+        self._order = _worst_first(self._numbers, len(self.predictions))
         self._labels = _labels(self.predictions, self.compared)
         self._worst, self._worst_bytes = self._static()
         self.on_msg(self._answer)
@@ -251,8 +251,9 @@ def _arrays(counts: Counts) -> list[np.ndarray]:
 
 def _numbers(ours: Predictions, other: Predictions | None) -> dict[str, np.ndarray]:
     """Columns [n] of NUMBERS that are known; disagreement only once it is counted."""
-    found = {name: ours.table[name].to_numpy(float) for name in NUMBERS if name in ours.table}
-    if other is not None and "course_miou" in other.table:
+    known = ours.table.dropna(axis="columns", how="all") if len(ours) else ours.table
+    found = {name: known[name].to_numpy(float) for name in NUMBERS if name in known}
+    if other is not None and "course_miou" in found:
         found["compared"] = other.table["course_miou"].to_numpy(float)
         found["difference"] = found["course_miou"] - found["compared"]
     if other is not None:
@@ -260,9 +261,9 @@ def _numbers(ours: Predictions, other: Predictions | None) -> dict[str, np.ndarr
     return {name: found[name] for name in NUMBERS if name in found}
 
 
-def _worst_first(numbers: dict[str, np.ndarray]) -> np.ndarray:
+def _worst_first(numbers: dict[str, np.ndarray], count: int) -> np.ndarray:
     """Rows by the first column there is (course mIoU, or confidence without truth), lowest first, NaN last."""
-    return np.argsort(next(iter(numbers.values())), kind="stable") if numbers else np.zeros(0, int)
+    return np.argsort(next(iter(numbers.values())), kind="stable") if numbers else np.arange(count)
 
 
 def _labels(ours: Predictions, other: Predictions | None) -> dict:

@@ -283,15 +283,18 @@ class App {
     if (!sort) return "";
     const value = this.samples.values(sort)[sample];
     const text = sort.startsWith("cell:") ? `${value} px` : sort === "occluded" ? share(value) : number(value);
-    const tags = this.samples.tags[this.samples.ids[sample]];
-    return tags ? `${text} · ${tags.join(", ")}` : text;
+    const compared = this.state.compare && this.samples.column("compared");
+    const both = compared ? [number(this.samples.numbers[0].values[sample]), number(compared.values[sample])] : [];
+    const tags = this.samples.tags[this.samples.ids[sample]] ?? [];
+    return [text, ...both, ...tags].join(" · ");
   }
 
   status() {
     const [left, all] = [this.rows.length, this.labels.count];
     if (!this.live) return all ? `the ${this.samples.count} worst of ${all} samples; the others need a running kernel` : "no samples";
     const counting = this.labels.truth && this.samples.counted < all ? `, counted ${this.samples.counted}` : "";
-    return `${left === all ? all : `${left} of ${all}`} sample${all === 1 ? "" : "s"}${counting}`;
+    const sides = this.state.compare ? `; left ${this.labels.name}, right ${this.labels.other}` : "";
+    return `${left === all ? all : `${left} of ${all}`} sample${all === 1 ? "" : "s"}${counting}${sides}`;
   }
 
   cellWords(cell) {

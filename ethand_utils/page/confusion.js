@@ -3,7 +3,7 @@
 import { h, clamp, fit } from "./dom.js";
 
 const CELL = [20, 34]; // CSS px a side
-const MARGIN = { left: 124, top: 104, right: 60 };
+const MARGIN = { left: 124, top: 118, right: 60 };
 const LISTED = 14; // largest confusions named beside the matrix
 
 export class Confusion {
@@ -22,7 +22,7 @@ export class Confusion {
     this.canvas.addEventListener("click", (event) => this.point(event) && this.pick());
     this.note = h("p", { class: "eb-under", "aria-live": "polite" });
     this.list = h("ol", { class: "eb-largest" });
-    const words = "Rows are the truth, columns the prediction; darker is a larger share of the row. Click a cell, or Enter, for its samples.";
+    const words = "Rows are the truth, columns the prediction; the stronger a colour, the larger the share of the row. Click a cell, or Enter, for its samples.";
     this.element = h(
       "div",
       { class: "eb-confusion" },
@@ -33,7 +33,7 @@ export class Confusion {
         h("label", {}, "Confusion of ", this.choice),
         h("p", { class: "eb-hint" }, words),
         this.note,
-        h("h3", { class: "eb-heading" }, "Most pixels"),
+        h("h3", { class: "eb-heading" }, "Parts called other parts, most pixels first"),
         this.list,
       ),
     );
@@ -86,7 +86,9 @@ export class Confusion {
 
   drawCells(context, total) {
     const style = getComputedStyle(this.canvas);
-    const [ink, ground] = [style.getPropertyValue("--eb-heat"), style.getPropertyValue("--eb-right")];
+    const [ink, ground, onInk, onGround] = ["heat", "right", "on-heat", "on-right"].map((name) =>
+      style.getPropertyValue(`--eb-${name}`),
+    );
     this.order.forEach((truth, row) => {
       const pixels = this.order.map((predicted) => total[truth * this.order.length + predicted]);
       const sum = pixels.reduce((a, b) => a + b, 0);
@@ -101,7 +103,7 @@ export class Confusion {
         context.strokeRect(x - 0.5, y - 0.5, this.side, this.side);
         const percent = sum ? Math.round((100 * count) / sum) : 0;
         if (percent < 1) return;
-        context.fillStyle = Math.sqrt(count / sum) > 0.62 ? style.getPropertyValue("--eb-on-heat") : style.color;
+        context.fillStyle = Math.sqrt(count / sum) < 0.7 ? style.color : own ? onGround : onInk;
         context.font = `10px ${style.fontFamily}`;
         context.textAlign = "center";
         context.textBaseline = "middle";
@@ -140,12 +142,13 @@ export class Confusion {
     });
   }
 
-  /** The largest confusions of two classes, each a button to its samples. */
+  /** The largest confusions of two parts, each a button to its samples. */
   listLargest(total) {
     const { labels } = this.app;
     const classes = this.order.length;
     const own = this.matrix < labels.hands.length;
-    const wrong = [...total.keys()].filter((k) => total[k] && !(own && k % (classes + 1) === 0));
+    const parts = (k) => k >= classes && k % classes > 0;
+    const wrong = [...total.keys()].filter((k) => total[k] && parts(k) && !(own && k % (classes + 1) === 0));
     wrong.sort((a, b) => total[b] - total[a]);
     const item = (k) => {
       const words = `${labels.parts[Math.floor(k / classes)]} called ${labels.parts[k % classes]}`;

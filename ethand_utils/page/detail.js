@@ -104,7 +104,7 @@ export class Detail {
       this.heading.textContent = "No sample";
       return this.facts.replaceChildren();
     }
-    const near = [0, 1, -1, 2, 3, 4, -2, 5, 6, -3].map((step) => rows[cursor + step]).filter((i) => i !== undefined);
+    const near = [0, 1, -1, 2, 3, 4, -2, 5, 6, 7, 8, -3, 9, 10, 11, 12, -4].map((step) => rows[cursor + step]).filter((i) => i !== undefined);
     pixels.want(near.map((i) => samples.rows[i]));
     const entry = pixels.get(samples.rows[sample]);
     this.describe(sample);
