@@ -237,9 +237,9 @@ class App {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       if (!this.live) return;
-      const rows = Uint32Array.from(this.rows, (i) => this.samples.rows[i]);
       this.sent = JSON.stringify(this.state);
-      this.model.set("_rows", new DataView(rows.buffer));
+      if (this.sentRows !== this.rows) this.model.set("_rows", new DataView(this.rows.slice().buffer));
+      this.sentRows = this.rows;
       this.model.set("selected", this.id_at(this.cursor));
       this.model.set("view", JSON.parse(this.sent));
       this.model.save_changes();

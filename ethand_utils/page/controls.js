@@ -241,7 +241,10 @@ export class Legend {
   }
 
   draw() {
-    const { options } = this.app;
+    const { options, state } = this.app;
+    const key = [state.hidden, state.palette, options.errors].join();
+    if (key === this.drawn) return;
+    this.drawn = key;
     for (const [button, parts] of this.buttons) press(button, parts.some((part) => !options.hidden.has(part)));
     this.element.querySelectorAll("i").forEach((dot) => {
       const { part, error } = dot.dataset;

@@ -1,16 +1,11 @@
 // The gallery: of ten thousand cells only those in view exist, and each draws its own few pixels.
 
 import { h, clamp } from "./dom.js";
-import { blend, shown, shownErrors, CORRECT } from "./paint.js";
+import { blend, buffer, shown, shownErrors, together, CORRECT } from "./paint.js";
 
 const THUMB = 104; // CSS px a side
 const GAP = 8;
 const CAPTION = 20;
-
-/** Both hands' labels as one: where both have a part, the hand in front. */
-export function together(left, right, front, inFront) {
-  return left.map((part, i) => (part && right[i] ? (front?.[i] === inFront[0] ? part : right[i]) : part || right[i]));
-}
 
 /** Labels and colours of a small picture of both hands: parts, or errors where either hand has one. */
 function picture(entry, name, options, labels) {
@@ -20,7 +15,7 @@ function picture(entry, name, options, labels) {
     return [left.map((code, i) => (right[i] > CORRECT ? right[i] : code || right[i])), options.colours.errors];
   }
   const [left, right] = both((which) => shown(entry, name, which, options, labels));
-  return [together(left, right, entry.front, labels.in_front), options.colours.parts];
+  return [together(left, right, entry.front, labels.in_front[0]), options.colours.parts];
 }
 
 export class Gallery {
@@ -134,9 +129,9 @@ export class Gallery {
     canvas.classList.toggle("eb-waiting", !entry);
     if (!entry) return context.clearRect(0, 0, canvas.width, size);
     ["predicted", "other"].slice(0, this.panels).forEach((name, k) => {
-      const data = context.createImageData(size, size);
+      const { data, pixels } = buffer(size);
       const [label, colours] = options.overlay ? picture(entry, name, options, labels) : [null, []];
-      blend(new Uint32Array(data.data.buffer), entry.image, label, colours, options.opacity, options.occluded ? 0.5 : 1);
+      blend(pixels, entry.image, label, colours, options.opacity, options.occluded ? 0.5 : 1);
       context.putImageData(data, k * size, 0);
     });
   }

@@ -15,15 +15,14 @@ export function errorCodes(predicted, truth, other) {
 /** One hand of an array [2, H, W]. */
 export const hand = (masks, which) => masks.subarray((which * masks.length) / 2, ((which + 1) * masks.length) / 2);
 
-/** A sample's masks as a page wants them: labels of each hand with hidden parts and visible pixels taken away. */
+/** A sample's masks as a page wants them: labels of a hand with hidden parts and, if asked, visible pixels gone. */
 export function shown(entry, name, which, options, labels) {
   const source = hand(entry[name], which);
-  const keep = labels.parts.map((_, part) => (part && !options.hidden.has(part) ? part : 0));
-  const result = Uint8Array.from(source, (part) => keep[part]);
-  if (options.occluded && entry.front) {
-    const other = labels.in_front[1 - which];
-    for (let i = 0; i < result.length; i++) if (entry.front[i] !== other) result[i] = 0;
-  }
+  const keep = Uint8Array.from(labels.parts, (_, part) => (options.hidden.has(part) ? 0 : part));
+  const front = options.occluded ? entry.front : null;
+  const other = labels.in_front[1 - which];
+  const result = new Uint8Array(source.length);
+  for (let i = 0; i < result.length; i++) if (!front || front[i] === other) result[i] = keep[source[i]];
   return result;
 }
 
@@ -31,25 +30,38 @@ export function shown(entry, name, which, options, labels) {
 export function shownErrors(entry, name, which, options, labels) {
   const [predicted, truth] = [hand(entry[name], which), hand(entry.truth, which)];
   const codes = errorCodes(predicted, truth, hand(entry.truth, 1 - which));
+  const gone = Uint8Array.from(labels.parts, (_, part) => !part || options.hidden.has(part));
+  const front = options.occluded ? entry.front : null;
   const other = labels.in_front[1 - which];
-  for (let i = 0; i < codes.length; i++) {
-    const gone = [predicted[i], truth[i]].every((part) => !part || options.hidden.has(part));
-    if (gone || (options.occluded && entry.front && entry.front[i] !== other)) codes[i] = BACKGROUND;
-  }
+  for (let i = 0; i < codes.length; i++)
+    if ((gone[predicted[i]] && gone[truth[i]]) || (front && front[i] !== other)) codes[i] = BACKGROUND;
   return codes;
+}
+
+/** Both hands' labels as one: where both have a part, the hand in front. */
+export function together(left, right, front, leftInFront) {
+  const result = new Uint8Array(left.length);
+  for (let i = 0; i < result.length; i++) {
+    const both = left[i] && right[i];
+    result[i] = both ? (front && front[i] === leftInFront ? left[i] : right[i]) : left[i] || right[i];
+  }
+  return result;
 }
 
 /** Blend labels in their colours [k][3] over an image (RGB bytes) into 32-bit pixels; label 0 shows the image. */
 export function blend(target, image, label, colours, opacity, dim = 1) {
-  const [a, b] = [opacity, dim * (1 - opacity)];
-  const tables = [0, 1, 2].map((k) => Float32Array.from(colours, (colour) => a * colour[k]));
+  // Tables of a label's share of each channel and of what is left of the image, in 256ths.
+  const [red, green, blue] = [0, 1, 2].map((k) => Int32Array.from(colours, (colour) => 256 * opacity * colour[k]));
+  const keep = Int32Array.from(colours, () => 256 * dim * (1 - opacity));
+  const plain = Math.round(256 * dim);
   for (let i = 0, j = 0; i < target.length; i++, j += 3) {
-    const part = label ? label[i] : 0;
-    const keep = part ? b : dim;
-    const red = keep * image[j] + (part ? tables[0][part] : 0);
-    const green = keep * image[j + 1] + (part ? tables[1][part] : 0);
-    const blue = keep * image[j + 2] + (part ? tables[2][part] : 0);
-    target[i] = 0xff000000 | (blue << 16) | (green << 8) | red;
+    const part = label === null ? 0 : label[i];
+    target[i] = part
+      ? 0xff000000 |
+        (((keep[part] * image[j + 2] + blue[part]) >> 8) << 16) |
+        (((keep[part] * image[j + 1] + green[part]) >> 8) << 8) |
+        ((keep[part] * image[j] + red[part]) >> 8)
+      : 0xff000000 | ((plain * image[j + 2]) >> 8 << 16) | ((plain * image[j + 1]) >> 8 << 8) | ((plain * image[j]) >> 8);
   }
 }
 
@@ -76,14 +88,13 @@ export function outlines(label, size) {
 
 const scratch = new Map();
 
-/** A canvas of `size` px with its 32-bit pixels to draw into; shared by all who ask for the same size and `which`. */
-export function buffer(size, which = 0) {
-  const key = `${size} ${which}`;
-  if (!scratch.has(key)) {
+/** A canvas of `size` px with its 32-bit pixels to draw into; shared by all who ask for the same size. */
+export function buffer(size) {
+  if (!scratch.has(size)) {
     const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
     const data = canvas.getContext("2d").createImageData(size, size);
     const pixels = new Uint32Array(data.data.buffer);
-    scratch.set(key, { canvas, pixels, put: () => canvas.getContext("2d").putImageData(data, 0, 0) });
+    scratch.set(size, { canvas, data, pixels, put: () => canvas.getContext("2d").putImageData(data, 0, 0) });
   }
-  return scratch.get(key);
+  return scratch.get(size);
 }
