@@ -29,7 +29,10 @@ from ethand_utils.store import Store
 
 PAGE = Path(__file__).parent / "page"
 # Modules of the page in the order of their imports; anywidget takes one text.
-MODULES = ("dom", "samples", "pixels", "paint", "gallery", "detail", "confusion", "controls", "browser")
+MODULES = (
+    *("dom", "samples", "pixels", "paint", "gallery", "detail", "confusion"),
+    *("keys", "export", "controls", "filters", "browser"),
+)
 WORST = 50  # samples that are kept in the widget's state, for pages without a kernel
 WORST_SIZE = 64  # px a side of their images, at most
 CHUNK = 128  # samples compared or counted in answer to one request, so that others are not kept waiting

@@ -1,10 +1,12 @@
 // The widget: its state, what follows from it, and what goes to and comes from the kernel.
 
 import { Confusion } from "./confusion.js";
-import { Filters, Help, Legend, Toolbar } from "./controls.js";
+import { Help, Legend, Toolbar } from "./controls.js";
 import { Detail } from "./detail.js";
 import { h, number, share } from "./dom.js";
+import { Filters } from "./filters.js";
 import { Gallery } from "./gallery.js";
+import { pressed } from "./keys.js";
 import { Pixels } from "./pixels.js";
 import { Samples, typed } from "./samples.js";
 
@@ -36,7 +38,11 @@ class App {
     this.cursor = 0;
     this.live = false;
     this.state = { ...START, ...model.get("view") };
-    this.pixels = new Pixels(this.labels, (message) => this.request(message), () => this.redraw());
+    this.pixels = new Pixels(
+      this.labels,
+      (message) => this.request(message),
+      () => this.redraw(),
+    );
     this.build(host);
     this.listen();
     this.showWorst().finally(() => this.request({ kind: "open" }));
@@ -63,7 +69,7 @@ class App {
   }
 
   listen() {
-    this.element.addEventListener("keydown", (event) => this.key(event));
+    this.element.addEventListener("keydown", (event) => pressed(this, event));
     this.watch = new ResizeObserver(() => this.redraw());
     this.watch.observe(this.main);
     this.handlers = [
@@ -95,7 +101,10 @@ class App {
     if (this.live) return;
     let start = 0;
     const buffers = header.lengths.map((length) => bytes.slice(start, (start += length)));
-    const [columns, pixels] = [buffers.slice(0, header.columns_end), buffers.slice(header.columns_end, header.pixels_end)];
+    const [columns, pixels] = [
+      buffers.slice(0, header.columns_end),
+      buffers.slice(header.columns_end, header.pixels_end),
+    ];
     this.use(new Samples(header, columns, this.labels));
     this.pixels.receive(header.rows, pixels, header.size, true);
     if (this.labels.truth) {
@@ -130,7 +139,8 @@ class App {
       this.redraw();
     } else if (message.kind === "tags") {
       this.samples.tags = message.tags;
-      if (Object.values(this.state.filters).some((filter) => filter.kind === "tag")) this.reselect(this.id_at(this.cursor));
+      if (Object.values(this.state.filters).some((filter) => filter.kind === "tag"))
+        this.reselect(this.id_at(this.cursor));
       this.redraw();
     } else if (message.kind === "fault") {
       this.fault.textContent = message.text;
@@ -140,7 +150,10 @@ class App {
 
   /** Whether order or filters depend on what is counted after opening. */
   usesCounts() {
-    const keys = [this.state.sort, ...Object.values(this.state.filters).map((filter) => `${filter.kind}: ${filter.name}`)];
+    const keys = [
+      this.state.sort,
+      ...Object.values(this.state.filters).map((filter) => `${filter.kind}: ${filter.name}`),
+    ];
     return keys.some((key) => /^(part|cell|disagreement)|disagreement$/.test(key));
   }
 
@@ -291,7 +304,8 @@ class App {
 
   status() {
     const [left, all] = [this.rows.length, this.labels.count];
-    if (!this.live) return all ? `the ${this.samples.count} worst of ${all} samples; the others need a running kernel` : "no samples";
+    if (!this.live)
+      return all ? `the ${this.samples.count} worst of ${all} samples; the others need a running kernel` : "no samples";
     const counting = this.labels.truth && this.samples.counted < all ? `, counted ${this.samples.counted}` : "";
     const sides = this.state.compare ? `; left ${this.labels.name}, right ${this.labels.other}` : "";
     return `${left === all ? all : `${left} of ${all}`} sample${all === 1 ? "" : "s"}${counting}${sides}`;
@@ -317,7 +331,7 @@ class App {
     this.live_region.textContent = text;
   }
 
-  // ---- keys, focus, files -----------------------------------------------------------------------------------------
+  // ---- focus ------------------------------------------------------------------------------------------------------
 
   focus() {
     this.element.focus({ preventScroll: true });
@@ -326,75 +340,6 @@ class App {
   focused() {
     return this.element.contains(this.document.activeElement);
   }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape" && !this.help.element.hidden) return this.help.toggle(false);
-    if (event.target.matches("input, select, textarea")) {
-      if (event.key === "Escape") this.focus();
-      if (event.target.type !== "range" || event.key.startsWith("Arrow")) return;
-    }
-    if (event.target.matches("button") && ["Enter", " "].includes(event.key)) return;
-    const view = this.views[this.state.mode] ?? this.views.gallery;
-    if (view.key(event) || this.command(event.key)) {
-      event.preventDefault();
-      event.stopPropagation();
-    }
-  }
-
-  command(key) {
-    const { state, labels } = this;
-    const flip = (name) => this.set({ [name]: !state[name] });
-    const modes = { g: "gallery", d: "detail", m: "confusion" };
-    if (key === "[" || key === "]") {
-      const opacity = Math.round(20 * state.opacity + (key === "]" ? 2 : -2)) / 20;
-      this.set({ opacity: Math.min(1, Math.max(0, opacity)) });
-    } else if (key === "o") flip("overlay");
-    else if (key === "l") flip("outline");
-    else if (key === "e" && labels.truth) flip(this.errorFlag);
-    else if (key === "h" && labels.front) flip("occluded");
-    else if (key === "c" && labels.other) flip("compare");
-    else if (key === "?") this.help.toggle();
-    else if (labels.groups[Number(key) - 1]) this.toggleParts(labels.groups[Number(key) - 1].parts);
-    else if (modes[key] in this.views) this.set({ mode: modes[key] });
-    else return false;
-    return true;
-  }
-
-  /** Everything drawn in the view, as one picture. */
-  savePicture() {
-    const place = this.main.getBoundingClientRect();
-    const ratio = window.devicePixelRatio || 1;
-    const sheet = Object.assign(document.createElement("canvas"), { width: place.width * ratio, height: place.height * ratio });
-    const context = sheet.getContext("2d");
-    context.imageSmoothingEnabled = false;
-    context.scale(ratio, ratio);
-    context.fillStyle = getComputedStyle(this.element).backgroundColor;
-    context.fillRect(0, 0, place.width, place.height);
-    for (const canvas of this.main.querySelectorAll("canvas")) {
-      const { left, top, width, height } = canvas.getBoundingClientRect();
-      if (width) context.drawImage(canvas, left - place.left, top - place.top, width, height);
-    }
-    sheet.toBlob((blob) => download(blob, `${this.labels.name}-${this.state.mode}.png`));
-  }
-
-  saveTable() {
-    const { numbers, categories, ids, tags } = this.samples;
-    const quote = (text) => `"${String(text).replaceAll('"', '""')}"`;
-    const lines = [["id", ...numbers.map(({ name }) => name), ...categories.map(({ name }) => name), "tags"].join()];
-    for (const i of this.rows) {
-      const values = numbers.map(({ values }) => (Number.isNaN(values[i]) ? "" : values[i]));
-      const levels = categories.map(({ levels, codes }) => quote(levels[codes[i]]));
-      lines.push([quote(ids[i]), ...values, ...levels, quote((tags[ids[i]] ?? []).join("; "))].join());
-    }
-    download(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), `${this.labels.name}.csv`);
-  }
-}
-
-function download(blob, name) {
-  const link = h("a", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 function render({ model, el }) {

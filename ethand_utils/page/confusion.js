@@ -15,14 +15,17 @@ export class Confusion {
     this.choice = h(
       "select",
       { "aria-label": "Matrix", onchange: () => this.choose(Number(this.choice.value)) },
-      app.labels.matrices.map((name, k) => h("option", { value: k }, name in { left: 1, right: 1 } ? `${name} hand` : name)),
+      app.labels.matrices.map((name, k) =>
+        h("option", { value: k }, name in { left: 1, right: 1 } ? `${name} hand` : name),
+      ),
     );
     this.canvas = h("canvas", { tabindex: "0", role: "img", class: "eb-matrix" });
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("click", (event) => this.point(event) && this.pick());
     this.note = h("p", { class: "eb-under", "aria-live": "polite" });
     this.list = h("ol", { class: "eb-largest" });
-    const words = "Rows are the truth, columns the prediction; the stronger a colour, the larger the share of the row. Click a cell, or Enter, for its samples.";
+    const words =
+      "Rows are truth, columns prediction; the stronger a colour, the larger its share of the row. A click shows samples.";
     this.element = h(
       "div",
       { class: "eb-confusion" },
@@ -112,7 +115,12 @@ export class Confusion {
     });
     context.lineWidth = 2;
     context.strokeStyle = style.getPropertyValue("--eb-accent");
-    context.strokeRect(MARGIN.left + this.at[1] * this.side, MARGIN.top + this.at[0] * this.side, this.side - 1, this.side - 1);
+    context.strokeRect(
+      MARGIN.left + this.at[1] * this.side,
+      MARGIN.top + this.at[0] * this.side,
+      this.side - 1,
+      this.side - 1,
+    );
     context.lineWidth = 1;
   }
 
@@ -166,7 +174,10 @@ export class Confusion {
     const sum = total.slice(truth * classes, (truth + 1) * classes).reduce((a, b) => a + b, 0);
     const text = `${this.name()}: ${labels.parts[truth]} called ${labels.parts[predicted]}: ${count} px`;
     this.note.textContent = `${text}, ${sum ? ((100 * count) / sum).toFixed(1) : 0} % of the row`;
-    this.canvas.setAttribute("aria-label", `Confusion matrix. ${this.note.textContent}. Arrows move, Enter shows samples.`);
+    this.canvas.setAttribute(
+      "aria-label",
+      `Confusion matrix. ${this.note.textContent}. Arrows move, Enter shows samples.`,
+    );
   }
 
   name() {

@@ -24,7 +24,10 @@ export class Detail {
   kinds() {
     const { labels, state } = this.app;
     const other = state.compare && labels.other;
-    const kinds = [["input", "image"], [other ? labels.name : "prediction", "parts", "predicted"]];
+    const kinds = [
+      ["input", "image"],
+      [other ? labels.name : "prediction", "parts", "predicted"],
+    ];
     if (other) kinds.push([labels.other, "parts", "other"]);
     if (labels.truth) {
       kinds.push(["truth", "parts", "truth"]);
@@ -45,11 +48,22 @@ export class Detail {
     this.grid.style.setProperty("--eb-columns", kinds.length);
     labels.hands.forEach((name, which) => {
       kinds.forEach(([title, kind, source]) => {
-        const canvas = h("canvas", { role: "img", "aria-label": `${title}, ${name} hand`, "data-panel": `${title} ${name}` });
+        const canvas = h("canvas", {
+          role: "img",
+          "aria-label": `${title}, ${name} hand`,
+          "data-panel": `${title} ${name}`,
+        });
         const panel = { canvas, kind, source, which };
         this.listen(panel);
         this.panels.push(panel);
-        this.grid.append(h("figure", {}, h("figcaption", { title }, h("b", {}, title), kind === "image" ? ` ${name} hand` : ""), canvas));
+        this.grid.append(
+          h(
+            "figure",
+            {},
+            h("figcaption", { title }, h("b", {}, title), kind === "image" ? ` ${name} hand` : ""),
+            canvas,
+          ),
+        );
       });
     });
   }
@@ -70,7 +84,11 @@ export class Detail {
     canvas.addEventListener("pointermove", (event) => {
       const [x, y] = at(event);
       if (this.drag) {
-        this.look(this.zoom.scale, this.zoom.x + (this.drag[0] - x) / this.zoom.scale, this.zoom.y + (this.drag[1] - y) / this.zoom.scale);
+        this.look(
+          this.zoom.scale,
+          this.zoom.x + (this.drag[0] - x) / this.zoom.scale,
+          this.zoom.y + (this.drag[1] - y) / this.zoom.scale,
+        );
         this.drag = [x, y];
       }
       this.hover = { x: this.zoom.x + x / this.zoom.scale, y: this.zoom.y + y / this.zoom.scale, which: panel.which };
@@ -104,7 +122,9 @@ export class Detail {
       this.heading.textContent = "No sample";
       return this.facts.replaceChildren();
     }
-    const near = [0, 1, -1, 2, 3, 4, -2, 5, 6, 7, 8, -3, 9, 10, 11, 12, -4].map((step) => rows[cursor + step]).filter((i) => i !== undefined);
+    const near = [0, 1, -1, 2, 3, 4, -2, 5, 6, 7, 8, -3, 9, 10, 11, 12, -4]
+      .map((step) => rows[cursor + step])
+      .filter((i) => i !== undefined);
     pixels.want(near.map((i) => samples.rows[i]));
     const entry = pixels.get(samples.rows[sample]);
     this.describe(sample);
@@ -124,7 +144,14 @@ export class Detail {
     const colours = kind === "errors" ? options.colours.errors : options.colours.parts;
     const { canvas: small, pixels, put } = buffer(entry.size);
     const dim = kind === "errors" ? 0.55 : options.occluded && kind !== "image" ? 0.5 : 1;
-    blend(pixels, entry.image, options.outline ? null : label, colours, kind === "errors" ? 1 - (1 - options.opacity) / 2 : options.opacity, dim);
+    blend(
+      pixels,
+      entry.image,
+      options.outline ? null : label,
+      colours,
+      kind === "errors" ? 1 - (1 - options.opacity) / 2 : options.opacity,
+      dim,
+    );
     put();
     const unit = (side * this.zoom.scale) / entry.size; // screen px of a mask's pixel
     context.save();
@@ -159,11 +186,14 @@ export class Detail {
   /** What the pixel under the pointer is, in words. */
   say(entry) {
     if (!this.hover || !entry) {
-      this.under.textContent = "Point at a pixel to read its parts. Wheel or + and − zoom, dragging moves, 0 shows the whole.";
+      this.under.textContent =
+        "Point at a pixel to read its parts. Wheel or + and − zoom, dragging moves, 0 shows the whole.";
       return;
     }
     const { labels, state } = this.app;
-    const [x, y] = [this.hover.x, this.hover.y].map((share) => clamp(Math.floor(share * entry.size), 0, entry.size - 1));
+    const [x, y] = [this.hover.x, this.hover.y].map((share) =>
+      clamp(Math.floor(share * entry.size), 0, entry.size - 1),
+    );
     const [at, which] = [y * entry.size + x, this.hover.which];
     const of = (name) => hand(entry[name], which)[at];
     const words = [`${labels.hands[which]} hand at (${x}, ${y}): predicted ${labels.parts[of("predicted")]}`];
@@ -182,10 +212,17 @@ export class Detail {
     if (this.described === key) return;
     this.described = key;
     this.heading.textContent = samples.ids[sample];
-    const rows = samples.numbers.map(({ name, label, values }) => [label, (name === "occluded" ? share : number)(values[sample])]);
+    const rows = samples.numbers.map(({ name, label, values }) => [
+      label,
+      (name === "occluded" ? share : number)(values[sample]),
+    ]);
     rows.push(...samples.categories.map(({ label, levels, codes }) => [label, levels[codes[sample]]]));
     this.facts.replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-    this.tags.replaceChildren(h("b", {}, "Tags"), ...this.tagButtons(samples.ids[sample]), this.ownTag(samples.ids[sample]));
+    this.tags.replaceChildren(
+      h("b", {}, "Tags"),
+      ...this.tagButtons(samples.ids[sample]),
+      this.ownTag(samples.ids[sample]),
+    );
     app.announce(`${samples.ids[sample]}, ${app.caption(sample)}`);
   }
 
@@ -205,7 +242,12 @@ export class Detail {
       event.target.value = "";
       this.app.focus();
     };
-    return h("input", { class: "eb-own", placeholder: "own tag, Enter", "aria-label": "Add an own tag", onkeydown: add });
+    return h("input", {
+      class: "eb-own",
+      placeholder: "own tag, Enter",
+      "aria-label": "Add an own tag",
+      onkeydown: add,
+    });
   }
 
   key(event) {

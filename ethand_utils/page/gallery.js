@@ -61,7 +61,8 @@ export class Gallery {
     const top = Math.floor(place / this.columns) * this.line;
     const { scrollTop, clientHeight } = this.element;
     if (top < scrollTop) this.element.scrollTop = top;
-    else if (top + this.line + GAP > scrollTop + clientHeight) this.element.scrollTop = top + this.line + GAP - clientHeight;
+    else if (top + this.line + GAP > scrollTop + clientHeight)
+      this.element.scrollTop = top + this.line + GAP - clientHeight;
   }
 
   draw() {
@@ -149,4 +150,3 @@ export class Gallery {
     return true;
   }
 }
-

@@ -1,6 +1,11 @@
 // Masks as pixels: error codes, blending through tables of 32-bit colours, outlines. Pure but for the canvases given.
 
-export const BACKGROUND = 0, CORRECT = 1, MISSED = 2, INVENTED = 3, WRONG_PART = 4, WRONG_HAND = 5;
+export const BACKGROUND = 0,
+  CORRECT = 1,
+  MISSED = 2,
+  INVENTED = 3,
+  WRONG_PART = 4,
+  WRONG_HAND = 5;
 
 /** Kind of error of every pixel: prediction and truth of a hand, and the other hand's truth (errors.py). */
 export function errorCodes(predicted, truth, other) {
@@ -61,7 +66,10 @@ export function blend(target, image, label, colours, opacity, dim = 1) {
         (((keep[part] * image[j + 2] + blue[part]) >> 8) << 16) |
         (((keep[part] * image[j + 1] + green[part]) >> 8) << 8) |
         ((keep[part] * image[j] + red[part]) >> 8)
-      : 0xff000000 | ((plain * image[j + 2]) >> 8 << 16) | ((plain * image[j + 1]) >> 8 << 8) | ((plain * image[j]) >> 8);
+      : 0xff000000 |
+        (((plain * image[j + 2]) >> 8) << 16) |
+        (((plain * image[j + 1]) >> 8) << 8) |
+        ((plain * image[j]) >> 8);
   }
 }
 

@@ -35,7 +35,9 @@ export class Samples {
   addCounts(start, stop, buffers) {
     if (start !== this.counted) return;
     if (this.labels.truth) {
-      const [offsets, cells, pixels] = [Uint32Array, Uint16Array, Uint32Array].map((Kind, k) => typed(buffers[k], Kind));
+      const [offsets, cells, pixels] = [Uint32Array, Uint16Array, Uint32Array].map((Kind, k) =>
+        typed(buffers[k], Kind),
+      );
       const base = this.offsets[start];
       for (let i = start; i < stop; i++) this.offsets[i + 1] = base + offsets[i - start + 1];
       this.cells = joined(this.cells, base, cells);
