@@ -68,6 +68,7 @@ export class Gallery {
   draw() {
     const { rows, samples, pixels } = this.app;
     const columns = this.columns;
+    const pitch = this.pitch(columns); // read before anything is written, or every cell would cost a layout
     this.spacer.style.height = `${Math.ceil(rows.length / columns) * this.line + GAP}px`;
     this.empty.hidden = rows.length > 0;
     this.empty.textContent = samples.count ? "No sample passes these filters." : "These predictions hold no sample.";
@@ -75,7 +76,7 @@ export class Gallery {
     const last = Math.min(rows.length, first + (this.linesShown + 2) * columns);
     const shownPlaces = Array.from({ length: Math.max(0, last - first) }, (_, k) => first + k);
     this.resize(shownPlaces.length);
-    shownPlaces.forEach((place, k) => this.drawCell(this.cells[k], place, columns));
+    shownPlaces.forEach((place, k) => this.drawCell(this.cells[k], place, columns, pitch));
     const next = Array.from(rows.slice(last, last + (last - first)));
     const wanted = [...shownPlaces.map((place) => rows[place]), ...next];
     pixels.want(wanted.map((i) => samples.rows[i]));
@@ -98,12 +99,12 @@ export class Gallery {
     });
   }
 
-  drawCell(cell, place, columns) {
+  drawCell(cell, place, columns, pitch) {
     const { app } = this;
     const sample = app.rows[place];
     const [column, line] = [place % columns, Math.floor(place / columns)];
     cell.place = place;
-    cell.style.transform = `translate(${Math.round(GAP + column * this.pitch(columns))}px, ${GAP + line * this.line}px)`;
+    cell.style.transform = `translate(${Math.round(GAP + column * pitch)}px, ${GAP + line * this.line}px)`;
     cell.style.width = `${this.panels * THUMB}px`;
     const current = place === app.cursor;
     cell.classList.toggle("eb-current", current);
