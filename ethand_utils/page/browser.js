@@ -307,7 +307,10 @@ class App {
     if (!this.live)
       return all ? `the ${this.samples.count} worst of ${all} samples; the others need a running kernel` : "no samples";
     const counting = this.labels.truth && this.samples.counted < all ? `, counted ${this.samples.counted}` : "";
-    const sides = this.state.compare ? `; left ${this.labels.name}, right ${this.labels.other}` : "";
+    const sides =
+      this.state.compare && this.state.mode === "gallery"
+        ? `; left ${this.labels.name}, right ${this.labels.other}`
+        : "";
     return `${left === all ? all : `${left} of ${all}`} sample${all === 1 ? "" : "s"}${counting}${sides}`;
   }
 

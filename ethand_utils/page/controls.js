@@ -54,7 +54,7 @@ export class Toolbar {
     this.opacity.addEventListener("input", () => app.set({ opacity: Number(this.opacity.value) }));
     this.palette = h(
       "select",
-      { "aria-label": "Colours", onchange: () => app.set({ palette: this.palette.value }) },
+      { class: "eb-palette", "aria-label": "Colours", onchange: () => app.set({ palette: this.palette.value }) },
       Object.keys(labels.palettes).map((name) => h("option", {}, name)),
     );
     this.element = h(
