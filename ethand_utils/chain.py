@@ -66,9 +66,9 @@ def stages(profile: Profile) -> list[Stage]:
             ("04_train_g1", *trained),
         )
     )
-    chain.append(
-        Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (trained[len(ROWS) - 1],))
-    )
+    full = trained[len(ROWS) - 1]
+    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), (full,)))
+    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (full,)))
     return chain
 
 

@@ -77,6 +77,18 @@ for _finger, _shades in {
 }.items():
     COLOURS[list(FINGERS[_finger])] = _shades
 
+# The same for readers who do not tell red from green: Okabe and Ito's hues.
+SAFE_COLOURS = np.zeros_like(COLOURS)
+SAFE_COLOURS[PALM] = (150, 150, 150)
+for _finger, _shades in {
+    "thumb": ((246, 178, 122), (230, 126, 40), (190, 80, 0)),
+    "index": ((250, 244, 160), (240, 228, 66), (200, 186, 20)),
+    "middle": ((120, 214, 184), (0, 178, 130), (0, 118, 86)),
+    "ring": ((150, 212, 246), (70, 164, 224), (0, 96, 160)),
+    "pinky": ((234, 186, 212), (204, 121, 167), (156, 70, 118)),
+}.items():
+    SAFE_COLOURS[list(FINGERS[_finger])] = _shades
+
 
 def min_pixels(size: int) -> int:
     """Ground-truth pixels a part needs to be scored: 20 at 128×128, scaled with the area (REFERENCE.md section 1)."""

@@ -15,12 +15,14 @@ from ethand_utils import EthandError
 from ethand_utils.augment import normalise
 from ethand_utils.building import build_store
 from ethand_utils.crops import ImageError, crop_image, crop_square, frame_crops, uncrop_masks
+from ethand_utils.errors import sparse_counts
 from ethand_utils.files import atomic_write
 from ethand_utils.frames import Frame
 from ethand_utils.labels import HANDS
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import joint_scores, parts_at, sample_scores, summary
 from ethand_utils.plots import overlay
+from ethand_utils.predictions import path_between, write_counts
 from ethand_utils.store import Store
 
 OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
@@ -55,8 +57,9 @@ def predict_masks(
 def evaluate(model: nn.Module, store: Store, out: str | Path | None = None) -> dict[str, float]:
     """All scores of a net on a store with truth, as `metrics.summary` gives them, and `images_per_s`.
 
-    With `out`, the predictions are kept there as a store of masks and confidence, with `metrics.parquet` beside them:
-    the scores of every sample. An older store of predictions there is replaced.
+    With `out`, the predictions are kept there as a store of masks and confidence, with `metrics.parquet`, the scores of
+    every sample, and `confusion.npz`, which parts it confuses, beside them. An older store of predictions there is
+    replaced.
     """
     store.require("images", "masks")
     began = time.time()
@@ -73,6 +76,7 @@ def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np
     # The digest keeps an interrupted writing of another net's predictions from being taken up here.
     digest = hashlib.sha256(masks.tobytes()).hexdigest()
     meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
+    meta["data_path"] = path_between(store, out)
 
     def sample(i: int) -> dict:
         return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
@@ -81,6 +85,7 @@ def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np
     table = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **scores})
     with atomic_write(out / "metrics.parquet") as temporary:
         table.to_parquet(temporary, index=False)
+    write_counts(out, sparse_counts(masks, store.masks))
 
 
 def predict_photo(

@@ -1,6 +1,12 @@
 """What tests share: a tiny rendered data set, scenes, small stores, the command; one thread, no display."""
 
+import os
+import re
+import shutil
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,6 +16,8 @@ import torch
 from ethand_utils import cli
 from ethand_utils.building import build_store
 from ethand_utils.datasets import render_dataset
+from ethand_utils.labels import N_CLASSES
+from ethand_utils.predict import evaluate
 from ethand_utils.scenes import sample_scene
 from ethand_utils.subjects import sample_subject
 
@@ -17,6 +25,8 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 
 SIZE = 32
+REPOSITORY = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +68,72 @@ def ethand(monkeypatch, capsys):
         return ended.value.code, *capsys.readouterr()
 
     return call
+
+
+class Echo(torch.nn.Module):
+    """A net that answers with given masks [n, 2, H, W], whatever it is shown."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks, self.at = torch.from_numpy(np.array(masks)).long(), 0
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        masks = self.masks[self.at : self.at + len(images)]
+        self.at += len(images)
+        return 8 * torch.nn.functional.one_hot(masks, N_CLASSES).permute(0, 1, 4, 2, 3).flatten(1, 2).float()
+
+
+@pytest.fixture
+def predict_wrongly():
+    """Function that writes predictions of a store with known faults: `predict_wrongly(store, folder, shift=2)`.
+
+    Masks are the truth moved by `shift` px, the middle of the index finger called that of the middle finger, and every
+    fourth sample with its hands exchanged.
+    """
+
+    def predict(store, folder, shift=2):
+        masks = np.roll(store.masks, shift, axis=-1)
+        masks[masks == 2] = 15
+        masks[::4] = masks[::4, ::-1]
+        return evaluate(Echo(masks), store, folder)
+
+    return predict
+
+
+@pytest.fixture
+def chromium():
+    """A real browser: the system's, or the one that Playwright has installed."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        installed = Path(playwright.chromium.executable_path)
+        found = next(filter(None, map(shutil.which, BROWSERS)), installed if installed.exists() else None)
+        if found is None:
+            pytest.skip(f"no browser found: install one of {', '.join(BROWSERS)}, or `playwright install chromium`")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on a copy of the notebooks, on loopback with its token; yields the address and the folder."""
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path)
+    home = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root"]
+    log = (tmp_path / "lab.log").open("w")
+    server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | home, stdout=log, stderr=log)
+    try:
+        for _ in range(120):
+            found = re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", (tmp_path / "lab.log").read_text())
+            if found:
+                break
+            time.sleep(0.5)
+        assert found, (tmp_path / "lab.log").read_text()
+        yield found.group(), tmp_path
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
