@@ -113,12 +113,12 @@ CHOOSE = """async ([selector, values]) => {
     }
     return found;
 }"""
-SLIDE = """async ([which, times]) => {
+SLIDE = """async ([which, times, keys]) => {
     const handle = document.querySelectorAll(".noUi-handle")[which], found = [];
     const shown = () => [...document.querySelectorAll(".jp-OutputArea-output img")].at(-1);
     for (let i = 0; i < times; i++) {
         const before = shown()?.src;
-        const key = new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true });
+        const key = new KeyboardEvent("keydown", { key: keys[i % keys.length], bubbles: true });
         found.push(await timed(() => handle.dispatchEvent(key), () => shown()?.complete && shown().src !== before));
         await pause(50);
     }
@@ -228,8 +228,8 @@ def measure_plain(page) -> dict[str, list[float]]:
     first = 1000 * (time.perf_counter() - began)
     return {
         "first sample shown (ms from Shift+Enter)": [first],
-        "next sample by key": page.evaluate(SLIDE, [0, 20]),
-        "opacity": page.evaluate(SLIDE, [1, 8]),
+        "next sample by key": page.evaluate(SLIDE, [0, 20, ["ArrowRight"]]),
+        "opacity": page.evaluate(SLIDE, [1, 20, ["ArrowRight", "ArrowLeft"]]),
     }
 
 

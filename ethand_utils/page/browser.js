@@ -125,27 +125,32 @@ class App {
     this.model.send(message, undefined, undefined);
   }
 
+  /** Take in what the kernel sends; it goes to every view of the widget, so some of it answers another view. */
   receive(message, buffers) {
-    if (message.kind === "samples") {
+    if (message.kind === "samples" && !this.live) {
       this.live = true;
       this.use(new Samples(message.header, buffers, this.labels));
       if ((this.labels.truth || this.labels.other) && this.samples.count) this.request({ kind: "counts", start: 0 });
     } else if (message.kind === "pixels") {
       this.pixels.receive(message.rows, buffers);
-    } else if (message.kind === "counts") {
-      this.samples.addCounts(message.start, message.stop, buffers);
-      if (message.stop < this.samples.count) this.request({ kind: "counts", start: message.stop });
-      else if (this.usesCounts()) this.reselect(this.id_at(this.cursor));
-      this.redraw();
+    } else if (message.kind === "counts" && this.live) {
+      this.receiveCounts(message, buffers);
     } else if (message.kind === "tags") {
       this.samples.tags = message.tags;
-      if (Object.values(this.state.filters).some((filter) => filter.kind === "tag"))
-        this.reselect(this.id_at(this.cursor));
+      const byTag = Object.values(this.state.filters).some((filter) => filter.kind === "tag");
+      if (byTag) this.reselect(this.id_at(this.cursor));
       this.redraw();
     } else if (message.kind === "fault") {
       this.fault.textContent = message.text;
       this.fault.hidden = false;
     }
+  }
+
+  receiveCounts({ start, stop }, buffers) {
+    if (!this.samples.addCounts(start, stop, buffers)) return;
+    if (stop < this.samples.count) this.request({ kind: "counts", start: stop });
+    else if (this.usesCounts()) this.reselect(this.id_at(this.cursor));
+    this.redraw();
   }
 
   /** Whether order or filters depend on what is counted after opening. */

@@ -31,9 +31,9 @@ export class Samples {
     this.derived = new Map();
   }
 
-  /** Confusion of the samples from `start` to `stop`, which must follow those already known. */
+  /** Take in the confusion of the samples from `start` to `stop`, if they follow those already known. */
   addCounts(start, stop, buffers) {
-    if (start !== this.counted) return;
+    if (start !== this.counted) return false;
     if (this.labels.truth) {
       const [offsets, cells, pixels] = [Uint32Array, Uint16Array, Uint32Array].map((Kind, k) =>
         typed(buffers[k], Kind),
@@ -47,6 +47,7 @@ export class Samples {
     if (shares && shares.length === stop - start) this.column("disagreement").values.set(shares, start);
     this.counted = stop;
     this.derived.clear();
+    return true;
   }
 
   column(name) {
