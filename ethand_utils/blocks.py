@@ -11,8 +11,9 @@ import pandas as pd
 
 from ethand_utils.ablation import called, row_intervals, shown_table, steps
 from ethand_utils.chain import stages
-from ethand_utils.datasets import occlusion, report_table
+from ethand_utils.datasets import occlusion
 from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table
+from ethand_utils.findings import report_table
 from ethand_utils.labels import HANDS
 from ethand_utils.markup import figure_html, image_html, paragraph, table_html
 from ethand_utils.material import Material

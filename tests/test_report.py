@@ -290,13 +290,18 @@ def test_a_source_that_knows_little_is_scored_on_val_without_occlusion(dataset, 
     add_row(folder, NAMES[0], store, 0.3, "val")
     nothing = {"correlation": np.nan, "precision": np.nan, "miou_all": np.nan, "miou_kept": np.nan}
     save_result(folder / "pseudo", images=16, kept_share=0.5, **nothing, miou_dropped=np.nan)
+    skipped = {"skipped": {"image: <black>": {"count": 3, "names": ["a.jpg"]}}}
+    (tmp_path / "given/report.json").write_text(json.dumps(skipped))
+    summary_of = pd.DataFrame([{"store": "val", **describe(store)}])
+    summary_of.to_csv(folder / "data_summary.csv", index=False)
     profile = load_profile("ci", {"data": str(tmp_path / "given")})
-    page = page_of(Run(folder, profile), monkeypatch, "Summary", "Samples", "Occlusion", "Confidence")
+    page = page_of(Run(folder, profile), monkeypatch, "Summary", "Samples", "Occlusion", "Confidence", "Data")
     assert page.missing == []
     assert "One of six rows of Table 1, each trained once, on a data set of its own" in page.words
     assert "(store val); its scores were watched during training, as test has no masks." in page.words
     assert "what is occluded is unknown" in page.words
     assert "There is no truth to judge them by" in page.words
+    assert "skippedimage: <black>3a.jpg" in page.words
     assert "people" not in page.words.split("Samples")[0]
 
 
