@@ -16,7 +16,6 @@ from ethand_utils.errors import (
     ERROR_COLOURS,
     ERRORS,
     MATRICES,
-    SAFE_ERROR_COLOURS,
     Counts,
     disagreement,
     sparse_counts,
@@ -288,6 +287,6 @@ def _labels(ours: Predictions, other: Predictions | None) -> dict:
         "tags": list(TAGS),
         "palettes": {
             "standard": {"parts": COLOURS.tolist(), "errors": ERROR_COLOURS.tolist()},
-            "colour-blind safe": {"parts": SAFE_COLOURS.tolist(), "errors": SAFE_ERROR_COLOURS.tolist()},
+            "colour-blind safe": {"parts": SAFE_COLOURS.tolist(), "errors": ERROR_COLOURS.tolist()},
         },
     }

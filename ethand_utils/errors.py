@@ -10,14 +10,11 @@ from ethand_utils.labels import HANDS, LEFT, N_CLASSES, PARTS, RIGHT
 from ethand_utils.metrics import SLICE, class_iou
 
 # Kinds of pixels in an error map, by their code.
-ERRORS = ("background", "right", "missed", "invented", "wrong part", "wrong hand")
+ERRORS = ("background", "correct", "missed", "invented", "wrong part", "wrong hand")
 BACKGROUND, CORRECT, MISSED, INVENTED, WRONG_PART, WRONG_HAND = range(len(ERRORS))
+# Readers who do not tell red from green tell these apart, too (Okabe and Ito's colours).
 ERROR_COLOURS = np.array(
-    [(0, 0, 0), (90, 90, 90), (240, 150, 0), (200, 30, 60), (120, 70, 200), (0, 160, 170)], np.uint8
-)
-# The same for readers who do not tell red from green (Okabe and Ito's colours).
-SAFE_ERROR_COLOURS = np.array(
-    [(0, 0, 0), (90, 90, 90), (240, 228, 66), (213, 94, 0), (204, 121, 167), (86, 180, 233)], np.uint8
+    [(0, 0, 0), (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167), (86, 180, 233)], np.uint8
 )
 
 # Confusion of each hand with itself, then what one hand's parts are called in the other hand's mask.

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from ethand_utils import EthandError
+from ethand_utils.errors import ERROR_COLOURS, ERRORS, error_classes
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import COLOURS, HANDS, PARTS
 from ethand_utils.statistics import bootstrap_interval
@@ -28,7 +29,6 @@ from ethand_utils.style import (
 
 HAND_COLOURS = {"left": VERMILLION, "right": BLUE}
 COLUMN_COLOURS = (BLUE, PALE, ORANGE)
-CORRECT, MISSED, INVENTED, WRONG_PART = (80, 80, 80), (240, 228, 66), (213, 94, 0), (204, 121, 167)
 SIDE = 1.35  # in, of a contact sheet's images
 
 
@@ -58,13 +58,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.nda
 
 
 def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Errors of a mask [H, W] in colour: missed, invented, wrong part; right pixels grey, right background black."""
-    image = np.zeros((*truth.shape, 3), np.uint8)
-    image[(predicted == truth) & (truth > 0)] = CORRECT
-    image[(predicted == 0) & (truth > 0)] = MISSED
-    image[(predicted > 0) & (truth == 0)] = INVENTED
-    image[(predicted > 0) & (truth > 0) & (predicted != truth)] = WRONG_PART
-    return image
+    """The kinds of pixels (`errors.error_classes`) of masks [2, H, W] in colour: uint8 [2, H, W, 3]."""
+    return ERROR_COLOURS[error_classes(predicted, truth)]
 
 
 def _panel(axes, image: np.ndarray, title: str = "") -> None:
@@ -78,20 +73,19 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
     """The report's Figure 1 for both hands: overlay, prediction, truth, error map, input; masks [2, H, W]."""
     grid = dict(left=0.03, right=1, top=0.9, bottom=0.1, wspace=0.03, hspace=0.03)
     figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 5.4), gridspec_kw=grid)
-    names = ("input + prediction", "prediction", "truth", "error map", "input")
+    names, wrong = ("input + prediction", "prediction", "truth", "error map", "input"), error_map(predicted, truth)
     for hand, row in enumerate(axes):
         panels = (
             overlay(image, predicted[hand]),
             colour_mask(predicted[hand]),
             colour_mask(truth[hand]),
-            error_map(predicted[hand], truth[hand]),
+            wrong[hand],
             image,
         )
         for name, axis, panel in zip(names, row, panels, strict=True):
             _panel(axis, panel, name if hand == 0 else "")
         row[0].text(-0.03, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)
-    colours = {"correct": CORRECT, "missed": MISSED, "invented": INVENTED, "wrong part": WRONG_PART}
-    handles = [Patch(color=np.array(colour) / 255, label=name) for name, colour in colours.items()]
+    handles = [Patch(color=ERROR_COLOURS[i] / 255, label=name) for i, name in enumerate(ERRORS) if i]
     figure.legend(handles=handles, loc="lower right", ncols=len(handles))
     if title:
         figure.suptitle(title, x=0.03, y=1.02, ha="left")

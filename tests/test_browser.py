@@ -18,7 +18,6 @@ from ethand_utils.errors import (
     INVENTED,
     MATRICES,
     MISSED,
-    SAFE_ERROR_COLOURS,
     WRONG_HAND,
     WRONG_PART,
     Counts,
@@ -128,7 +127,7 @@ def test_worst_parts_name_the_situation_a_fault_was_put_into():
 
 
 def test_palettes_tell_every_part_and_every_error_apart():
-    for palette in (COLOURS, SAFE_COLOURS, ERROR_COLOURS, SAFE_ERROR_COLOURS):
+    for palette in (COLOURS, SAFE_COLOURS, ERROR_COLOURS):
         assert len(np.unique(palette, axis=0)) == len(palette)
         assert not palette[0].any()
 

@@ -127,7 +127,7 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     page.painted(f"prediction {name}", size, place, COLOURS[part], "the part alone")
     page.eventually(lambda state: state["view"]["opacity"] == 1, "opacity 1")
     kinds = error_classes(predicted, found.truth[i])
-    wrong = tuple(np.argwhere(kinds[hand] > ERRORS.index("right"))[20])
+    wrong = tuple(np.argwhere(kinds[hand] > ERRORS.index("correct"))[20])
     page.painted(f"error map {name}", size, wrong, ERROR_COLOURS[kinds[hand][wrong]], "an error")
     page.root.locator(f".eb-legend [data-name='{PARTS[part]}']").click()
     page.painted(f"prediction {name}", size, place, image[place], "the part hidden")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ethand_utils import EthandError, figures, plots
+from ethand_utils.errors import ERROR_COLOURS, ERRORS
 from ethand_utils.labels import COLOURS, N_CLASSES, PALM, PARTS
 
 
@@ -32,13 +33,14 @@ def test_every_part_has_its_own_colour_and_background_is_black():
     assert plots.colour_mask(np.array([[[0, 9]]])).tolist() == [[[[0, 0, 0], COLOURS[9].tolist()]]]
 
 
-def test_an_error_map_tells_four_kinds_of_pixels_apart():
-    predicted, truth = np.array([[0, 9, 0, 9, 9]]), np.array([[0, 9, 9, 0, 8]])
-    background, right, missed, invented, wrong = plots.error_map(predicted, truth)[0].tolist()
-    assert background == [0, 0, 0]
-    assert len(set(right)) == 1
-    assert right != background
-    assert [missed, invented, wrong] == [list(c) for c in (plots.MISSED, plots.INVENTED, plots.WRONG_PART)]
+def test_an_error_map_tells_all_kinds_of_pixels_apart():
+    predicted = np.array([[[0, 9, 0, 9, 9, 9]], [[0, 0, 0, 0, 0, 0]]])
+    truth = np.array([[[0, 9, 9, 0, 8, 0]], [[0, 0, 0, 0, 0, 4]]])
+    left, right = plots.error_map(predicted, truth)[:, 0].tolist()
+    order = [ERRORS.index(name) for name in ("background", "correct", "missed", "invented", "wrong part", "wrong hand")]
+    assert left == ERROR_COLOURS[order].tolist()
+    assert right[-1] == ERROR_COLOURS[ERRORS.index("missed")].tolist()
+    assert len({tuple(colour) for colour in left}) == len(ERRORS)
 
 
 def test_an_overlay_blends_parts_and_leaves_the_rest():
@@ -254,7 +256,7 @@ def lab(colour, mixed):
 
 @pytest.mark.parametrize("reader", SEEN)
 def test_errors_hands_and_columns_can_be_told_apart_by_every_reader(reader):
-    errors = [np.array(c) / 255 for c in ((0, 0, 0), plots.CORRECT, plots.MISSED, plots.INVENTED, plots.WRONG_PART)]
+    errors = [np.array(c) / 255 for c in ERROR_COLOURS]
     groups = (errors, plots.HAND_COLOURS.values(), plots.COLUMN_COLOURS)
     for group in groups:
         for one, other in combinations([lab(to_rgb(colour), SEEN[reader]) for colour in group], 2):
