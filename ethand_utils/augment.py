@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ethand_utils.kernels import warp
 
 # ImageNet statistics of RGB in 0…1, as the encoders' weights expect them.
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,7 +85,10 @@ def augment(
     gain = 1 + settings.intensity * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
     flipped = (torch.rand(n, generator=generator) < settings.flip_p).to(device)
 
-    grid = affine_grid(torch.deg2rad(degrees * turned), scale, images.shape[1]).to(device)
+    angle = torch.deg2rad(degrees * turned)
+    if device.type == "cpu" and settings.photometric is None:
+        return _augment_on_cpu(images, masks, angle, scale, gain, flipped)
+    grid = affine_grid(angle, scale, images.shape[1]).to(device)
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
     pixels = (pixels * gain.to(device)).clamp(0, 255)
@@ -90,6 +96,17 @@ def augment(
         pixels = relight(pixels, settings.photometric, generator)
     pixels, labels = flip(pixels, labels, flipped)
     return _standardise(pixels), labels
+
+
+def _augment_on_cpu(images, masks, angle, scale, gain, flipped) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in one pass over the pixels, but for changes of light and camera."""
+    middle = (images.shape[1] - 1) / 2
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    across, down = middle * (1 - cos + sin), middle * (1 - sin - cos)
+    matrices = torch.stack([cos, -sin, across, sin, cos, down], 1).view(-1, 2, 3)
+    mean, std = (255 * np.array(values, np.float32) for values in (IMAGE_MEAN, IMAGE_STD))
+    arrays = (images, masks, matrices, gain.flatten(1), flipped)
+    return tuple(map(torch.from_numpy, warp(*(array.numpy() for array in arrays), mean, std)))
 
 
 def relight(images: torch.Tensor, settings: Photometric, generator: torch.Generator) -> torch.Tensor:

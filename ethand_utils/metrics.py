@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ethand_utils.kernels import count_pairs
 from ethand_utils.labels import (
     FRONT_LEFT,
     FRONT_RIGHT,
@@ -14,19 +15,14 @@ from ethand_utils.labels import (
     slug,
 )
 
-SLICE = 64  # images counted at a time, so that memory does not grow with the data set
 ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JOINT_PARTS])  # bool [21, 17]
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
-    counts = np.zeros((len(truth), len(HANDS), N_CLASSES, N_CLASSES), np.int64)
-    for start in range(0, len(truth), SLICE):
-        part = slice(start, start + SLICE)
-        group = np.arange(counts[part].size // N_CLASSES**2).reshape(-1, len(HANDS), 1, 1)
-        cells = (group * N_CLASSES + truth[part]) * N_CLASSES + predicted[part]
-        counts[part] = np.bincount(cells.ravel(), minlength=counts[part].size).reshape(counts[part].shape)
-    return counts
+    pixels = truth.shape[-2] * truth.shape[-1]
+    flat = (np.asarray(masks, np.uint8).reshape(-1, pixels) for masks in (truth, predicted))
+    return count_pairs(*flat).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:

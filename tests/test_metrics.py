@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from ethand_utils.labels import (
     FRONT_LEFT,
@@ -306,3 +307,27 @@ def test_images_are_pooled_over_their_joints():
     valid[1, LEFT, 7:] = False  # 21 joints right, 7 wrong
     assert joint_accuracy(masks, joints, valid) == {"joint_accuracy": 0.75, "joint_on_hand": 0.75}
     assert np.isnan(joint_accuracy(masks, joints, np.zeros_like(valid))["joint_accuracy"])
+
+
+@pytest.mark.parametrize("size", [4, 17, 32])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_confusion_counts_every_pair_of_every_hand(size, threads):
+    rng = np.random.default_rng(size)
+    truth, predicted = (rng.integers(0, 17, (5, 2, size, size)).astype(np.uint8) for _ in range(2))
+    truth[:2, 0], predicted[1] = 0, 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = confusion(predicted, truth)
+    finally:
+        torch.set_num_threads(before)
+    wanted = np.zeros((5, 2, 17, 17), int)
+    for i, hand, row, column in np.ndindex(truth.shape):
+        wanted[i, hand, truth[i, hand, row, column], predicted[i, hand, row, column]] += 1
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_confusion_refuses_what_is_no_part():
+    masks = np.full((1, 2, 8, 8), 17, np.uint8)
+    with pytest.raises(ValueError, match="0 to 16"):
+        confusion(masks, np.zeros_like(masks))
