@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ethand_utils.labels import HANDS, LEFT, N_CLASSES, PARTS, RIGHT
-from ethand_utils.metrics import SLICE, class_iou
+from ethand_utils.metrics import class_iou
 
 # Kinds of pixels in an error map, by their code.
 ERRORS = ("background", "correct", "missed", "invented", "wrong part", "wrong hand")
@@ -20,6 +20,7 @@ ERROR_COLOURS = np.array(
 # Confusion of each hand with itself, then what one hand's parts are called in the other hand's mask.
 MATRICES = (*HANDS, "left called right", "right called left")
 N_CELLS = N_CLASSES**2
+SLICE = 64  # samples counted at a time, so that memory does not grow with the data set
 
 
 def error_classes(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
