@@ -252,6 +252,27 @@ def test_entries_passed_over_are_in_the_report(tree, tmp_path):
     assert report["passed_over"]["train"]["annotations with an unexpected value"]["count"] == 1
 
 
+@pytest.mark.parametrize("name", ["/no/such/image.jpg", "x" * 300 + ".jpg", "a\0b.jpg"])
+def test_an_image_s_name_that_no_file_can_have_is_missing(tree, tmp_path, name):
+    def rename(tables):
+        tables["data"]["images"][0]["file_name"] = name
+
+    stores = interhand_dataset(tmp_path / "out", tree(rename), size=SIZE)
+    assert report_of(stores)["skipped"] == {"image: missing": {"count": 1, "names": [name]}}
+
+
+def test_images_are_taken_from_below_the_root_only(tree, tmp_path):
+    shutil.copytree(tree() / "images", tmp_path / "images")
+    elsewhere = tmp_path / "images" / "train" / "Capture0/ROM0/cam400000/image0.jpg"
+    root = tmp_path / "root"
+    tables = json.loads((root / "annotations/train/InterHand2.6M_train_data.json").read_text())
+    tables["images"][0]["file_name"] = str(elsewhere)
+    write_annotation(root / "annotations" / "train", {"data": tables}, "train")
+    stores = interhand_dataset(tmp_path / "out", root, size=SIZE)
+    assert len(stores["train"]) == 6
+    assert all(source.startswith("images/train/Capture0/") for source in stores["train"].index["source"])
+
+
 def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):
     root = tree()
     shutil.rmtree(root / "images")
