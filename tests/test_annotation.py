@@ -136,6 +136,23 @@ def test_single_entries_at_fault_are_counted_and_passed_over(tmp_path, tables):
     assert frames.faults()["annotations with an unexpected value"]["names"][0] == "image_id 1002"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("focal", [0, 160]),
+        ("focal", [-160, -160]),
+        ("camrot", np.zeros((3, 3)).tolist()),
+        ("camrot", (2 * np.eye(3)).tolist()),
+        ("camrot", np.diag([1, 1, -1]).tolist()),
+    ],
+)
+def test_what_is_no_camera_is_counted_and_passed_over(tmp_path, tables, name, value):
+    tables["camera"]["0"][name]["400000"] = value
+    frames = indexed(tmp_path, tables)
+    assert frames.faults() == {"cameras with an unexpected value": {"count": 1, "names": ["0 400000"]}}
+    assert rows(frames, "select count(*) from cameras") == [(3,)]
+
+
 def test_a_file_in_which_everything_lacks_something_is_refused(tmp_path, tables):
     for entry in tables["data"]["annotations"]:
         del entry["bbox"]
