@@ -169,6 +169,38 @@ def test_annotations_are_found_by_pattern_and_a_split_has_one(tmp_path, tables):
         find_annotations(tmp_path)
 
 
+def test_linked_folders_are_searched_and_rings_of_them_end(tmp_path, tables):
+    write_annotation(tmp_path / "elsewhere" / "train", tables, "train")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "annotations").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
+    assert [annotation.split for annotation in find_annotations(tmp_path / "root")] == ["train"]
+
+
+def test_a_file_that_is_not_let_read_is_named_not_the_index(tmp_path, tables):
+    write_annotation(tmp_path, tables, "train")
+    (tmp_path / "InterHand2.6M_train_camera.json").unlink()
+    (tmp_path / "InterHand2.6M_train_camera.json").mkdir()
+    with pytest.raises(InterHandError, match=r"train_camera\.json: cannot be read \(Is a directory\)"):
+        opened(tmp_path)
+
+
+def test_a_folder_that_is_not_let_read_is_not_passed_over(tmp_path, tables, monkeypatch):
+    write_annotation(tmp_path, tables, "train")
+    (tmp_path / "val").mkdir()
+    scan = os.scandir
+
+    def closed(folder):
+        if os.fspath(folder).endswith("val"):
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InterHandError, match=r"val: cannot be read \(Permission denied\)"):
+        find_annotations(tmp_path)
+
+
 def test_other_names_give_other_splits(tmp_path):
     for name in ("data.json", "InterHand2.6M_sample_data.json", "x/my_data.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
