@@ -89,11 +89,16 @@ class Annotation:
 def find_annotations(root: str | Path) -> list[Annotation]:
     """Every annotation at `root` or below, but not in `images/`, which may hold millions of files.
 
-    Raises InterHandError when there is none, or more than one of a split.
+    Folders may be symbolic links. Raises InterHandError when there is none, a folder cannot be read, or there is more
+    than one of a split.
     """
-    root, found = Path(root), []
-    for folder, below, names in os.walk(root):
+    root, found, seen = Path(root), [], set()
+    for folder, below, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
         below[:] = [name for name in below if name != "images" and name[0] != "."]
+        if os.path.realpath(folder) in seen:  # a link to where this walk has been
+            below.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         found += [Annotation(Path(folder) / name) for name in names if name.endswith("data.json")]
     if not found:
         raise InterHandError(
@@ -104,6 +109,12 @@ def find_annotations(root: str | Path) -> list[Annotation]:
         if one.split == other.split:
             raise InterHandError(f"{one.data} and {other.data}: two annotations of {one.split}; keep one of them there")
     return found
+
+
+def _refuse_folder(error: OSError) -> None:
+    """What `find_annotations` does of a folder that cannot be listed; one that is not there has no annotation."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise InterHandError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def index_annotation(annotation: Annotation, folder: str | Path) -> Path:
@@ -219,7 +230,10 @@ class _Source:
         self.path, self.digest = path, digest
 
     def __enter__(self) -> "_Source":
-        self.file = open(self.path, "rb")
+        try:
+            self.file = open(self.path, "rb")
+        except OSError as error:
+            raise InterHandError(f"{self.path}: cannot be read ({error.strerror}); check its permissions") from None
         size = os.fstat(self.file.fileno()).st_size
         self.progress = tqdm(total=size, desc=self.path.name, unit="B", unit_scale=True, leave=False, delay=1)
         return self

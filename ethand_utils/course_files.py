@@ -5,6 +5,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -24,6 +26,14 @@ PREFIX = "./data/InterHand2.6M/images/"  # of every img_path
 JPEG_QUALITY = 95
 SLACK = 64  # pages at its end that an LMDB may number without ever having written them
 BLACK = 8  # an image without any brighter value (of 255) is all black
+READ_ALL = """
+import lmdb, os, sys
+path = sys.argv[1]
+with lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False) as environment:
+    with environment.begin(buffers=True) as transaction:
+        for key, value in transaction.cursor():
+            bytes(value[-1:])  # values lie in one piece
+"""
 # In the LMDB the left hand's parts follow the right's: 17…32.
 STORED = {hand: N_CLASSES - 1 if i == LEFT else 0 for i, hand in enumerate(HANDS)}
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -66,7 +76,8 @@ def load_pt(path: Path):
                 f"{path}: holds {forbidden[1]}, which is refused, and nothing of it was run; "
                 "expected lists, dicts and NumPy arrays only, take the file from a source you trust"
             ) from None
-        raise CourseError(f"{path}: damaged or no .pt file ({first_line(error)}); copy it again") from None
+        reason = first_line(error).partition(". ")[0]  # what follows advises to load it without safety
+        raise CourseError(f"{path}: damaged or no .pt file ({reason}); copy it again") from None
 
 
 def _numpy_pieces() -> list:
@@ -117,9 +128,14 @@ def check_lmdb(path: Path) -> list[int]:
     except lmdb.Error as error:
         raise CourseError(f"{path}: damaged or no LMDB ({first_line(error)}); copy it again") from None
     used, there = (information["last_pgno"] + 1) * found["psize"], os.path.getsize(file)
-    if there < used - SLACK * found["psize"]:
+    if there < used - SLACK * found["psize"] or (there < used and not _readable(path)):
         raise CourseError(f"{file}: cut off, {there} bytes of {used}; copy it again")
     return [found["entries"], information["last_txnid"], used]
+
+
+def _readable(path: Path) -> bool:
+    """Whether all values of an LMDB are in its file: tried in a process of its own, which dies where one is not."""
+    return subprocess.run([sys.executable, "-c", READ_ALL, str(path)], capture_output=True).returncode == 0
 
 
 def write_lmdb(path: Path, items: Iterable[tuple[str, bytes]], count: int) -> None:

@@ -59,8 +59,8 @@ def label_row(mask_id: str, entry: dict) -> dict:
 
 def _frame_number(value) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return int(np.int64(value))
+    except (TypeError, ValueError, OverflowError):
         return -1
 
 

@@ -91,6 +91,8 @@ def select(splits: Sequence[Frames], selection: Selection, official: bool) -> np
         mine, wanted = np.flatnonzero(rows["store"] == code), selection.budget(store)
         spare = None if wanted is None else int(np.ceil(wanted * SPARE))
         drawn[mine[spread(len(mine), spare, np.random.default_rng([selection.seed, 1, code]))]] = True
+    if not drawn.any():
+        raise InterHandError(f"{splits[0].root}: paired, unpaired, val and test of 0 leave no frame; ask for some")
     return rows[drawn]
 
 

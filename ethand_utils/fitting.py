@@ -4,7 +4,7 @@ import numpy as np
 
 from ethand_utils import EthandError
 from ethand_utils.amodal import Hand, HandError, hand_masks
-from ethand_utils.crops import crop_image, crop_square
+from ethand_utils.crops import ImageError, crop_image, crop_square
 from ethand_utils.frames import Frame
 from ethand_utils.handmesh import MIRROR, skin_vertices
 from ethand_utils.jointfit import fit_joints
@@ -13,6 +13,8 @@ from ethand_utils.labels import BOX_OVER_JOINTS, HAND_TYPES, HANDS, LEFT, N_JOIN
 from ethand_utils.raycast import Camera
 
 FEWEST, FEWEST_PALM = 12, 3  # known joints, and among them wrist and finger bases, that a fit needs
+SPAN = 0.02, 1.0  # m along an axis over which the joints of a hand may reach: others are of another unit
+SMALLEST = 4  # px a side of a crop that may still show a hand
 WORST, WORST_JOINT = 8.0, 30.0  # mm of residual, as mean and of a single joint, beyond which a fit is refused
 
 
@@ -53,22 +55,61 @@ def from_joints(
     first, NaN where unknown or absent, each hand in a named `order` of `joints.ORDERS`; `focal` and `centre` (x, y) px;
     `box` (x, y, w, h) px about the hands, by default about their joints. Returns `image` uint8 [size, size, 3], `masks`
     uint8 [2, size, size] left first, `front` uint8 [size, size] and `residual` float [2, 21] mm in the order of
-    `labels.JOINT_PARTS`, NaN where unknown. Raises EthandError for an unknown order or other shapes, HandError for
-    hands that cannot be fitted, ImageError for a box outside the image.
+    `labels.JOINT_PARTS`, NaN where unknown. Raises EthandError for an unknown order, other shapes or another unit,
+    HandError for hands that cannot be fitted, ImageError for a box outside the image or in which the hands are not.
     """
+    image, joints, camera = _checked(image, joints, focal, centre, order, size)
+    known = np.isfinite(joints).all(-1)
+    hands = fit_hands(joints, known)
+    points = camera.project(joints[known])
+    crop = crop_square(_box_about(points) if box is None else _numbers("box", box, 4))
+    if crop[2] < SMALLEST:
+        raise ImageError(f"box: its crop is {crop[2]:.3g} px wide; expected x, y, w, h, focal and centre in px")
+    inside = (points >= np.maximum(crop[:2], 0)) & (points < np.minimum(np.add(crop[:2], crop[2]), image.shape[1::-1]))
+    if inside.all(1).mean() < 0.5:
+        raise ImageError(
+            f"joints: most lie outside the box or the {image.shape[1]}×{image.shape[0]} image; "
+            "expected focal, centre and box in px of this very image"
+        )
+    truth = hand_masks(hands, camera, np.eye(3), np.zeros(3), crop, size, image.shape[1::-1])
+    residual = [np.full(N_JOINTS, np.nan) if hand is None else hand.residual for hand in hands]
+    return {"image": crop_image(image, crop, size), **truth, "residual": np.stack(residual)}
+
+
+def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.ndarray, np.ndarray, Camera]:
+    """What `from_joints` is given, if it is of the shapes and units asked for: image, ordered joints and camera."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise EthandError(f"image {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], RGB from 0 to 255")
     if order not in ORDERS:
         raise EthandError(f"order {order}: expected one of {', '.join(ORDERS)}")
     if np.shape(joints) != (len(HANDS), N_JOINTS, 3):
         raise EthandError(f"joints {list(np.shape(joints))}: expected [2, 21, 3], left hand first, NaN where unknown")
+    camera = Camera(_numbers("focal", focal, 2), _numbers("centre", centre, 2))
+    if min(camera.focal) <= 0 or size < 16:
+        raise EthandError(f"focal {focal}, size {size}: expected px above 0, and at least 16")
     joints = np.asarray(joints, float)[:, ORDERS[order]]
-    known, camera = np.isfinite(joints).all(-1), Camera(tuple(focal), tuple(centre))
+    known = np.isfinite(joints).all(-1)
     if not known.any():
         raise HandError("joints: none is known")
-    hands = fit_hands(joints, known)
-    crop = crop_square(_box_about(camera.project(joints[known])) if box is None else box)
-    truth = hand_masks(hands, camera, np.eye(3), np.zeros(3), crop, size, image.shape[1::-1])
-    residual = [np.full(N_JOINTS, np.nan) if hand is None else hand.residual for hand in hands]
-    return {"image": crop_image(image, crop, size), **truth, "residual": np.stack(residual)}
+    for hand in np.flatnonzero(known.any(1)):
+        reach = np.ptp(joints[hand, known[hand]], axis=0).max()
+        if known[hand].sum() >= FEWEST and not SPAN[0] < reach < SPAN[1]:
+            remedy = "expected metres (a thousandth of mm), and NaN for a hand that is absent"
+            raise EthandError(f"joints of the {HANDS[hand]} hand reach over {reach:.3g} m; {remedy}")
+    if (joints[known][:, 2] <= 0).any():
+        raise EthandError("joints: some lie behind the camera; expected its own frame, x right, y down, z ahead")
+    return image, joints, camera
+
+
+def _numbers(name: str, values, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise EthandError(f"{name}: expected {count} finite numbers, px")
+    return numbers
 
 
 def _box_about(points: np.ndarray) -> tuple[float, float, float, float]:

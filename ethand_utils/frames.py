@@ -1,6 +1,7 @@
 """Frames of InterHand2.6M with their annotated joints and cameras, read from the index of their annotation."""
 
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -153,8 +154,8 @@ class Frames:
     def _find_image(self, row: sqlite3.Row) -> Path:
         images, name = self.root / "images" / self.annotation.split, Path(row["file_name"]).name
         official = images / f"Capture{row['capture']}/{row['seq']}/cam{row['camera']}" / name
-        for path in (images / row["file_name"], official, self.root / name):
-            if path.exists():
+        for path in (images / row["file_name"].lstrip("/"), official, self.root / name):
+            if os.path.exists(path):  # unlike Path.exists, False also where a name is too long or a folder is closed
                 return path
         lacks = f"{self.root}: image {official.relative_to(self.root)} is missing, and {name} here too; fetch it"
         raise FrameFault("image: missing", lacks)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ethand_utils.amodal import hand_masks, occluded_share
 from ethand_utils.annotation import InterHandError, find_annotations, index_annotation
-from ethand_utils.building import store_meta
+from ethand_utils.building import kept_store, store_meta
 from ethand_utils.checks import Check, OncePerMoment, mean_residuals, open_rows, save_rows
 from ethand_utils.crops import ImageError, crop_square, frame_crops
 from ethand_utils.draws import STORES, Selection, arrange, select
@@ -21,7 +21,7 @@ from ethand_utils.frames import FrameFault, Frames
 from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.parts import Part, build_part, finished_parts, join_parts, remove_parts
 from ethand_utils.sources import module_sources
-from ethand_utils.store import Store
+from ethand_utils.store import Store, StoreError
 
 FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
 
@@ -112,15 +112,19 @@ def interhand_dataset(
     if size < 16:
         raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
     check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
+    if not replace:
+        _refuse_others(out, check, selection, size)
     check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
     kept, report = _findings(check)
     stores = arrange(open_rows(check.rows)[kept], selection)
     report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
-    write_json(out / REPORT, report)
+    plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
+    for name, plan in plans.items():
+        kept_store(out / name, _wanted(plan), replace)
+    write_json(out / REPORT, report)  # only now: one of stores that stay must stay, too
     if not stores:
         reason, worst = next(iter(report["skipped"].items()))
         raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
-    plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
     if part is not None:
         built = {
             name: build_part(out / name, part, **plan, workers=workers, replace=replace) for name, plan in plans.items()
@@ -134,11 +138,21 @@ def interhand_dataset(
 def _join(out: Path, plans: dict[str, dict], workers: int, replace: bool) -> dict[str, Store]:
     """Whole stores, of their parts where there are any; parts that do not fit are refused before any work begins."""
     for name, plan in plans.items():
-        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
-        finished_parts(out / name, wanted, ignore=replace)
+        finished_parts(out / name, _wanted(plan), ignore=replace)
     made = {name: join_parts(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
     remove_parts(out)
     return made
+
+
+def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> None:
+    """Raise StoreError where a store of a data set in `out` was made otherwise: before the hours that a check takes."""
+    for name in (*STORES, "unpaired_images"):
+        if (out / name / "meta.json").exists():
+            wanted = {"size": size, **_store_meta(name, check, selection)}
+            if not Store(out / name).meta.items() >= wanted.items():
+                raise StoreError(
+                    f"{out / name}: holds a store made with other settings; remove it or choose another folder"
+                )
 
 
 def _shared_subjects(stores: dict[str, Store]) -> list[str]:
@@ -205,15 +219,7 @@ def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection,
     """Arguments of `build_store` for a store of the frames `rows`."""
     masks = name != "unpaired_images"
     file = save_rows(check.folder.parent, name, rows)
-    meta = {
-        "source": "interhand",
-        "split": name,
-        "hands": check.hands.source.name,
-        "maker": _version(check.hands),
-        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
-        "frames": file.stem.rpartition("-")[2],
-        **json.loads(json.dumps(asdict(selection))),
-    }
+    meta = {**_store_meta(name, check, selection), "frames": file.stem.rpartition("-")[2]}
     return {
         "make": InterHandSample(file, check.splits, size, check.hands, masks),
         "count": len(rows),
@@ -221,3 +227,20 @@ def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection,
         "arrays": ("images", "masks", "front") if masks else ("images",),
         "meta": meta,
     }
+
+
+def _store_meta(name: str, check: Check, selection: Selection) -> dict:
+    """What `meta.json` of a store says of how it was made that is known before any frame is checked."""
+    return {
+        "source": "interhand",
+        "split": name,
+        "hands": check.hands.source.name,
+        "maker": _version(check.hands),
+        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
+        **json.loads(json.dumps(asdict(selection))),
+    }
+
+
+def _wanted(plan: dict) -> dict:
+    """`meta.json` of the store of a plan."""
+    return store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])

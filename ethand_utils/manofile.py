@@ -4,6 +4,7 @@ The files are pickles of Python 2 with chumpy's objects, which no current NumPy 
 on (REFERENCE.md sections 4 and 6).
 """
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -162,7 +163,8 @@ class _Reader(pickle.Unpickler):
 def read_model(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a MANO file that SHAPES names, float64 or int64. Nothing the file holds is executed.
 
-    Kept as .npz in the user's cache folder under the file's SHA-256, and taken from there the next time. Raises
+    Kept as .npz in the user's cache folder under the file's SHA-256, and taken from there the next time; where that
+    folder cannot be written to, read anew each time. Raises
     HandModelError when the file is missing, is no MANO model, or holds other objects than arrays.
     """
     path = Path(path)
@@ -177,7 +179,7 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
     arrays = _read_cached(cached)
     if arrays is None:
         arrays = _checked(_unpickle(data, path), path)
-        with atomic_write(cached) as temporary:
+        with contextlib.suppress(FileError), atomic_write(cached) as temporary:
             np.savez(temporary, **arrays)
     return arrays
 

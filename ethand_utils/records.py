@@ -11,6 +11,7 @@ from ethand_utils.labels import HAND_TYPES, HANDS, N_JOINTS
 BLOCK = 1 << 16  # bytes read at once
 CAMERA_SIZES = {"campos": 3, "camrot": 9, "focal": 2, "princpt": 2}
 MANO_SIZES = {"pose": 48, "shape": 10, "trans": 3}
+UNTRUE = 0.01  # by which a rotation's rows may miss unit length and right angles
 DEPTH = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}
 
 
@@ -74,6 +75,9 @@ def annotation_row(number: int, entry: dict) -> tuple:
 def camera_row(capture: str, camera: str, values: dict) -> tuple:
     """A row of `cameras`: position (3, mm), turn (9), focal (2, px) and centre (2, px) as float64."""
     numbers = [np.array(values[name], float).reshape(size) for name, size in CAMERA_SIZES.items()]
+    turn, focal = numbers[1].reshape(3, 3), numbers[2]
+    if np.abs(turn @ turn.T - np.eye(3)).max() > UNTRUE or np.linalg.det(turn) < 0 or focal.min() <= 0:
+        raise ValueError("no camera: its camrot is no rotation, or its focal length not above 0")
     return capture, camera, np.concatenate(numbers).tobytes()
 
 

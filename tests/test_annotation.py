@@ -136,6 +136,23 @@ def test_single_entries_at_fault_are_counted_and_passed_over(tmp_path, tables):
     assert frames.faults()["annotations with an unexpected value"]["names"][0] == "image_id 1002"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("focal", [0, 160]),
+        ("focal", [-160, -160]),
+        ("camrot", np.zeros((3, 3)).tolist()),
+        ("camrot", (2 * np.eye(3)).tolist()),
+        ("camrot", np.diag([1, 1, -1]).tolist()),
+    ],
+)
+def test_what_is_no_camera_is_counted_and_passed_over(tmp_path, tables, name, value):
+    tables["camera"]["0"][name]["400000"] = value
+    frames = indexed(tmp_path, tables)
+    assert frames.faults() == {"cameras with an unexpected value": {"count": 1, "names": ["0 400000"]}}
+    assert rows(frames, "select count(*) from cameras") == [(3,)]
+
+
 def test_a_file_in_which_everything_lacks_something_is_refused(tmp_path, tables):
     for entry in tables["data"]["annotations"]:
         del entry["bbox"]
@@ -149,6 +166,38 @@ def test_annotations_are_found_by_pattern_and_a_split_has_one(tmp_path, tables):
     assert [annotation.split for annotation in find_annotations(tmp_path)] == ["train", "val"]
     write_annotation(tmp_path / "other", tables, "train")
     with pytest.raises(InterHandError, match="two annotations of train; keep one"):
+        find_annotations(tmp_path)
+
+
+def test_linked_folders_are_searched_and_rings_of_them_end(tmp_path, tables):
+    write_annotation(tmp_path / "elsewhere" / "train", tables, "train")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "annotations").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
+    assert [annotation.split for annotation in find_annotations(tmp_path / "root")] == ["train"]
+
+
+def test_a_file_that_is_not_let_read_is_named_not_the_index(tmp_path, tables):
+    write_annotation(tmp_path, tables, "train")
+    (tmp_path / "InterHand2.6M_train_camera.json").unlink()
+    (tmp_path / "InterHand2.6M_train_camera.json").mkdir()
+    with pytest.raises(InterHandError, match=r"train_camera\.json: cannot be read \(Is a directory\)"):
+        opened(tmp_path)
+
+
+def test_a_folder_that_is_not_let_read_is_not_passed_over(tmp_path, tables, monkeypatch):
+    write_annotation(tmp_path, tables, "train")
+    (tmp_path / "val").mkdir()
+    scan = os.scandir
+
+    def closed(folder):
+        if os.fspath(folder).endswith("val"):
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InterHandError, match=r"val: cannot be read \(Permission denied\)"):
         find_annotations(tmp_path)
 
 

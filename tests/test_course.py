@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import pickle
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -425,6 +428,31 @@ def test_an_lmdb_that_is_cut_off_is_named(tmp_path):
     os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(CourseError, match=r"data\.mdb: cut off, \d+ bytes of \d+; copy it again"):
         read_course(tmp_path / "root", tmp_path / "out", SIZE)
+
+
+def test_a_small_lmdb_that_is_cut_off_does_not_end_the_process(tmp_path):
+    file = Layout().write(tmp_path / "root") / IMAGES / "data.mdb"
+    os.truncate(file, file.stat().st_size - 4096)
+    reading = "import sys; from ethand_utils.course import read_course; read_course(*sys.argv[1:])"
+    command = [sys.executable, "-c", reading, tmp_path / "root", tmp_path / "out"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "data.mdb: cut off" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("frame", [float("inf"), 10**25, "first", None])
+def test_a_frame_that_is_no_number_is_unknown(frame, tmp_path):
+    layout = Layout()
+    layout.list[1]["frame"] = frame
+    stores = read_course(layout.write(tmp_path / "root"), tmp_path / "out", SIZE)
+    assert stores["train"].index["frame"].tolist() == [0, -1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_plain_pickle_is_refused_without_advice_to_load_it_unsafely(tmp_path):
+    (tmp_path / "list.pt").write_bytes(pickle.dumps(Layout().ids))
+    with pytest.raises(CourseError, match=r"list\.pt: damaged or no \.pt file \([^)]{,80}\); copy it again$"):
+        load_pt(tmp_path / "list.pt")
 
 
 def test_lists_of_another_layout_are_refused(tmp_path):

@@ -241,6 +241,34 @@ def test_joints_that_do_not_fit_are_refused(joints, order, told):
         from_joints(image(), joints, VIEW.focal, VIEW.centre, order)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"image": image()[..., 0]}, r"image uint8 \[256, 256\]: expected uint8 \[H, W, 3\]"),
+        ({"image": image() / 255}, r"image float64 .*expected uint8 \[H, W, 3\]"),
+        ({"joints": 1000 * two_hands()}, "joints of the left hand reach over .* m; expected metres"),
+        ({"joints": two_hands() * [[[0.0]], [[1.0]]]}, "left hand reach over 0 m; .*NaN for a hand that is absent"),
+        ({"joints": two_hands() * (1, 1, -1)}, "behind the camera"),
+        (
+            {"focal": 4 * np.array(VIEW.focal), "centre": 4 * np.array(VIEW.centre)},
+            "outside the box or the 256×256 image",
+        ),
+        ({"focal": (1.8, 1.8), "centre": (0.5, 0.5)}, "expected x, y, w, h, focal and centre in px"),
+        ({"focal": 400}, "focal: expected 2 finite numbers"),
+        ({"focal": (0, 0)}, "px above 0"),
+        ({"box": (np.nan, 0, 10, 10)}, "box: expected 4 finite numbers"),
+        ({"box": (5, 5, 0, 0)}, "box: its crop is 0 px wide"),
+        ({"box": (-90, -90, 80, 80)}, "outside the box or the 256×256 image"),
+        ({"size": 0}, "at least 16"),
+    ],
+)
+def test_what_is_no_photo_with_joints_in_its_camera_is_refused_in_one_line(change, told):
+    given = {"image": image(), "joints": two_hands(), "focal": VIEW.focal, "centre": VIEW.centre}
+    with pytest.raises(EthandError, match=told) as caught:
+        from_joints(**given | change)
+    assert "\n" not in str(caught.value)
+
+
 def test_rotations_keep_their_word():
     rng = np.random.default_rng(0)
     start, goal = (rot.directions(rng.normal(size=(50, 3))) for _ in range(2))

@@ -252,6 +252,27 @@ def test_entries_passed_over_are_in_the_report(tree, tmp_path):
     assert report["passed_over"]["train"]["annotations with an unexpected value"]["count"] == 1
 
 
+@pytest.mark.parametrize("name", ["/no/such/image.jpg", "x" * 300 + ".jpg", "a\0b.jpg"])
+def test_an_image_s_name_that_no_file_can_have_is_missing(tree, tmp_path, name):
+    def rename(tables):
+        tables["data"]["images"][0]["file_name"] = name
+
+    stores = interhand_dataset(tmp_path / "out", tree(rename), size=SIZE)
+    assert report_of(stores)["skipped"] == {"image: missing": {"count": 1, "names": [name]}}
+
+
+def test_images_are_taken_from_below_the_root_only(tree, tmp_path):
+    shutil.copytree(tree() / "images", tmp_path / "images")
+    elsewhere = tmp_path / "images" / "train" / "Capture0/ROM0/cam400000/image0.jpg"
+    root = tmp_path / "root"
+    tables = json.loads((root / "annotations/train/InterHand2.6M_train_data.json").read_text())
+    tables["images"][0]["file_name"] = str(elsewhere)
+    write_annotation(root / "annotations" / "train", {"data": tables}, "train")
+    stores = interhand_dataset(tmp_path / "out", root, size=SIZE)
+    assert len(stores["train"]) == 6
+    assert all(source.startswith("images/train/Capture0/") for source in stores["train"].index["source"])
+
+
 def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):
     root = tree()
     shutil.rmtree(root / "images")
@@ -360,6 +381,7 @@ def test_paired_frames_are_drawn_over_all_captures_by_seed(people, built, tmp_pa
         ({"hand_types": ("both",)}, "hand types both: expected some of right, left, interacting"),
         ({"every": 0}, "expected every and limit of at least 1"),
         ({"paired": -1}, "counts and seed of at least 0"),
+        ({"paired": 0, "unpaired": 0, "val": 0, "test": 0}, "leave no frame; ask for some"),
         ({"size": 8}, "images of 8 px a side; expected at least 16"),
     ],
 )
@@ -369,8 +391,21 @@ def test_choices_that_do_not_fit_are_refused(people, tmp_path, choice, says):
 
 
 def test_other_choices_do_not_overwrite_what_is_there(people, built):
+    out = built["train"].path.parent
+    before = (out / REPORT).read_bytes()
     with pytest.raises(StoreError, match="made with other settings"):
-        interhand_dataset(built["train"].path.parent, people, size=SIZE, paired=21)
+        interhand_dataset(out, people, size=SIZE, paired=21)
+    assert (out / REPORT).read_bytes() == before
+
+
+def test_other_choices_are_refused_before_the_work(tree, tmp_path, monkeypatch):
+    root, out = tree(captures={0: ("a", 3), 1: ("b", 3), 2: ("c", 3)}), tmp_path / "out"
+    for name, store in interhand_dataset(out, root, size=SIZE).items():
+        if name != "test":  # which would be built last
+            shutil.rmtree(store.path)
+    monkeypatch.setattr("ethand_utils.checks.Check.run", stop)
+    with pytest.raises(StoreError, match=r"out/test: holds a store made with other settings"):
+        interhand_dataset(out, root, size=SIZE, val=1)
 
 
 def test_hands_of_a_moment_are_found_once(people):

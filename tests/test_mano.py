@@ -178,6 +178,12 @@ def test_a_damaged_cache_is_made_again(mano_folder, cache_folder):
         assert len(kept.read_bytes()) == len(whole)
 
 
+def test_a_cache_that_cannot_be_written_to_is_done_without(mano_folder, cache_folder):
+    cache_folder.parent.mkdir(parents=True)
+    cache_folder.write_text("")
+    assert read_model(mano_folder / FILES[RIGHT])["weights"].shape[1] == 16
+
+
 def test_another_file_of_the_same_name_is_not_taken_from_the_cache(tmp_path):
     path = tmp_path / FILES[RIGHT]
     for model in (made_model(), mirrored(made_model())):
