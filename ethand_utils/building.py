@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
-from ethand_utils.files import atomic_write, first_line, write_json
+from ethand_utils.files import atomic_write, first_line, hold, write_json, write_remedy
 from ethand_utils.processes import in_processes
 from ethand_utils.store import FORMAT, Store, StoreError, array_layout
 
@@ -47,7 +47,17 @@ def build_store(
     kept = kept_store(path, meta, replace)
     if kept is not None:
         return kept
-    work = path.parent / f".{path.name}.partial"
+    busy = StoreError(f"{path}: another process is building it; wait for it, or choose another folder")
+    with contextlib.ExitStack() as held:
+        with disk_errors(path):
+            held.enter_context(hold(path.parent / f".{path.name}.lock", busy))
+        _build(path, make, meta, workers, parts)
+    return Store(path)
+
+
+def _build(path: Path, make: Callable, meta: dict, workers: int, parts: Sequence[Store]) -> None:
+    """Make what is missing in the working folder, and give it the name `path`."""
+    work, count = path.parent / f".{path.name}.partial", meta["count"]
     with disk_errors(path):
         _prepare(work, meta)
         todo = [start for start in chunk_starts(count) if not _chunk_file(work, start).exists()]
@@ -59,7 +69,6 @@ def build_store(
         index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in chunk_starts(count)])
         index.to_parquet(work / "index.parquet", index=False)
         _swap(work, path)
-    return Store(path)
 
 
 def store_meta(count: int, size: int, arrays: Sequence[str], meta: dict) -> dict:
@@ -111,7 +120,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space or choose another folder, then start again: it goes on where it stopped"
+        remedy = f"{write_remedy(error)}: it goes on where it stopped"
         raise StoreError(f"{path}: could not be written ({first_line(error)}); {remedy}") from error
 
 

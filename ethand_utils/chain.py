@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ethand_utils.files import atomic_write
+from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
 from ethand_utils.runs import ROWS, Run, RunError, open_run, project_root, training_name
 from ethand_utils.settings import Profile, nearest
@@ -112,17 +112,10 @@ def own_gpu(folder: Path, count: int):
         yield
 
 
-@contextlib.contextmanager
-def only_one(folder: Path):
+def only_one(folder: Path) -> contextlib.AbstractContextManager:
     """Hold a run for this process, and free it however the process ends. Raises RunError when another holds it."""
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{folder}: another `ethand run` is at work here; wait for it or use another --name"
-            ) from None
-        yield
+    busy = RunError(f"{folder}: another `ethand run` is at work here; wait for it or use another --name")
+    return hold(folder / ".lock", busy)
 
 
 @cache

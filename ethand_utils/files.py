@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import secrets
@@ -29,12 +31,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise FileError(
-            f"{path}: could not be written ({first_line(error)}); free some space and start again"
-        ) from error
+        raise FileError(f"{path}: could not be written ({first_line(error)}); {write_remedy(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_remedy(error: OSError) -> str:
+    """What to do about a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, None):
+        return "free some space and start again"
+    return "choose a folder that can be written to, and start again"
+
+
+@contextlib.contextmanager
+def hold(path: Path, busy: EthandError) -> Iterator[None]:
+    """Hold the lock file `path` for this process, however it ends; raises `busy` when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                raise BlockingIOError  # the process that held it has removed it in this moment
+        except BlockingIOError:
+            raise busy from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: dict) -> None:

@@ -26,8 +26,10 @@ def fit_hands(joints: np.ndarray, known: np.ndarray) -> tuple[Hand | None, Hand 
     """
     there = np.flatnonzero(known.any(1))
     for hand in there:
-        if known[hand].sum() < FEWEST or known[hand, [WRIST, *CHAINS[1:, 0]]].sum() < FEWEST_PALM:
+        if known[hand].sum() < FEWEST:
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")
+        if known[hand, [WRIST, *CHAINS[1:, 0]]].sum() < FEWEST_PALM:
+            raise HandError(f"joints: too few of the {HANDS[hand]} hand's palm")
     found: list[Hand | None] = [None, None]
     if len(there):
         mirror = np.where(there[:, None] == LEFT, MIRROR, 1)[:, None]

@@ -86,8 +86,9 @@ def fit_joints(points: np.ndarray, known: np.ndarray) -> Fit:
     In closed form, from the palm outwards: overall size from all bones, the palm laid on wrist and finger bases, its
     bones and then each finger's turned towards the next joint and stretched to it. Angles, lengths and roll stay
     within what hands can do, so that a joint that is annotated wrongly keeps a residual and does not tear the skin.
-    A finger's roll is that of the plane in which it bends. A single unknown joint of a finger is guessed
-    (`joints.guess_missing`); beyond that, a bone whose end is unknown goes straight on.
+    A finger's roll is that of the plane in which it bends. Unknown finger bases are where the
+    palm has them, unknown joints between known ones are guessed (`joints.guess_missing`); a bone whose end is not even
+    guessed goes straight on.
     """
     hands = _begin(points, known)
     _bend_palm(hands)
@@ -116,6 +117,11 @@ def _begin(points: np.ndarray, known: np.ndarray) -> _Hands:
     turn, shift = _place_palm(points, known, scale, rest)
     lengths = scale[:, None, None] * np.linalg.norm(np.diff(rest[:, CHAINS], axis=2), axis=-1)
     hinges = rot.turned(turn[:, None], rig.rest[rig.phalanges[:, 1], :3, 0])
+    bases = CHAINS[:, 0]
+    usual = rot.turned(scale[:, None, None, None] * turn[:, None], rest[:, bases]) + shift[:, None]
+    points, known = points.copy(), known.copy()
+    points[:, bases] = np.where(known[:, bases, None], points[:, bases], usual)
+    known[:, bases] = True
     points, known = guess_missing(points, known, lengths, hinges)
     turns = np.repeat(turn[:, None], len(rig.names), axis=1)
     linear, shift = scale[:, None, None, None] * turns, np.repeat(shift[:, None], len(rig.names), axis=1)

@@ -64,27 +64,36 @@ def landmarks() -> np.ndarray:
 def guess_missing(
     points: np.ndarray, known: np.ndarray, lengths: np.ndarray, hinges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Guesses for single unknown joints of fingers: points float [B, 21, 3], and which are now known, bool [B, 21].
+    """Guesses for unknown joints of fingers whose base is known: points float [B, 21, 3], and which are known now.
 
-    A joint between two known ones is where bones of their `lengths` [B, 5, 3] meet when the finger bends about its
+    Joints between two known ones are where bones of their `lengths` [B, 5, 3] meet when the finger bends about its
     hinge (unit `hinges` [B, 5, 3]); an unknown tip follows the joint before it.
     """
     points, known = points.copy(), known.copy()
-    for place in (1, 2):
-        before, here, after = (CHAINS[:, place + step] for step in (-1, 0, 1))
-        fill = known[:, before] & known[:, after] & ~known[:, here]
-        found = _elbow(points[:, before], points[:, after], lengths[..., place - 1], lengths[..., place], hinges)
-        points[:, here] = np.where(fill[..., None], found, points[:, here])
-        known[:, here] |= fill
-    fill = known[:, CHAINS[:, :3]].all(2) & ~known[:, CHAINS[:, 3]]
+
+    def fill(place: int, where: np.ndarray, found: np.ndarray) -> None:
+        here = CHAINS[:, place]
+        points[:, here] = np.where(where[..., None], found, points[:, here])
+        known[:, here] |= where
+
+    base, middle, end, tip = (known[:, CHAINS[:, place]] for place in range(4))
+    first, second, third = np.moveaxis(lengths, -1, 0)
+    whole = _elbow(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 3]], first, second + third, hinges)
+    fill(1, base & ~middle & ~end & tip, whole)
+    fill(1, base & ~middle & end, _elbow(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 2]], first, second, hinges))
+    middle = known[:, CHAINS[:, 1]]
+    fill(2, middle & ~end & tip, _elbow(points[:, CHAINS[:, 1]], points[:, CHAINS[:, 3]], second, third, hinges))
+    fill(3, known[:, CHAINS[:, :3]].all(2) & ~tip, _following(points, third))
+    return points, known
+
+
+def _following(points: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Tips [B, 5, 3], where the last joint bends FOLLOWS times as far as the one before it."""
     bones = rot.directions(np.diff(points[:, CHAINS[:, :3]], axis=2))
     bend = np.arccos(np.clip((bones[:, :, 0] * bones[:, :, 1]).sum(-1), -1, 1))
     axis = rot.directions(np.cross(bones[:, :, 0], bones[:, :, 1]))
     last = rot.turned(rot.about(axis, FOLLOWS * bend), bones[:, :, 1])
-    found = points[:, CHAINS[:, 2]] + lengths[..., 2:] * last
-    points[:, CHAINS[:, 3]] = np.where(fill[..., None], found, points[:, CHAINS[:, 3]])
-    known[:, CHAINS[:, 3]] |= fill
-    return points, known
+    return points[:, CHAINS[:, 2]] + length[..., None] * last
 
 
 def _elbow(start: np.ndarray, end: np.ndarray, first: np.ndarray, second: np.ndarray, hinge: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from ethand_utils.course_files import (
     write_lmdb,
 )
 from ethand_utils.course_samples import BOX
-from ethand_utils.files import atomic_write, first_line
+from ethand_utils.files import atomic_write, first_line, write_remedy
 from ethand_utils.labels import HANDS
 from ethand_utils.predict import predict_masks
 from ethand_utils.store import Store, StoreError
@@ -176,9 +176,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
         yield work
         os.replace(work, target)
     except OSError as error:
-        raise CourseError(
-            f"{target}: could not be written ({first_line(error)}); free some space, start again"
-        ) from error
+        raise CourseError(f"{target}: could not be written ({first_line(error)}); {write_remedy(error)}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -813,3 +813,13 @@ def test_unfinished_store_is_no_part_of_a_data_set(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "d" / "train", Make(stop=9, fault=KeyboardInterrupt()))
     assert list(open_dataset(tmp_path / "d")) == ["val"]
+
+
+def test_two_processes_never_build_the_same_store(tmp_path):
+    def make(i):
+        with pytest.raises(StoreError, match="another process is building it"):
+            build_store(tmp_path / "s", make, 2, 8, (), {"source": "other"})
+        return {"row": {"id": i}}
+
+    assert len(build_store(tmp_path / "s", make, 2, 8, (), {"source": "test"})) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
