@@ -49,7 +49,7 @@ def show(place, opacity):
     figure, axes = plt.subplots(2, 4, figsize=(10, 5))
     for hand, line in enumerate(axes):
         shown = (overlay(image, masks[hand], opacity) for masks in (predicted, truth))
-        for axis, panel in zip(line, (image, *shown, error_map(predicted[hand], truth[hand]))):
+        for axis, panel in zip(line, (image, *shown, error_map(predicted, truth)[hand])):
             axis.imshow(panel)
             axis.axis("off")
     plt.show()

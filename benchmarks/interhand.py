@@ -1,0 +1,59 @@
+"""How fast `ethand data interhand` reads a made tree, and how much memory an annotation takes by its size.
+
+By hand: `python benchmarks/interhand.py [--frames 2000 --workers 2]`. Frames are 512×334 px, two hands, seen by ten
+cameras at a moment; annotations five and fifty times as large are only indexed.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import madetree
+
+CAMERAS, CAPTURES = 10, 8
+INDEX = """
+import resource, sys, time
+from ethand_utils.annotation import find_annotations, index_annotation
+before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
+index_annotation(find_annotations(sys.argv[1])[0], sys.argv[2])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"indexed in {time.perf_counter() - began:.1f} s, peak memory {after:.0f} MB, of which imports {before:.0f}")
+"""
+
+
+def tables(frames: int) -> dict:
+    """Annotation of about so many frames."""
+    moments = max(1, frames // (CAMERAS * CAPTURES))
+    captures = {number: (number, moments) for number in range(CAPTURES)}
+    return madetree.annotate(captures, CAMERAS, ("interacting",), (512, 334))
+
+
+def time_reading(root: Path, out: Path, frames: int, workers: int) -> None:
+    """Frames a second from the start of the command to its end, and the memory of its largest process."""
+    made = tables(frames)
+    madetree.write_tree(root, made)
+    command = [sys.executable, "-m", "ethand_utils.cli", "data", "interhand", "--root", root, "--out", out]
+    began = time.perf_counter()
+    subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
+    seconds, count = time.perf_counter() - began, len(made["data"]["images"])
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"{count} frames in {seconds:.1f} s: {count / seconds:.0f} frames/s, largest process {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for times in (5, 50):
+            root = Path(folder) / f"annotation{times}"
+            madetree.write_annotation(root, tables(times * arguments.frames), "train")
+            print(f"{times * arguments.frames} frames annotated: ", end="", flush=True)
+            subprocess.run([sys.executable, "-c", INDEX, root, root / "index"], check=True, stderr=subprocess.DEVNULL)
+        time_reading(Path(folder) / "tree", Path(folder) / "out", arguments.frames, arguments.workers)
