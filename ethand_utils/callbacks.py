@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -236,9 +235,11 @@ def discriminator_accuracy(judged: torch.Tensor, masks: torch.Tensor) -> torch.T
 
 def verdict_on(loss: float) -> str:
     """What L_D says of D: that it has won (near 0), says next to nothing (near 0.69 a term), or neither."""
-    if not math.isfinite(loss):
-        return "has no finite loss"
-    return "has won" if loss < D_WON else "says next to nothing" if loss > D_GUESSES else "is in the useful range"
+    if loss < D_WON:
+        return "has won: its gradient teaches little; lower lr_d or d_epochs"
+    if loss > D_GUESSES:
+        return "says next to nothing; raise lr_d or d_epochs"
+    return "is in the useful range"
 
 
 class CourseMIoU(Metric):

@@ -9,7 +9,7 @@ from torch import nn
 
 from ethand_utils.augment import normalise
 from ethand_utils.building import build_store
-from ethand_utils.callbacks import KeepAbove, KeepConfident, kept_number, weights_digest
+from ethand_utils.callbacks import KeepAbove, KeepConfident, TrainingError, kept_number, weights_digest
 from ethand_utils.confidence import CONFIDENCES
 from ethand_utils.losses import per_hand
 from ethand_utils.metrics import confusion, hand_miou, nanmean
@@ -87,12 +87,23 @@ def pseudo_filter(name: str, confidence: np.ndarray, threshold: float | None = N
         raise ValueError(f"pseudo_filter {name!r}: expected one of {', '.join(FILTERS)}")
     if name == "batch_half":
         return KeepConfident()
-    return KeepAbove({"dataset_half": float(np.median(confidence)), "threshold": threshold, "none": -np.inf}[name])
+    least = {"dataset_half": float(np.median(confidence)), "threshold": threshold, "none": -np.inf}[name]
+    if least > confidence.max():
+        most = f"that of the {len(confidence)} labels reaches {confidence.max():.4g}"
+        raise TrainingError(f"pseudo_threshold: {least:g}, but {most}; lower it, or choose another pseudo_filter")
+    return KeepAbove(least)
 
 
 def kept_by(chosen: Callback, confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarray:
     """Whether each sample survives one epoch of a `pseudo_filter`: bool [n], for random batches of `bs`."""
     return confidence >= chosen.threshold if isinstance(chosen, KeepAbove) else kept_by_batches(confidence, bs, seed)
+
+
+def best_of(quality: np.ndarray, number: int) -> np.ndarray:
+    """Whether each sample is among the `number` of highest `quality` float [n], NaN the lowest: bool [n]."""
+    best = np.zeros(len(quality), bool)
+    best[np.argsort(-np.nan_to_num(quality, nan=-np.inf), kind="stable")[:number]] = True
+    return best
 
 
 def kept_by_batches(confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarray:

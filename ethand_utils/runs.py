@@ -197,9 +197,17 @@ FULL_ROW = ROWS[-1]["ROW"]
 def adversary(adversarial: str, profile: Profile) -> tuple[str, str]:
     """What D sees and how it is trained in a row with this ADVERSARIAL.
 
-    `profile`: by the profile's settings. `released`: arg-max and frozen (REFERENCE.md section 2).
+    `none`: there is no D. `profile`: by the profile's settings. `released`: arg-max ids and frozen (REFERENCE.md
+    section 2). Raises RunError for anything else.
     """
-    return ("argmax", "frozen") if adversarial == "released" else (profile.adversarial_input, profile.discriminator)
+    known = {
+        "none": ("none", "none"),
+        "profile": (profile.adversarial_input, profile.discriminator),
+        "released": ("argmax", "frozen"),
+    }
+    if adversarial not in known:
+        raise RunError(f"ADVERSARIAL: {adversarial!r}, expected one of {', '.join(known)}")
+    return known[adversarial]
 
 
 def discriminator_name(profile: Profile, adversarial_input: str) -> str:

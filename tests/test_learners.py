@@ -100,9 +100,9 @@ def train(pairs, tmp_path):
     """Function that trains a tiny net for phases of `epochs` in `folder`, from scratch or on from what is there."""
 
     def run(folder, epochs, fail=(None, 0, 0), seed=0, lr=LR, schedule="constant", metrics=()):
-        phases = [Phase(f"phase {i}", pairs(seed), n, lr / (i + 1)) for i, n in enumerate(epochs)]
-        if fail[0] is not None:
-            phases[fail[0]].cbs = (FailAt(*fail[1:]),)
+        # Every phase has one, so that the plan is the same whether it fails or not.
+        fails = [(FailAt(*fail[1:]) if i == fail[0] else FailAt(),) for i in range(len(epochs))]
+        phases = [Phase(f"phase {i}", pairs(seed), n, lr / (i + 1), fails[i]) for i, n in enumerate(epochs)]
         return train_phases(net(seed), SegmentationLoss(), phases, tmp_path / folder, seed, schedule, metrics).model
 
     return run
@@ -154,11 +154,15 @@ def test_training_ignores_the_global_seed(train):
         ((2, 2), (1, 1, 3)),
     ],
 )
-def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(train, epochs, fail, schedule, tmp_path):
+def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
+    train, epochs, fail, schedule, tmp_path, capsys
+):
     whole = train("whole", epochs, schedule=schedule)
     with pytest.raises(Outage):
         train("parts", epochs, fail, schedule=schedule)
     assert state(train("parts", epochs, schedule=schedule)) == state(whole)
+    complete = sum(epochs[: fail[0]]) + fail[1]
+    assert (f"goes on after epoch {complete} of {sum(epochs)}" in capsys.readouterr().out) == (complete > 0)
     columns = ["epoch", "phase", "valid_loss", "lr"]
     whole, parts = (pd.read_csv(tmp_path / name / "history.csv")[columns] for name in ("whole", "parts"))
     pd.testing.assert_frame_equal(whole, parts)
