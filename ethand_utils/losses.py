@@ -88,8 +88,10 @@ def weights_of_classes(class_weights: str, masks: np.ndarray | None = None) -> t
         raise ValueError(f"class_weights {class_weights!r}: expected one of {known}")
     if masks is None:
         raise ValueError(f"class_weights {class_weights}: expected the masks to train on as well")
-    parts = (masks[start : start + COUNTED] for start in range(0, len(masks), COUNTED))
-    return inverse_frequency(sum(np.bincount(part.ravel(), minlength=N_CLASSES) for part in parts))
+    # PyTorch counts bytes as they are, NumPy widens them first: 25 times slower.
+    parts = (np.array(masks[start : start + COUNTED]) for start in range(0, len(masks), COUNTED))
+    counts = sum(torch.bincount(torch.from_numpy(part).flatten(), minlength=N_CLASSES) for part in parts)
+    return inverse_frequency(counts.numpy())
 
 
 class SegmentationLoss(nn.Module):
