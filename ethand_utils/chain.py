@@ -13,7 +13,16 @@ from pathlib import Path
 
 from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
-from ethand_utils.runs import ROWS, Run, RunError, open_run, project_root, training_name
+from ethand_utils.runs import (
+    ROWS,
+    Run,
+    RunError,
+    adversary,
+    discriminator_name,
+    open_run,
+    project_root,
+    training_name,
+)
 from ethand_utils.settings import Profile, nearest
 from ethand_utils.sources import imported_modules, module_sources
 
@@ -32,18 +41,14 @@ class Stage:
 
 def stages(profile: Profile) -> list[Stage]:
     """Every step of a run, in an order in which each comes after what it needs."""
+    judges = {row["ADVERSARIAL"]: discriminator_stage(row["ADVERSARIAL"], profile) for row in ROWS}
+    judges.pop("none")
     chain = [
         Stage("01_data", "01_data", ("data_summary.csv",)),
         Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
         Stage("03_augment", "03_augment", ("augment/result.json", "figures/augment.png"), ("01_data",)),
         Stage("04_train_g1", "04_train_g1", ("g1/result.json", "g1/weights.safetensors"), ("01_data",), trains=True),
-        Stage(
-            "05_train_discriminator",
-            "05_train_discriminator",
-            ("d/result.json", "d/weights.safetensors"),
-            ("04_train_g1",),
-            trains=True,
-        ),
+        *{stage.name: stage for stage in judges.values()}.values(),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), trains=True),
     ]
     trained = []
@@ -53,7 +58,7 @@ def stages(profile: Profile) -> list[Stage]:
             parameters = {k: v for k, v in row.items() if k.isupper() and k != "TITLE"} | {"SEED": seed}
             needs = ["01_data"]
             needs += ["06_pseudo_labels"] if row["GENERATED"] else []
-            needs += ["05_train_discriminator"] if row["ADVERSARIAL"] else []
+            needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
             name = f"07_train_g2_{row['ROW']}_seed{seed}"
             makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
             chain.append(Stage(name, "07_train_g2", makes, tuple(needs), parameters, trains=True))
@@ -70,6 +75,16 @@ def stages(profile: Profile) -> list[Stage]:
     chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), (full,)))
     chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (full,)))
     return chain
+
+
+def discriminator_stage(adversarial: str, profile: Profile) -> Stage:
+    """The training of D that a row with this ADVERSARIAL needs; the same stage where the same D serves."""
+    seen, _ = adversary(adversarial, profile)
+    folder = discriminator_name(profile, seen)
+    name = "05_train_discriminator" + folder.removeprefix("d")
+    parameters = {} if folder == "d" else {"ADVERSARIAL": adversarial}
+    makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
+    return Stage(name, "05_train_discriminator", makes, ("04_train_g1",), parameters, trains=True)
 
 
 def rendered_parts(profile: Profile) -> list[Part]:

@@ -64,6 +64,7 @@ CLASS_WEIGHTS = {
     "released": (0.1, 0.8, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.35, 0.35, 0.8, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8),
     "released_new": (0.07, *(4.2,) * 7, 0.4, 0.4, *(4.2,) * 7),
 }
+INVERSE_FREQUENCY = "inverse_frequency"  # a choice beside them: `inverse_frequency` of the masks to train on
 
 # A finger is a hue, its phalanges shades of it (light at the palm, strong at the tip); the palm is grey-blue.
 COLOURS = np.zeros((N_CLASSES, 3), np.uint8)
@@ -88,6 +89,15 @@ for _finger, _shades in {
     "pinky": ((234, 186, 212), (204, 121, 167), (156, 70, 118)),
 }.items():
     SAFE_COLOURS[list(FINGERS[_finger])] = _shades
+
+
+def inverse_frequency(counts: np.ndarray) -> tuple[float, ...]:
+    """A weight per class from its number of pixels [17]: one over it, so that every class weighs the same in all.
+
+    The largest weight is 1. A class that is never seen weighs as much as the rarest one that is.
+    """
+    seen = counts[counts > 0].min(initial=counts.sum())
+    return tuple((seen / np.maximum(counts, seen)).tolist())
 
 
 def min_pixels(size: int) -> int:

@@ -1,5 +1,6 @@
 """Trainings: a fastai Learner through phases, with history, learning rate and the state to resume from."""
 
+import io
 import math
 import shutil
 import time
@@ -17,7 +18,7 @@ from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from ethand_utils import EthandError
-from ethand_utils.callbacks import FiniteLoss, KeepConfident, TrainingError, fast_forward, kept_number
+from ethand_utils.callbacks import FiniteLoss, TrainingError, fast_forward
 from ethand_utils.files import atomic_write
 from ethand_utils.models import save_weights
 
@@ -46,7 +47,7 @@ class Phase:
     @property
     def description(self) -> str:
         """What must be the same for an interrupted training to go on."""
-        callbacks = [type(callback).__name__ for callback in self.cbs]
+        callbacks = [vars(callback).get("description", type(callback).__name__) for callback in self.cbs]
         return repr([self.name, self.epochs, self.lr, callbacks, self.dls.train.description])
 
 
@@ -63,7 +64,8 @@ def train_phases(
 
     Writes `history.csv` (a row an epoch) into `folder`, and keeps `state/` there: a training that was interrupted goes
     on after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report) or
-    `one_cycle` over all phases together. Raises TrainingError when the loss is not finite.
+    `one_cycle` over all phases together. Raises TrainingError when the loss is not finite, FileError when the disk is
+    full; the state of the last epoch that ended well stays.
     """
     progress = Progress(Path(folder), phases, [model.recipe, loss_func, schedule], seed)
     learn = Learner(
@@ -84,7 +86,7 @@ def train_phases(
                 try:
                     learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
                 except EthandError as error:  # fastai puts a line of its own before what a callback raises
-                    raise type(error)(str(error).splitlines()[-1].strip()) from error
+                    raise type(error)(f"{progress.at}: {str(error).splitlines()[-1].strip()}") from error
     return learn
 
 
@@ -92,16 +94,6 @@ def finish(learn: Learner, folder: str | Path, **notes) -> None:
     """Write a finished training's `weights.safetensors` with `notes`, and drop the state to resume from."""
     save_weights(learn.model, Path(folder) / "weights.safetensors", **notes)
     shutil.rmtree(Path(folder) / "state", ignore_errors=True)
-
-
-def images_seen(phases: list[Phase]) -> int:
-    """Images that all epochs of a training learn from; of unpaired batches the kept half."""
-    total = 0
-    for phase in phases:
-        loader = phase.dls.train
-        filters = any(isinstance(callback, KeepConfident) for callback in phase.cbs)
-        total += phase.epochs * len(loader) * (kept_number(loader.bs) if filters else loader.bs)
-    return total
 
 
 class Progress(Callback):
@@ -118,6 +110,8 @@ class Progress(Callback):
         self.total = sum(phase.epochs for phase in phases)
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
         self.plan = repr([settings, seed, [phase.description for phase in phases]])
+        callbacks = {id(callback): callback for phase in phases for callback in phase.cbs}.values()
+        self.stateful = [callback for callback in callbacks if hasattr(type(callback), "state_dict")]
         self.label = "/".join(folder.parts[-3:])
         self.rows: list[dict] = []
         self.began = time.time()
@@ -126,6 +120,12 @@ class Progress(Callback):
     def done(self) -> int:
         """Complete epochs, over all phases."""
         return len(self.rows)
+
+    @property
+    def at(self) -> str:
+        """The epoch in which the training is, over all phases, and which state there is to go on from."""
+        kept = f"the state of epoch {self.done} is kept" if self.done else "there is no earlier state"
+        return f"{self.label} {self.phase} epoch {self.done + 1}/{self.total} ({kept})"
 
     @property
     def state_file(self) -> Path:
@@ -140,36 +140,46 @@ class Progress(Callback):
         if state["plan"] == self.plan:
             self.learn.model.load_state_dict(state["model"])
             self.learn.opt.load_state_dict(state["opt"])
+            for callback, kept in zip(self.stateful, state["callbacks"], strict=True):
+                callback.load_state_dict(kept)
             self.rows = state["rows"]
+            self._write_history()  # the interruption may have come just before it
             self.began = time.time() - self.rows[-1]["seconds"]
             print(f"{self.label}: goes on after epoch {self.done} of {self.total}", flush=True)
 
     def before_train(self):
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         self.dls.train.epoch = self.done - 1
-        self.losses = []
+        self.losses, self.images = [], 0
 
-    def after_batch(self):
-        if self.training:
-            self.losses.append(self.loss.detach())
+    def after_step(self):
+        self.losses.append(self.loss.detach())
+        self.images += len(self.yb[0])
 
     def after_epoch(self):
         names = ["train_loss", "valid_loss", *(metric.name for metric in self.learn.metrics)]
         scores = dict(zip(names, (float(value) for value in self.recorder.final_record), strict=True))
         scores["train_loss"] = float(torch.stack(self.losses).mean())  # fastai's is a running mean that lags behind
-        row = {"epoch": self.done + 1, "phase": self.phase, **scores}
+        for callback in self.learn.cbs:
+            scores |= callback.scores() if hasattr(type(callback), "scores") else {}
+        row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": self.images}
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
+        self._write([*self.rows, row])
         self.rows.append(row)
-        self._write()
+        self._write_history()
         left = row["seconds"] / self.done * (self.total - self.done)
         told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
         print(f"{self.label} {self.phase} epoch {self.done}/{self.total}: {told}, {left:.0f} s left", flush=True)
 
-    def _write(self) -> None:
-        state = {"plan": self.plan, "rows": self.rows}
+    def _write(self, rows: list[dict]) -> None:
+        state = {"plan": self.plan, "rows": rows, "callbacks": [callback.state_dict() for callback in self.stateful]}
         state |= {"model": self.learn.model.state_dict(), "opt": self.learn.opt.state_dict()}
-        with atomic_write(self.state_file) as temporary:
-            torch.save(state, temporary)
+        content = io.BytesIO()
+        torch.save(state, content)
+        with atomic_write(self.state_file) as temporary:  # written by Python, whose errors `atomic_write` knows
+            temporary.write_bytes(content.getbuffer())
+
+    def _write_history(self) -> None:
         with atomic_write(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
 

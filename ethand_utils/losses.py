@@ -1,15 +1,27 @@
 """The report's losses on logits [B, 34, H, W] and masks int64 [B, 2, H, W] (section 2.4; REFERENCE.md section 2)."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ethand_utils.labels import CLASS_WEIGHTS, HANDS, LEFT, N_CHANNELS, N_CLASSES, RIGHT
+from ethand_utils.labels import (
+    CLASS_WEIGHTS,
+    HANDS,
+    INVERSE_FREQUENCY,
+    LEFT,
+    N_CHANNELS,
+    N_CLASSES,
+    RIGHT,
+    inverse_frequency,
+)
 
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
 DICE_SMOOTH = 0.1
-ADVERSARIAL_INPUTS = ("softmax", "straight_through")
+D_CHANNELS = {"softmax": N_CHANNELS, "straight_through": N_CHANNELS, "argmax": len(HANDS)}  # what D sees of a mask
+ADVERSARIAL_INPUTS = tuple(D_CHANNELS)
+COUNTED = 1024  # masks counted at a time
 
 
 def per_hand(logits: torch.Tensor) -> torch.Tensor:
@@ -18,13 +30,16 @@ def per_hand(logits: torch.Tensor) -> torch.Tensor:
 
 
 def prediction_maps(logits: torch.Tensor, adversarial_input: str = "softmax") -> torch.Tensor:
-    """Logits → what D sees of a prediction, [B, 34, H, W], with a gradient to the logits.
+    """Logits → what D sees of a prediction, float [B, 34, H, W], or [B, 2, H, W] of `argmax`.
 
     `softmax`: probabilities over each hand's classes, as the report says. `straight_through`: the one-hot maps of the
     arg-max with the gradient of the probabilities, so that D cannot tell a prediction by its softness alone.
+    `argmax`: each hand's ids 0…16 as a channel, as released, through which no gradient reaches the logits.
     """
     if adversarial_input not in ADVERSARIAL_INPUTS:
         raise ValueError(f"adversarial_input {adversarial_input!r}: expected one of {', '.join(ADVERSARIAL_INPUTS)}")
+    if adversarial_input == "argmax":
+        return truth_maps(per_hand(logits).argmax(2), adversarial_input)
     soft = per_hand(logits).softmax(2)
     if adversarial_input == "straight_through":
         hard = one_hot_maps(soft.argmax(2)).unflatten(1, soft.shape[1:3])
@@ -32,8 +47,13 @@ def prediction_maps(logits: torch.Tensor, adversarial_input: str = "softmax") ->
     return soft.flatten(1, 2)
 
 
+def truth_maps(masks: torch.Tensor, adversarial_input: str = "softmax") -> torch.Tensor:
+    """Masks → what D sees of the truth: one-hot maps float [B, 34, H, W], or ids float [B, 2, H, W] of `argmax`."""
+    return masks.float() if adversarial_input == "argmax" else one_hot_maps(masks)
+
+
 def one_hot_maps(masks: torch.Tensor) -> torch.Tensor:
-    """Masks → one-hot float [B, 34, H, W]: what D sees of the truth."""
+    """Masks → one-hot float [B, 34, H, W]."""
     return F.one_hot(masks, N_CLASSES).permute(0, 1, 4, 2, 3).flatten(1, 2).float()
 
 
@@ -59,26 +79,52 @@ def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return ((1 - score) * (present > 0)).sum() / N_CLASSES
 
 
-class SegmentationLoss(nn.Module):
-    """`ce`: cross-entropy; `ce_dice`: 0.35 cross-entropy + 0.65 Dice; `class_weights` by name as in labels."""
+def weights_of_classes(class_weights: str, masks: np.ndarray | None = None) -> tuple[float, ...]:
+    """17 weights by name: a set of labels.CLASS_WEIGHTS, or `inverse_frequency` of `masks` uint8 [n, 2, H, W]."""
+    if class_weights in CLASS_WEIGHTS:
+        return CLASS_WEIGHTS[class_weights]
+    if class_weights != INVERSE_FREQUENCY:
+        known = ", ".join((*CLASS_WEIGHTS, INVERSE_FREQUENCY))
+        raise ValueError(f"class_weights {class_weights!r}: expected one of {known}")
+    if masks is None:
+        raise ValueError(f"class_weights {class_weights}: expected the masks to train on as well")
+    # PyTorch counts bytes as they are, NumPy widens them first: 25 times slower.
+    parts = (np.array(masks[start : start + COUNTED]) for start in range(0, len(masks), COUNTED))
+    counts = sum(torch.bincount(torch.from_numpy(part).flatten(), minlength=N_CLASSES) for part in parts)
+    return inverse_frequency(counts.numpy())
 
-    def __init__(self, loss: str = "ce_dice", class_weights: str = "released"):
+
+class SegmentationLoss(nn.Module):
+    """`ce`: cross-entropy; `ce_dice`: 0.35 cross-entropy + 0.65 Dice.
+
+    `class_weights` by name as in `weights_of_classes`, which needs `masks` for one of them. `hands`: the `sum` of the
+    two hands' losses, as released, or their `mean`, which counts half as much beside an adversarial term.
+    """
+
+    def __init__(
+        self,
+        loss: str = "ce_dice",
+        class_weights: str = "released",
+        hands: str = "sum",
+        masks: np.ndarray | None = None,
+    ):
         super().__init__()
         if loss not in ("ce", "ce_dice"):
             raise ValueError(f"loss {loss!r}: expected ce or ce_dice")
-        if class_weights not in CLASS_WEIGHTS:
-            raise ValueError(f"class_weights {class_weights!r}: expected one of {', '.join(CLASS_WEIGHTS)}")
-        self.loss, self.class_weights = loss, class_weights
-        self.register_buffer("weights", torch.tensor(CLASS_WEIGHTS[class_weights]))
+        if hands not in ("sum", "mean"):
+            raise ValueError(f"hands {hands!r}: expected sum or mean")
+        self.loss, self.class_weights, self.hands = loss, class_weights, hands
+        self.register_buffer("weights", torch.tensor(weights_of_classes(class_weights, masks)))
 
     def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Scalar loss."""
         ce = cross_entropy(logits, masks, self.weights.to(logits))
-        return CE_SHARE * ce + DICE_SHARE * dice(logits, masks) if self.loss == "ce_dice" else ce
+        total = CE_SHARE * ce + DICE_SHARE * dice(logits, masks) if self.loss == "ce_dice" else ce
+        return total / len(HANDS) if self.hands == "mean" else total
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
-        return f"{self.loss}, class_weights={self.class_weights}"
+        return f"{self.loss}, class_weights={self.class_weights}, hands={self.hands}"
 
 
 def discriminator_loss(on_fake: torch.Tensor, on_real: torch.Tensor) -> torch.Tensor:

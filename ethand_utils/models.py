@@ -6,7 +6,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from ethand_utils import EthandError
@@ -15,6 +15,8 @@ from ethand_utils.labels import N_CHANNELS
 
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
+# Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).
+DISCRIMINATORS = {"discriminator": (4, 2, 1), "discriminator_released": (5, 1, 2)}
 
 
 class WeightsError(EthandError):
@@ -32,10 +34,11 @@ def create_model(
 ) -> nn.Module:
     """A net that maps images [B, in_channels, H, W] to logits.
 
-    `arch` is `baseline` (the report's plain U-Net), `discriminator` (D, in_channels 34 → [B, 1, h, w]) or an
-    architecture of segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`, …) with an `encoder` by smp's name
-    (`xception`, `tu-regnety_032`, `tu-` + any timm model). `widths` are the baseline's or D's channels, or an smp
-    decoder's, finest last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones repeat.
+    `arch` is `baseline` (the report's plain U-Net), `discriminator` or `discriminator_released` (D, in_channels as in
+    losses.D_CHANNELS → [B, 1, h, w]) or an architecture of segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`,
+    …) with an `encoder` by smp's name (`xception`, `tu-regnety_032`, `tu-` + any timm model). `widths` are the
+    baseline's or D's channels, or an smp decoder's, finest last. `pretrained` fetches ImageNet weights for the encoder;
+    `seed` makes the random ones repeat.
     What a net is rebuilt from is kept as `model.recipe`, and written beside the weights by `save_weights`.
 
     The report's G1 is ("unet", "xception", True), its G2 ("unetplusplus", "tu-regnety_032", True).
@@ -45,8 +48,8 @@ def create_model(
     config = dict(arch=arch, encoder=encoder, widths=widths and tuple(widths), in_channels=in_channels)
     if arch == "baseline":
         model = UNet(in_channels, out_channels, widths or UNET_WIDTHS)
-    elif arch == "discriminator":
-        model = discriminator(in_channels, widths or D_WIDTHS)
+    elif arch in DISCRIMINATORS:
+        model = discriminator(in_channels, widths or D_WIDTHS, DISCRIMINATORS[arch])
     else:
         model = _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels)
     model.recipe = config | dict(out_channels=out_channels)
@@ -110,25 +113,33 @@ def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def discriminator(in_channels: int = N_CHANNELS, widths: tuple[int, ...] = D_WIDTHS) -> nn.Sequential:
-    """D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last."""
+def discriminator(
+    in_channels: int = N_CHANNELS,
+    widths: tuple[int, ...] = D_WIDTHS,
+    last: tuple[int, int, int] = DISCRIMINATORS["discriminator"],
+) -> nn.Sequential:
+    """D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last.
+
+    `last` is the last one's kernel, stride and padding, px.
+    """
     layers = []
     for a, b in zip((in_channels, *widths[:-1]), widths, strict=True):
         layers += [nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 2, 1))
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, *last))
 
 
 def save_weights(model: nn.Module, path: str | Path, **notes) -> None:
     """Write weights as safetensors with the net's configuration and `notes` (JSON values), whole or not at all."""
     metadata = {"ethand": json.dumps({"model": model.recipe, **notes})}
-    with atomic_write(path) as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary, metadata)
+    content = save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata)
+    with atomic_write(path) as temporary:  # written by Python, whose errors `atomic_write` knows
+        temporary.write_bytes(content)
 
 
 def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, dict]:
     """The net of a file of `save_weights`, in evaluation mode, and its notes.
 
-    A segmentation net is expected, or a discriminator where `arch` says so.
+    A segmentation net is expected, or a discriminator of either kind where `arch` is `discriminator`.
 
     Raises WeightsError when the file is missing, no such file, or of another kind of net.
     """
@@ -156,7 +167,7 @@ def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, 
         raise WeightsError(
             f"{path}: weights of another architecture than {config['arch']} ({reason}); train again"
         ) from None
-    segments = config["arch"] != "discriminator"
+    segments = config["arch"] not in DISCRIMINATORS
     if (arch == "discriminator") == segments:
         found = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"
         raise WeightsError(f"{path}: weights of {found}; expected {arch or 'a segmentation net such as g1 or g2'}")

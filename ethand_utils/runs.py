@@ -127,8 +127,9 @@ class Run:
         return self.folder / path
 
     def weights(self, training: str) -> Path:
-        """Weights of a finished training: `g1`, `d` or `g2/<row>/seed<k>`."""
-        notebook = {"g1": "04_train_g1", "d": "05_train_discriminator"}.get(training, "07_train_g2")
+        """Weights of a finished training: `g1`, a D (`discriminator_name`) or `g2/<row>/seed<k>`."""
+        kind = training.split("/")[0].split("_")[0]
+        notebook = {"g1": "04_train_g1", "d": "05_train_discriminator", "g2": "07_train_g2"}[kind]
         return self.made(f"{training}/weights.safetensors", notebook)
 
 
@@ -176,20 +177,42 @@ def commit() -> str:
     return asked.stdout.strip()
 
 
-# The rows of the report's Table 1: parameters of notebook 07, and the report's score.
+# The rows of the report's Table 1 with its scores, and one that it does not have; parameters of notebook 07.
 _ROW_COLUMNS = ("ROW", "TITLE", "MODEL", "LOSS", "WEIGHTED", "GENERATED", "ADVERSARIAL", "reported")
 ROWS = tuple(
     dict(zip(_ROW_COLUMNS, row, strict=True))
     for row in (
-        ("baseline", "Baseline model", "baseline", "ce", False, False, False, 0.49801),
-        ("unetpp_ce", "U-Net++ w/ CE", "g2", "ce", False, False, False, 0.53739),
-        ("unetpp_weighted", "w/ weighted CE (1)", "g2", "ce", True, False, False, 0.53916),
-        ("unetpp_dice", "w/ (1), Dice (2)", "g2", "ce_dice", True, False, False, 0.54449),
-        ("unetpp_generated", "w/ (1), (2), gen. labels (3)", "g2", "ce_dice", True, True, False, 0.55771),
-        ("unetpp_full", "w/ (1), (2), (3), adv.", "g2", "ce_dice", True, True, True, 0.55804),
+        ("baseline", "Baseline model", "baseline", "ce", False, False, "none", 0.49801),
+        ("unetpp_ce", "U-Net++ w/ CE", "g2", "ce", False, False, "none", 0.53739),
+        ("unetpp_weighted", "w/ weighted CE (1)", "g2", "ce", True, False, "none", 0.53916),
+        ("unetpp_dice", "w/ (1), Dice (2)", "g2", "ce_dice", True, False, "none", 0.54449),
+        ("unetpp_generated", "w/ (1), (2), gen. labels (3)", "g2", "ce_dice", True, True, "none", 0.55771),
+        ("unetpp_released", "w/ (1), (2), (3), adv. (as released)", "g2", "ce_dice", True, True, "released", None),
+        ("unetpp_full", "w/ (1), (2), (3), adv.", "g2", "ce_dice", True, True, "profile", 0.55804),
     )
 )
 FULL_ROW = ROWS[-1]["ROW"]
+
+
+def adversary(adversarial: str, profile: Profile) -> tuple[str, str]:
+    """What D sees and how it is trained in a row with this ADVERSARIAL.
+
+    `none`: there is no D. `profile`: by the profile's settings. `released`: arg-max ids and frozen (REFERENCE.md
+    section 2). Raises RunError for anything else.
+    """
+    known = {
+        "none": ("none", "none"),
+        "profile": (profile.adversarial_input, profile.discriminator),
+        "released": ("argmax", "frozen"),
+    }
+    if adversarial not in known:
+        raise RunError(f"ADVERSARIAL: {adversarial!r}, expected one of {', '.join(known)}")
+    return known[adversarial]
+
+
+def discriminator_name(profile: Profile, adversarial_input: str) -> str:
+    """Folder of a D's training inside a run: `d` of the one the profile asks for."""
+    return "d" if adversarial_input == profile.adversarial_input else f"d_{adversarial_input}"
 
 
 def training_name(row: str, seed: int) -> str:
@@ -215,14 +238,18 @@ TABLE_HEADINGS = ("Model", "report", "ours", "report Δ base %", "ours Δ base %
 def table1(found: pd.DataFrame) -> pd.DataFrame:
     """Table 1 from `results`: the report's score of each row and ours (mean over seeds), Δ baseline % and Δ previous %.
 
-    Both Δ are relative, as in the report; Δ previous starts at the third row, which the report compares first.
+    Both Δ are relative, as in the report; Δ previous is to the nearest row above that the report has as well, from the
+    third row on, which the report compares first. What the report does not have is NaN.
     """
     table = pd.DataFrame([{"row": row["ROW"], "model": row["TITLE"], "reported": row["reported"]} for row in ROWS])
+    table["reported"] = table["reported"].astype(float)
+    above = table.index.to_series().where(table["reported"].notna()).ffill().shift()
     table["ours"] = table["row"].map(found.groupby("row")["course_miou"].mean())
     for source in ("reported", "ours"):
         scores = table[source]
         table[f"{source}_delta_baseline_pct"] = (100 * (scores / scores[0] - 1)).where(table.index > 0)
-        table[f"{source}_delta_previous_pct"] = (100 * (scores / scores.shift() - 1)).where(table.index > 1)
+        before = scores.reindex(above).to_numpy()
+        table[f"{source}_delta_previous_pct"] = (100 * (scores / before - 1)).where(table.index > 1)
     columns = ["reported", "ours"]
     columns += [f"{source}_delta_{to}_pct" for to in ("baseline", "previous") for source in ("reported", "ours")]
     return table[["row", "model", *columns]]

@@ -11,14 +11,20 @@ import yaml
 
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import CLASS_WEIGHTS
+from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
 
 PROFILES = Path(__file__).parent / "profiles"
 CHOICES = {
     "views": ("round", "front"),
     "photometric": ("report", "strong"),
-    "class_weights": tuple(CLASS_WEIGHTS),
-    "adversarial_input": ("softmax", "straight_through"),
+    "class_weights": (*CLASS_WEIGHTS, INVERSE_FREQUENCY),
+    "hands": ("sum", "mean"),
+    "d_arch": ("discriminator", "discriminator_released"),
+    "adversarial_input": ("softmax", "straight_through", "argmax"),
+    "discriminator": ("frozen", "alternating"),
+    "labelling": ("offline", "online"),
+    "confidence": ("foreground_prob", "logit_sum"),
+    "pseudo_filter": ("batch_half", "dataset_half", "threshold", "none"),
     "lr_schedule": ("constant", "one_cycle"),
 }
 
@@ -48,11 +54,18 @@ class Profile:
     g2_encoder: str | None
     g2_widths: list[int] | None
     baseline_widths: list[int]
+    d_arch: str
     d_widths: list[int]
     pretrained: bool
     photometric: str
     class_weights: str
+    hands: str
     adversarial_input: str
+    discriminator: str
+    labelling: str
+    confidence: str
+    pseudo_filter: str
+    pseudo_threshold: float | None
     g1_epochs: int
     d_epochs: int
     epochs: int
@@ -73,6 +86,8 @@ class Profile:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ProfileError(f"{name}: {getattr(self, name)}, expected one of {', '.join(known)}")
+        if self.pseudo_filter == "threshold" and self.pseudo_threshold is None:
+            raise ProfileError("pseudo_threshold: null, expected the least confidence, as pseudo_filter is threshold")
         if len(self.cycles) != 4 or sum(self.cycles) != self.epochs:
             raise ProfileError(
                 f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "

@@ -28,15 +28,16 @@ from ethand_utils.callbacks import (
     kept_number,
 )
 from ethand_utils.labels import N_CHANNELS
-from ethand_utils.learners import Phase, finish, images_seen, one_cycle, place, train_phases
+from ethand_utils.learners import Phase, finish, one_cycle, place, train_phases
 from ethand_utils.loaders import make_dls
 from ethand_utils.losses import (
     ADVERSARIAL_INPUTS,
+    D_CHANNELS,
     SegmentationLoss,
     adversarial_loss,
     one_hot_maps,
-    per_hand,
     prediction_maps,
+    truth_maps,
 )
 from ethand_utils.metrics import course_miou
 from ethand_utils.models import create_model, load_weights
@@ -67,10 +68,12 @@ class FailAt(Callback):
                 raise Outage("power cut")  # fastai wants an argument
 
 
-def net(seed=0, arch="baseline"):
-    return place(
-        create_model(arch, widths=(4, 8), in_channels=N_CHANNELS if arch == "discriminator" else 3, seed=seed), CPU
-    )
+def net(seed=0, arch="baseline", channels=3):
+    return place(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
+
+
+def judge(seen="softmax"):
+    return net(arch="discriminator", channels=D_CHANNELS[seen])
 
 
 def state(model):
@@ -97,9 +100,9 @@ def train(pairs, tmp_path):
     """Function that trains a tiny net for phases of `epochs` in `folder`, from scratch or on from what is there."""
 
     def run(folder, epochs, fail=(None, 0, 0), seed=0, lr=LR, schedule="constant", metrics=()):
-        phases = [Phase(f"phase {i}", pairs(seed), n, lr / (i + 1)) for i, n in enumerate(epochs)]
-        if fail[0] is not None:
-            phases[fail[0]].cbs = (FailAt(*fail[1:]),)
+        # Every phase has one, so that the plan is the same whether it fails or not.
+        fails = [(FailAt(*fail[1:]) if i == fail[0] else FailAt(),) for i in range(len(epochs))]
+        phases = [Phase(f"phase {i}", pairs(seed), n, lr / (i + 1), fails[i]) for i, n in enumerate(epochs)]
         return train_phases(net(seed), SegmentationLoss(), phases, tmp_path / folder, seed, schedule, metrics).model
 
     return run
@@ -151,11 +154,15 @@ def test_training_ignores_the_global_seed(train):
         ((2, 2), (1, 1, 3)),
     ],
 )
-def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(train, epochs, fail, schedule, tmp_path):
+def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
+    train, epochs, fail, schedule, tmp_path, capsys
+):
     whole = train("whole", epochs, schedule=schedule)
     with pytest.raises(Outage):
         train("parts", epochs, fail, schedule=schedule)
     assert state(train("parts", epochs, schedule=schedule)) == state(whole)
+    complete = sum(epochs[: fail[0]]) + fail[1]
+    assert (f"goes on after epoch {complete} of {sum(epochs)}" in capsys.readouterr().out) == (complete > 0)
     columns = ["epoch", "phase", "valid_loss", "lr"]
     whole, parts = (pd.read_csv(tmp_path / name / "history.csv")[columns] for name in ("whole", "parts"))
     pd.testing.assert_frame_equal(whole, parts)
@@ -215,11 +222,9 @@ def test_finish_writes_the_weights_and_drops_the_state(train, pairs, tmp_path):
     assert state(model) == state(learn.model)
 
 
-def test_images_seen_counts_the_kept_half_of_unpaired_batches(pairs):
-    paired, unpaired = Phase("paired", pairs(), 3, LR), Phase("unpaired", pairs(), 2, LR, (KeepConfident(),))
-    assert images_seen([paired]) == 3 * 16
-    assert images_seen([paired, unpaired]) == 3 * 16 + 2 * 8
-    assert images_seen([Phase("rest", pairs(bs=5), 1, LR)]) == 15
+def test_history_counts_the_images_of_every_epoch(pairs, tmp_path):
+    train_phases(net(), SegmentationLoss(), [Phase("all", pairs(), 1, LR), Phase("rest", pairs(bs=5), 1, LR)], tmp_path)
+    assert pd.read_csv(tmp_path / "history.csv")["images"].tolist() == [16, 15]
 
 
 def test_learning_rate_is_constant_in_each_phase(pairs, tmp_path):
@@ -262,7 +267,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_batch(value,
             self.calls += 1
             return super().forward(logits, masks) * (value if self.calls == 3 else 1)
 
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf) in batch 2 of epoch 1") as caught:
+    with pytest.raises(TrainingError, match=r"one epoch 1/1 .*loss is (nan|inf) in batch 2;") as caught:
         train_phases(net(), Broken(), [Phase("one", pairs(), 1, LR)], tmp_path)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "history.csv").exists()
@@ -272,8 +277,8 @@ def test_only_training_losses_must_be_finite():
     callback = FiniteLoss()
     callback.learn = fake_learn(loss=torch.tensor(float("nan")), training=False)
     callback.after_loss()
-    callback.learn = fake_learn(loss=torch.tensor(float("nan")), iter=3, epoch=1)
-    with pytest.raises(TrainingError, match="batch 3 of epoch 2"):
+    callback.learn = fake_learn(loss=torch.tensor(float("nan")), iter=3)
+    with pytest.raises(TrainingError, match="batch 3"):
         callback.after_loss()
 
 
@@ -314,6 +319,7 @@ def test_the_unpaired_half_trains_on_pseudo_labels(dataset, tmp_path):
 
     train_phases(net(), SegmentationLoss(), [Phase("unpaired", dls, 1, LR, (KeepConfident(), Watch()))], tmp_path)
     assert sizes == [(True, 4), (True, 4), (False, 8)]
+    assert pd.read_csv(tmp_path / "history.csv")["images"].tolist() == [8]
 
 
 def test_fast_forward_gives_floats_and_leaves_the_net_as_it_was(monkeypatch):
@@ -357,21 +363,22 @@ def test_after_a_training_even_an_interrupted_one_the_net_is_in_full_precision(f
 
 @pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
 def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(seen):
-    discriminator = net(arch="discriminator")
+    discriminator = judge(seen)
     logits = torch.randn(2, N_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     segmentation = (0 * logits).sum() + 3.0
     callback = Adversarial(discriminator, seen)
     callback.learn = fake_learn(pred=logits, loss_grad=segmentation, loss=segmentation.detach())
+    callback.before_train()
     callback.after_loss()
     expected = 0.9 * 3.0 + 0.1 * adversarial_loss(discriminator(prediction_maps(logits, seen))).item()
     assert callback.learn.loss.item() == pytest.approx(expected)
     callback.learn.loss_grad.backward()
-    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all()
+    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (seen != "argmax")
     assert all(p.grad is None for p in discriminator.parameters())
 
 
 def test_adversarial_leaves_validation_alone():
-    callback = Adversarial(net(arch="discriminator"))
+    callback = Adversarial(judge())
     callback.learn = fake_learn(pred=torch.randn(2, N_CHANNELS, 16, 16), loss=torch.tensor(3.0), training=False)
     callback.after_loss()
     assert callback.learn.loss == 3
@@ -382,11 +389,11 @@ def test_the_adversarial_term_alone_moves_g2_and_never_d(pairs, tmp_path):
         def forward(self, logits, masks):
             return 0 * logits.sum()
 
-    model, discriminator = net(), net(arch="discriminator")
-    before, judge = [p.detach().clone() for p in model.parameters()], state(discriminator)
+    model, discriminator = net(), judge()
+    before, judged_by = [p.detach().clone() for p in model.parameters()], state(discriminator)
     train_phases(model, NoLoss(), [Phase("paired", pairs(), 1, LR, (Adversarial(discriminator),))], tmp_path)
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert state(discriminator) == judge
+    assert state(discriminator) == judged_by
 
 
 @pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
@@ -398,10 +405,9 @@ def test_against_truth_puts_predictions_first_and_truth_second(seen):
     callback.learn = fake_learn(xb=(images,), yb=(masks,))
     callback.before_batch()
     (batch,) = callback.learn.xb
-    assert batch.shape == (8, N_CHANNELS, 32, 32)
-    assert torch.allclose(per_hand(batch[:4]).sum(2), torch.ones(4, 2, 32, 32), atol=1e-5)
+    assert batch.shape == (8, D_CHANNELS[seen], 32, 32)
     assert torch.allclose(batch[:4], prediction_maps(g1(images), seen))
-    assert torch.equal(batch[4:], one_hot_maps(masks))
+    assert torch.equal(batch[4:], truth_maps(masks, seen))
     assert state(g1) == before
     assert not batch.requires_grad
 
@@ -418,7 +424,7 @@ def test_discriminator_loss_and_accuracy_know_the_halves():
 def test_a_discriminator_learns_to_tell_truth_from_predictions(pairs, tmp_path):
     phases = [Phase("d", pairs(), 12, 3 * LR, (AgainstTruth(net()),))]
     metrics = (AvgMetric(discriminator_accuracy),)
-    train_phases(net(arch="discriminator"), DiscriminatorLoss(), phases, tmp_path, metrics=metrics)
+    train_phases(judge(), DiscriminatorLoss(), phases, tmp_path, metrics=metrics)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["discriminator_accuracy"].iloc[-1] > 0.8
     assert history["train_loss"].is_monotonic_decreasing

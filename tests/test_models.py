@@ -354,7 +354,7 @@ def test_straight_through_maps_are_hard_but_have_the_gradient_of_soft_ones():
 
 def test_an_unknown_adversarial_input_is_refused():
     with pytest.raises(ValueError, match="expected one of softmax, straight_through"):
-        prediction_maps(batch(n=1, size=4)[0], "argmax")
+        prediction_maps(batch(n=1, size=4)[0], "hard")
 
 
 def test_discriminator_loss_by_hand():

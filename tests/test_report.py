@@ -134,12 +134,12 @@ def test_a_finished_run_has_every_section_and_lacks_nothing(text):
         assert f"<h2>{heading}</h2>" in text
     for row in ROWS:
         assert row["TITLE"] in page.words
-        assert f"{row['reported']:.4f}" in page.words
+        assert row["reported"] is None or f"{row['reported']:.4f}" in page.words
 
 
 def test_the_page_needs_nothing_from_outside(text):
     page = Page(text)
-    assert "http" not in text
+    assert "http" not in re.sub(r"base64,[\w+/=]+", "", text)  # four letters that an image's bytes may well spell
     assert not re.search(r"<script|@import|url\(|<link|srcset", text)
     sources, links, places = page.all("img", "src"), page.all("a", "href"), {attrs.get("id") for _, attrs in page.tags}
     assert len(sources) >= 12
@@ -163,11 +163,11 @@ def test_the_summary_says_what_was_run_and_what_came_out(made, text):
     words = Page(text).words
     scores = kept_scores(made)
     best, first = (bootstrap_interval(by_hand(scores[row])) for row in (NAMES[-1], NAMES[0]))
-    assert "All six rows of Table 1, each trained once, on hands rendered for this run at 32×32 px: 16 pairs" in words
+    assert "All seven rows of Table 1, each trained once, on hands rendered for this run at 32×32 px: 16 pairs" in words
     assert "8 samples of 4 people that no training learned from (store test)" in words
     assert f"The best row is the full method, course mIoU {best.mean:.3f} (95 % interval {best.low:.3f}" in words
     assert f"{best.mean - first.mean:.3f} above the baseline ({first.mean:.3f})" in words
-    assert "Steps from row to row: five clearly up. Each row was trained once" in words
+    assert "Steps from row to row: six clearly up. Each row was trained once" in words
 
 
 def test_best_median_and_worst_sample_are_those_of_the_scores(made, text):
@@ -250,7 +250,7 @@ def test_rows_that_are_there_are_shown_and_counted(run, monkeypatch):
         shutil.rmtree(run.folder / f"predictions/{row}_seed0")
     page = page_of(run, monkeypatch, "Summary", "Table 1", "Parts")
     assert page.missing == []
-    assert "Three of six rows of Table 1" in page.words
+    assert "Three of seven rows of Table 1" in page.words
     assert f"“{ROWS[2]['TITLE']}”" in page.words
 
 
@@ -297,7 +297,7 @@ def test_a_source_that_knows_little_is_scored_on_val_without_occlusion(dataset, 
     profile = load_profile("ci", {"data": str(tmp_path / "given")})
     page = page_of(Run(folder, profile), monkeypatch, "Summary", "Samples", "Occlusion", "Confidence", "Data")
     assert page.missing == []
-    assert "One of six rows of Table 1, each trained once, on a data set of its own" in page.words
+    assert "One of seven rows of Table 1, each trained once, on a data set of its own" in page.words
     assert "(store val); its scores were watched during training, as test has no masks." in page.words
     assert "what is occluded is unknown" in page.words
     assert "There is no truth to judge them by" in page.words

@@ -4,13 +4,17 @@ import itertools
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from ethand_utils.augment import PHOTOMETRIC
-from ethand_utils.chain import rendered_parts
+from ethand_utils.chain import rendered_parts, stages
+from ethand_utils.confidence import CONFIDENCES
 from ethand_utils.losses import ADVERSARIAL_INPUTS
+from ethand_utils.models import DISCRIMINATORS
+from ethand_utils.pseudo import FILTERS
 from ethand_utils.runs import ROWS, table1
 from ethand_utils.settings import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
 
@@ -22,6 +26,21 @@ def test_every_profile_loads_and_explains_each_key(name):
     load_profile(name)
     lines = (PROFILES / f"{name}.yaml").read_text().splitlines()
     assert all("#" in line for line in lines)
+
+
+def test_a_threshold_must_be_given_where_the_filter_is_one():
+    with pytest.raises(ProfileError, match="pseudo_threshold: null, expected the least confidence"):
+        load_profile("tiny", {"pseudo_filter": "threshold"})
+    assert load_profile("tiny", {"pseudo_filter": "threshold", "pseudo_threshold": 0.8}).pseudo_threshold == 0.8
+
+
+def test_the_row_as_released_has_a_discriminator_of_its_own_unless_the_profiles_serves():
+    for seen, expected in (("softmax", {"_argmax", ""}), ("argmax", {""})):
+        chain = {stage.name: stage for stage in stages(load_profile("ci", {"adversarial_input": seen}))}
+        assert {name for name in chain if name.startswith("05_")} == {f"05_train_discriminator{e}" for e in expected}
+        needs = chain["07_train_g2_unetpp_released_seed0"].needs
+        assert [n for n in needs if n.startswith("05_")] == [f"05_train_discriminator{max(expected)}"]
+        assert "05_train_discriminator" in chain["07_train_g2_unetpp_full_seed0"].needs
 
 
 def test_paper_has_the_reports_numbers():
@@ -43,7 +62,15 @@ def test_paper_has_the_reports_numbers():
         ({"data": 3}, "expected str or null"),
         ({"mano_dir": ["a", "b"]}, "expected str or null"),
         ({"photometric": "stronger"}, "expected one of report, strong"),
-        ({"class_weights": "heavy"}, "expected one of none, released"),
+        ({"class_weights": "heavy"}, "expected one of none, released, released_new, inverse_frequency"),
+        ({"hands": "max"}, "expected one of sum, mean"),
+        ({"adversarial_input": "hard"}, "expected one of softmax, straight_through, argmax"),
+        ({"discriminator": "off"}, "expected one of frozen, alternating"),
+        ({"d_arch": "patch"}, "expected one of discriminator, discriminator_released"),
+        ({"labelling": "never"}, "expected one of offline, online"),
+        ({"confidence": "entropy"}, "expected one of foreground_prob, logit_sum"),
+        ({"pseudo_filter": "half"}, "expected one of batch_half, dataset_half, threshold, none"),
+        ({"pseudo_threshold": "high", "pseudo_filter": "threshold"}, "expected float or null"),
         ({"cycles": [1, 1]}, "four numbers"),
     ],
 )
@@ -55,6 +82,12 @@ def test_a_wrong_setting_is_refused_and_named(changes, says):
 
 def test_what_a_profile_may_ask_of_d_is_what_the_losses_know():
     assert CHOICES["adversarial_input"] == ADVERSARIAL_INPUTS
+    assert CHOICES["d_arch"] == tuple(DISCRIMINATORS)
+
+
+def test_what_a_profile_may_ask_of_pseudo_labels_is_what_they_know():
+    assert CHOICES["pseudo_filter"] == FILTERS
+    assert CHOICES["confidence"] == tuple(CONFIDENCES)
 
 
 def test_the_rendering_is_shared_only_where_there_is_something_to_share():
@@ -90,13 +123,24 @@ def test_a_written_profile_reads_back_and_is_not_touched_again(tmp_path):
 
 
 def test_table_repeats_the_reports_deltas():
-    found = pd.DataFrame([{"row": row["ROW"], "course_miou": row["reported"]} for row in ROWS])
+    found = pd.DataFrame([{"row": row["ROW"], "course_miou": row["reported"] or 0.1} for row in ROWS])
     table = table1(found)
+    of_the_report = table["reported"].notna()
+    assert table[~of_the_report]["row"].tolist() == ["unetpp_released"]
+    assert table[~of_the_report]["ours_delta_previous_pct"].tolist() == pytest.approx([100 * (0.1 / 0.55771 - 1)])
+    table = table[of_the_report].reset_index()
     baseline = [7.91, 8.26, 9.33, 11.99, 12.05]
     assert table["ours_delta_baseline_pct"][1:].round(2).tolist() == pytest.approx(baseline, abs=0.011)
     # The report's 2.43 for generated labels is against its 0.54449; 0.33, 0.99 and 0.06 against the row above, too.
     assert table["ours_delta_previous_pct"][2:].round(2).tolist() == pytest.approx([0.33, 0.99, 2.43, 0.06], abs=0.011)
     assert table["ours_delta_previous_pct"][:2].isna().all()
+
+
+def test_a_row_without_result_leaves_the_step_after_it_unknown():
+    found = pd.DataFrame([{"row": r["ROW"], "course_miou": 0.3} for r in ROWS if r["ROW"] != "unetpp_weighted"])
+    step = table1(found).set_index("row")["ours_delta_previous_pct"]
+    assert np.isnan(step[["unetpp_weighted", "unetpp_dice"]]).all()
+    assert step["unetpp_full"] == 0
 
 
 def test_table_takes_the_mean_over_seeds():
