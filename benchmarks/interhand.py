@@ -5,7 +5,6 @@ cameras at a moment; annotations five and fifty times as large are only indexed.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import madetree
 
 CAMERAS, CAPTURES = 10, 8
-INDEX = """
-import resource, sys, time
+INDEX = r"""
+import pathlib, re, sys, time
 from ethand_utils.annotation import find_annotations, index_annotation
-before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024
+before, began = peak(), time.perf_counter()
 index_annotation(find_annotations(sys.argv[1])[0], sys.argv[2])
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"indexed in {time.perf_counter() - began:.1f} s, peak memory {after:.0f} MB, of which imports {before:.0f}")
+print(f"indexed in {time.perf_counter() - began:.1f} s, peak memory {peak():.1f} MB, of which imports {before:.1f}")
 """
 
 
@@ -34,15 +33,14 @@ def tables(frames: int) -> dict:
 
 
 def time_reading(root: Path, out: Path, frames: int, workers: int) -> None:
-    """Frames a second from the start of the command to its end, and the memory of its largest process."""
+    """Frames a second from the start of the command to its end."""
     made = tables(frames)
     madetree.write_tree(root, made)
     command = [sys.executable, "-m", "ethand_utils.cli", "data", "interhand", "--root", root, "--out", out]
     began = time.perf_counter()
     subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
     seconds, count = time.perf_counter() - began, len(made["data"]["images"])
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{count} frames in {seconds:.1f} s: {count / seconds:.0f} frames/s, largest process {peak:.0f} MB")
+    print(f"{count} frames in {seconds:.1f} s: {count / seconds:.0f} frames/s")
 
 
 if __name__ == "__main__":
