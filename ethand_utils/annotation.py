@@ -99,7 +99,7 @@ def find_annotations(root: str | Path) -> list[Annotation]:
             below.clear()
             continue
         seen.add(os.path.realpath(folder))
-        found += [Annotation(Path(folder) / name) for name in names if name.endswith("data.json")]
+        found += [Annotation(Path(folder) / name) for name in names if f"_{name}".endswith("_data.json")]
     if not found:
         raise InterHandError(
             f"{root}: no annotation here or below; expected *data.json with *camera.json and *joint_3d.json beside it"

@@ -59,11 +59,11 @@ def interhand(
     root: Annotated[Path, typer.Option(help="InterHand2.6M: images/ and annotations/, or all in one folder")],
     out: Annotated[Path, typer.Option(help="folder of the data set")],
     split: Annotated[
-        list[str] | None, typer.Option(help="train, val, test; repeatable; default: all there are")
+        list[str] | None, typer.Option(help="train, val, test; several with commas or repeated; default: all")
     ] = None,
     hands: Annotated[
         Hands, typer.Option(help="rig: fit a free hand to the joints; mano: parameters and --mano-dir")
-    ] = (Hands.RIG),
+    ] = Hands.RIG,
     mano_dir: Annotated[Path | None, typer.Option(help="folder of MANO_RIGHT.pkl and MANO_LEFT.pkl")] = None,
     paired: Annotated[int, typer.Option(help="training frames with masks, at most; those beyond are unpaired")] = 68000,
     unpaired: Annotated[int | None, typer.Option(help="unpaired images, at most; default: all")] = None,
@@ -92,8 +92,9 @@ def interhand(
 
     share = None if part is None else Part.parse(part)
     interhand_dataset(
-        out, root, tuple(split) if split else None, paired, unpaired, val, test, size, _source(hands, mano_dir), every,
-        limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)), share,
+        out, root, _listed(",".join(split or ())) or None, paired, unpaired, val, test, size, _source(hands, mano_dir),
+        every, limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)),
+        share,
     )  # fmt: skip
     if share:
         print(f"{out}: part {share} is there; when all are, the same command without --part joins them")

@@ -55,7 +55,7 @@ def read_course(
 
     Raises CourseError when files are missing, damaged or unsafe, or no sample is sound; else what `build_store` does.
     """
-    folder, out = find_course(root), Path(out)
+    folder, out = find_course(Path(root).expanduser()), Path(out)
     limits = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if size < 16 or any(limit is not None and limit < 0 for limit in limits.values()):
         raise CourseError(f"{out}: images need at least 16 px a side, a number of samples is 0 or more")

@@ -107,7 +107,7 @@ def interhand_dataset(
     a later call without `part` joins them, as `datasets.render_dataset` does. Raises InterHandError when a file is
     missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_part` and `join_parts` do.
     """
-    out, root = Path(out), Path(root)
+    out, root = Path(out), Path(root).expanduser()
     selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
     if size < 16:
         raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ethand_utils import checks, interhand, manofile
 from ethand_utils.amodal import HandError
-from ethand_utils.annotation import InterHandError
+from ethand_utils.annotation import InterHandError, find_annotations
 from ethand_utils.checks import OncePerMoment
 from ethand_utils.crops import crop_square, frame_crops
 from ethand_utils.draws import STORES, divide, spread
@@ -513,3 +513,17 @@ def test_the_command_refuses_in_one_line(tmp_path, ethand, words, says):
     assert status == 1
     assert len(complaint.splitlines()) == 1
     assert says in complaint
+
+
+def test_splits_come_with_commas_or_repeated(tree, tmp_path, ethand):
+    root = tree(captures={k: (k, 2) for k in range(3)})
+    words = ("data", "interhand", "--root", root, "--out", tmp_path / "out", "--size", SIZE, "--workers", 1)
+    status, _, told = ethand(*words, "--split", "train,other")
+    assert status == 1
+    assert "no annotation of split other" in told
+
+
+def test_other_json_files_are_no_annotation(tree, tmp_path):
+    root = tree(captures={0: (0, 2)})
+    (root / "metadata.json").write_text("{}")
+    assert [annotation.split for annotation in find_annotations(root)] == ["train"]

@@ -290,6 +290,7 @@ def played(dataset, tmp_path_factory):
             result = json.loads((place / "result.json").read_text())
             (place / "result.json").write_text(json.dumps(result | {"row": other["ROW"]}))
         said["08_ablation"] = play("08_ablation", RUN="x")
+        said["09_errors"] = play("09_errors", RUN="x", ROW=ROW["ROW"])
         said["10_predict"] = play("10_predict", RUN="x")
         yield said
 
