@@ -11,6 +11,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.metrics import AvgMetric
+from outage import FailAt, Outage
 from torch import nn
 
 from ethand_utils import callbacks, learners
@@ -47,25 +48,6 @@ from ethand_utils.store import StoreError
 
 CPU = torch.device("cpu")
 LR = 1e-2
-
-
-class Outage(Exception):
-    """What interrupts a training in these tests."""
-
-
-class FailAt(Callback):
-    """Raises Outage at a batch of an epoch, both counted from 0 in a phase; keeps the rates of the batches so far."""
-
-    order = 15
-
-    def __init__(self, epoch=None, batch=0):
-        self.at, self.rates = (epoch, batch), []
-
-    def before_batch(self):
-        if self.training:
-            self.rates.append(self.opt.hypers[-1]["lr"])
-            if (self.epoch, self.iter) == self.at:
-                raise Outage("power cut")  # fastai wants an argument
 
 
 def net(seed=0, arch="baseline", channels=3):

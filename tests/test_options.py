@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelBatchException
+from outage import FailAt, Outage
 from torch import nn
 
 from ethand_utils import losses
@@ -50,23 +51,6 @@ from ethand_utils.settings import load_profile
 
 CPU = torch.device("cpu")
 LR = 1e-2
-
-
-class Outage(Exception):
-    """What interrupts a training in these tests."""
-
-
-class FailAt(Callback):
-    """Raises Outage in a batch of an epoch, both counted from 0 in a phase."""
-
-    order = 15
-
-    def __init__(self, epoch=None, batch=0):
-        self.at = (epoch, batch)
-
-    def before_batch(self):
-        if self.training and (self.epoch, self.iter) == self.at:
-            raise Outage("power cut")  # fastai wants an argument
 
 
 class Spoilt(SegmentationLoss):

@@ -1,0 +1,22 @@
+"""What interrupts a training in tests."""
+
+from fastai.callback.core import Callback
+
+
+class Outage(Exception):
+    """What interrupts a training in these tests."""
+
+
+class FailAt(Callback):
+    """Raises Outage at a batch of an epoch, both counted from 0 in a phase; keeps the rates of the batches so far."""
+
+    order = 15
+
+    def __init__(self, epoch=None, batch=0):
+        self.at, self.rates = (epoch, batch), []
+
+    def before_batch(self):
+        if self.training:
+            self.rates.append(self.opt.hypers[-1]["lr"])
+            if (self.epoch, self.iter) == self.at:
+                raise Outage("power cut")  # fastai wants an argument
