@@ -164,7 +164,7 @@ def _joint_part(name: str) -> int:
 
 def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """New vertices [R, 3], rings along +z and an end, and faces [F, 3] that join them to the cut edge of the hand."""
-    edge = _cut_edge(faces)
+    edge = hole_edge(faces)
     outline = vertices[edge, :2]
     centre = (outline.min(0) + outline.max(0)) / 2
     rings = [
@@ -183,18 +183,23 @@ def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def wrist_fan(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A new vertex [1, 3] in the middle of the hole in a mesh, and faces [F, 3] that join it to the hole's edge."""
-    edge = _cut_edge(faces)
+    edge = hole_edge(faces)
     fan = np.stack([np.roll(edge, -1), edge, np.full(len(edge), len(vertices))], axis=1)
     return vertices[edge].mean(0, keepdims=True), fan
 
 
-def _cut_edge(faces: np.ndarray) -> np.ndarray:
-    """The vertices along the hole in a mesh, int [n], in the order in which its faces run."""
+def hole_edge(faces: np.ndarray) -> np.ndarray:
+    """The vertices along the only hole in a mesh, int [n], in the order in which its faces run.
+
+    Raises ValueError when the mesh has no hole, or several.
+    """
     follows = {(a, b) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()}
     after = {a: b for a, b in follows if (b, a) not in follows}
-    edge = [min(after)]
-    while after[edge[-1]] != edge[0]:
+    edge = sorted(after)[:1]
+    while edge and after.get(edge[-1]) not in (None, *edge):
         edge.append(after[edge[-1]])
+    if not edge or after.get(edge[-1]) != edge[0] or len(edge) < len(after):
+        raise ValueError("the mesh is not open in one place alone")
     return np.array(edge)
 
 

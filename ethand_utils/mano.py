@@ -13,6 +13,7 @@ import numpy as np
 
 from ethand_utils import EthandError
 from ethand_utils.amodal import Hand, HandError
+from ethand_utils.handmesh import hole_edge
 from ethand_utils.labels import FINGERS, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 from ethand_utils.manofile import CHAINS, FILES, WRIST, HandModelError, read_model
 
@@ -172,15 +173,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def _hole(faces: np.ndarray, path: Path) -> np.ndarray:
-    """The vertices along the edge of a mesh's only hole, int [n], in the order in which its faces run."""
-    follows = {(a, b) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()}
-    after = {a: b for a, b in follows if (b, a) not in follows}
-    edge = sorted(after)[:1]
-    while edge and after.get(edge[-1]) not in (None, *edge):
-        edge.append(after[edge[-1]])
-    if not edge or after.get(edge[-1]) != edge[0] or len(edge) < len(after):
-        raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces")
-    return np.array(edge)
+    """The wrist's edge, `hole_edge`, of a file's mesh."""
+    try:
+        return hole_edge(faces)
+    except ValueError:
+        raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces") from None
 
 
 def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:

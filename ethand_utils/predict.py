@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ethand_utils import EthandError
 from ethand_utils.augment import normalise
 from ethand_utils.building import build_store
+from ethand_utils.confidence import foreground_prob
 from ethand_utils.crops import ImageError, crop_image, crop_square, frame_crops, uncrop_masks
 from ethand_utils.errors import sparse_counts
 from ethand_utils.files import atomic_write
@@ -34,11 +35,7 @@ JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (
 def predict_masks(
     model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks uint8 [n, 2, H, W] and confidence float32 [n] of images uint8 RGB [n, H, W, 3].
-
-    Confidence is the mean, over the pixels of both hands predicted to be a part, of the largest probability; 0 where
-    no part is predicted.
-    """
+    """Masks uint8 [n, 2, H, W] and `confidence.foreground_prob` float32 [n] of images uint8 RGB [n, H, W, 3]."""
     model.eval()
     device = next(model.parameters()).device
     masks, confidence = [np.zeros((0, 2, *images.shape[1:3]), np.uint8)], [np.zeros(0, np.float32)]
@@ -46,11 +43,9 @@ def predict_masks(
         batch = normalise(torch.from_numpy(np.array(images[start : start + bs])).to(device))
         if device.type == "cpu":
             batch = batch.contiguous(memory_format=torch.channels_last)
-        probability, label = per_hand(model(batch).float()).softmax(2).max(2)
-        part = label > 0
-        mean = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)
-        masks.append(label.to(torch.uint8).cpu().numpy())
-        confidence.append(mean.cpu().numpy())
+        logits = model(batch).float()
+        masks.append(per_hand(logits).argmax(2).to(torch.uint8).cpu().numpy())
+        confidence.append(foreground_prob(logits).cpu().numpy())
     return np.concatenate(masks), np.concatenate(confidence)
 
 

@@ -19,14 +19,18 @@ DISTANCE = 0.6  # m from the cameras to the hands
 PICTURES = 4  # different images, which many frames share
 
 
-def hand_joints(rng):
-    """Annotated joints [21, 3] m of a right hand in a random pose, the middle of its palm at the origin."""
-    pose, rig = free_pose(rng), load_rig(forearm=False)
-    found = pose_joints(rig, pose.fingers[None], pose.wrist[None], Shape())
-    hanging = np.zeros(N_JOINTS, int)
+def annotated_places(posed):
+    """Where the joints [21, 3] m that data sets annotate are in the first of some poses of the generic hand."""
+    rig, hanging = load_rig(forearm=False), np.zeros(N_JOINTS, int)
     hanging[CHAINS[:, :3]], hanging[CHAINS[:, 3]] = rig.phalanges, rig.phalanges[:, -1]
     hanging[[WRIST, CHAINS[0, 0]]] = rig.joint("wrist")
-    places = (found.linear[0, hanging] @ landmarks()[..., None])[..., 0] + found.shift[0, hanging]
+    return (posed.linear[0, hanging] @ landmarks()[..., None])[..., 0] + posed.shift[0, hanging]
+
+
+def hand_joints(rng):
+    """Annotated joints [21, 3] m of a right hand in a random pose, the middle of its palm at the origin."""
+    pose = free_pose(rng)
+    places = annotated_places(pose_joints(load_rig(forearm=False), pose.fingers[None], pose.wrist[None], Shape()))
     return (places - places[[WRIST, *CHAINS[1:, 0]]].mean(0)) @ Rotation.random(rng=rng).as_matrix().T
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from madetree import annotated_places
 from scipy.spatial.transform import Rotation
 
 from ethand_utils import EthandError
@@ -30,12 +31,7 @@ def posed(seed, shape=None):
     pose, rig = free_pose(rng), load_rig(forearm=False)
     turn = Rotation.random(random_state=seed).as_matrix()
     found = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or HandShape())
-    hanging = np.zeros(N_JOINTS, int)
-    hanging[CHAINS[:, :3]], hanging[CHAINS[:, 3]] = rig.phalanges, rig.phalanges[:, -1]
-    hanging[WRIST] = rig.joint("wrist")
-    hanging[CHAINS[0, 0]] = rig.joint("wrist")
-    places = (found.linear[0, hanging] @ landmarks()[..., None])[..., 0] + found.shift[0, hanging]
-    vertices = skin_vertices(rig, found)
+    places, vertices = annotated_places(found), skin_vertices(rig, found)
     middle = vertices.mean(0)
     vertices, places = ((points - middle) @ turn.T + AWAY for points in (vertices, places))
     return places, Hand(vertices, rig.faces, rig.part_weights, np.zeros(N_JOINTS))
