@@ -13,6 +13,7 @@ from fastai.learner import Learner, Metric
 from torch import nn
 
 from ethand_utils import EthandError
+from ethand_utils.distributed import least, parallel
 from ethand_utils.losses import (
     ADVERSARIAL_SHARE,
     SEGMENTATION_SHARE,
@@ -125,7 +126,7 @@ class KeepAbove(Callback):
             return
         masks, confidence = self.yb
         kept = confidence >= self.threshold
-        if kept.sum() < LEAST_KEPT:
+        if least(int(kept.sum())) < LEAST_KEPT:
             self.learn.yb = ()  # so that nobody counts the batch
             raise CancelBatchException
         self.passed += 1
@@ -175,14 +176,20 @@ class Alternating(Adversarial):
     def __init__(self, discriminator: nn.Module, adversarial_input: str = "softmax", lr: float = 1.5e-4):
         super().__init__(discriminator, adversarial_input)
         self.opt_d = torch.optim.Adam(discriminator.parameters(), lr, fused=True)
+        self.trained = None  # D as it trains, once the processes of the training are known
         self.description += f" lr {lr}"
+
+    def before_fit(self):
+        if self.trained is None:
+            self.trained = parallel(self.discriminator.requires_grad_(True))
+            self.discriminator.requires_grad_(False)
 
     def before_train(self):
         super().before_train()
         self.terms["d_loss"] = []
 
     def after_step(self):
-        d, seen = self.discriminator, self.adversarial_input
+        d, seen = self.trained, self.adversarial_input
         maps = torch.cat([prediction_maps(self.pred.detach(), seen), truth_maps(self.yb[0], seen)])
         d.train().requires_grad_(True)
         loss = discriminator_loss(*d(maps).chunk(2))
@@ -190,7 +197,7 @@ class Alternating(Adversarial):
         self.opt_d.zero_grad()
         loss.backward()
         self.opt_d.step()
-        d.eval().requires_grad_(False)
+        self.discriminator.eval().requires_grad_(False)
         self.terms["d_loss"].append(loss.detach())
 
     def state_dict(self) -> dict:

@@ -19,6 +19,7 @@ from torch import nn
 
 from ethand_utils import EthandError
 from ethand_utils.callbacks import FiniteLoss, TrainingError, fast_forward
+from ethand_utils.distributed import count, launch, parallel, rank, total
 from ethand_utils.files import atomic_write
 from ethand_utils.models import save_weights
 
@@ -59,18 +60,20 @@ def train_phases(
     seed: int = 0,
     schedule: str = "constant",
     metrics: tuple[Metric | Callable, ...] = (),
+    processes: int = 1,
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
     Writes `history.csv` (a row an epoch) into `folder`, and keeps `state/` there: a training that was interrupted goes
     on after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report) or
-    `one_cycle` over all phases together. Raises TrainingError when the loss is not finite, FileError when the disk is
-    full; the state of the last epoch that ended well stays.
+    `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is shared among them and
+    the result is that of one but for rounding. Raises TrainingError when the loss is not finite, FileError when the
+    disk is full; the state of the last epoch that ended well stays.
     """
-    progress = Progress(Path(folder), phases, [model.recipe, loss_func, schedule], seed)
+    progress = Progress(Path(folder), model, phases, [loss_func, schedule], seed)
     learn = Learner(
         phases[0].dls,
-        model,
+        parallel(model),
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
@@ -78,11 +81,16 @@ def train_phases(
     )
     learn.create_opt()
     progress.load()
+    if processes > 1 and progress.done < progress.total:
+        device = next(model.parameters()).device
+        launch(train_phases, processes, device, model, loss_func, phases, folder, seed, schedule, metrics)
+        progress.load()
     with learn.no_logging(), fast_forward(model):
         for position, phase in enumerate(phases):
             done = max(progress.done - progress.starts[position], 0)
             if done < phase.epochs:
                 learn.dls, progress.phase = phase.dls, phase.name
+                learn.dls.train.deal(rank(), count())
                 try:
                     learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
                 except EthandError as error:  # fastai puts a line of its own before what a callback raises
@@ -105,11 +113,11 @@ class Progress(Callback):
 
     order = 70  # after fastai's Recorder and every method's callback
 
-    def __init__(self, folder: Path, phases: list[Phase], settings: list, seed: int):
-        self.folder, self.seed, self.phase = folder, seed, phases[0].name
+    def __init__(self, folder: Path, model: nn.Module, phases: list[Phase], settings: list, seed: int):
+        self.folder, self.model, self.seed, self.phase = folder, model, seed, phases[0].name
         self.total = sum(phase.epochs for phase in phases)
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
-        self.plan = repr([settings, seed, [phase.description for phase in phases]])
+        self.plan = repr([[model.recipe, *settings], seed, [phase.description for phase in phases]])
         callbacks = {id(callback): callback for phase in phases for callback in phase.cbs}.values()
         self.stateful = [callback for callback in callbacks if hasattr(type(callback), "state_dict")]
         self.label = "/".join(folder.parts[-3:])
@@ -138,14 +146,15 @@ class Progress(Callback):
             return
         state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         if state["plan"] == self.plan:
-            self.learn.model.load_state_dict(state["model"])
+            self.model.load_state_dict(state["model"])
             self.learn.opt.load_state_dict(state["opt"])
             for callback, kept in zip(self.stateful, state["callbacks"], strict=True):
                 callback.load_state_dict(kept)
             self.rows = state["rows"]
             self._write_history()  # the interruption may have come just before it
             self.began = time.time() - self.rows[-1]["seconds"]
-            print(f"{self.label}: goes on after epoch {self.done} of {self.total}", flush=True)
+            if self.done < self.total:
+                self._tell(f"{self.label}: goes on after epoch {self.done} of {self.total}")
 
     def before_train(self):
         torch.manual_seed(self.seed * 1_000_003 + self.done)
@@ -162,26 +171,34 @@ class Progress(Callback):
         scores["train_loss"] = float(torch.stack(self.losses).mean())  # fastai's is a running mean that lags behind
         for callback in self.learn.cbs:
             scores |= callback.scores() if hasattr(type(callback), "scores") else {}
-        row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": self.images}
+        images = int(total(torch.tensor(self.images, device=self.losses[0].device)))
+        row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": images}
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
         self._write([*self.rows, row])
         self.rows.append(row)
         self._write_history()
         left = row["seconds"] / self.done * (self.total - self.done)
         told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(f"{self.label} {self.phase} epoch {self.done}/{self.total}: {told}, {left:.0f} s left", flush=True)
+        self._tell(f"{self.label} {self.phase} epoch {self.done}/{self.total}: {told}, {left:.0f} s left")
+
+    def _tell(self, line: str) -> None:
+        if rank() == 0:
+            print(line, flush=True)
 
     def _write(self, rows: list[dict]) -> None:
+        if rank() != 0:
+            return
         state = {"plan": self.plan, "rows": rows, "callbacks": [callback.state_dict() for callback in self.stateful]}
-        state |= {"model": self.learn.model.state_dict(), "opt": self.learn.opt.state_dict()}
+        state |= {"model": self.model.state_dict(), "opt": self.learn.opt.state_dict()}
         content = io.BytesIO()
         torch.save(state, content)
         with atomic_write(self.state_file) as temporary:  # written by Python, whose errors `atomic_write` knows
             temporary.write_bytes(content.getbuffer())
 
     def _write_history(self) -> None:
-        with atomic_write(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        if rank() == 0:
+            with atomic_write(self.folder / "history.csv") as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
 
 class LearningRate(Callback):

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ethand_utils.distributed import count, mean, total
 from ethand_utils.labels import (
     CLASS_WEIGHTS,
     HANDS,
@@ -60,7 +61,15 @@ def one_hot_maps(masks: torch.Tensor) -> torch.Tensor:
 def cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Class-weighted cross-entropy, divided by the sum of the pixels' weights, summed over the two hands."""
     hands = per_hand(logits)
-    return sum(F.cross_entropy(hands[:, hand], masks[:, hand], weights) for hand in (LEFT, RIGHT))
+    return sum(_mean_cross_entropy(hands[:, hand], masks[:, hand], weights) for hand in (LEFT, RIGHT))
+
+
+def _mean_cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """PyTorch's weighted mean, over the pixels of all processes that share the training."""
+    if count() == 1:
+        return F.cross_entropy(logits, masks, weights)
+    pixels = logits.new_tensor(masks.numel()) if weights is None else weights[masks].sum()
+    return total(F.cross_entropy(logits, masks, weights, reduction="sum")) / total(pixels)
 
 
 def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -75,7 +84,8 @@ def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     group = (masks + hand * N_CLASSES).flatten()
     present = torch.bincount(group, minlength=N_CHANNELS)
     shared = of_truth.new_zeros(N_CHANNELS).index_add(0, group, of_truth.flatten())
-    score = (2 * shared + DICE_SMOOTH) / (probability.sum((0, 3, 4)).flatten() + present + DICE_SMOOTH)
+    shared, present, predicted = map(total, (shared, present, probability.sum((0, 3, 4)).flatten()))
+    score = (2 * shared + DICE_SMOOTH) / (predicted + present + DICE_SMOOTH)
     return ((1 - score) * (present > 0)).sum() / N_CLASSES
 
 
@@ -129,10 +139,15 @@ class SegmentationLoss(nn.Module):
 
 def discriminator_loss(on_fake: torch.Tensor, on_real: torch.Tensor) -> torch.Tensor:
     """L_D = BCE(D(prediction), 0) + BCE(D(truth), 1), on logits of any shape."""
-    fake = F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
-    return fake + F.binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+    return _verdict_loss(on_fake, 0.0) + _verdict_loss(on_real, 1.0)
 
 
 def adversarial_loss(on_fake: torch.Tensor) -> torch.Tensor:
     """L_adv = BCE(D(prediction), 1), on logits."""
-    return F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
+    return _verdict_loss(on_fake, 1.0)
+
+
+def _verdict_loss(verdicts: torch.Tensor, wanted: float) -> torch.Tensor:
+    """Mean binary cross-entropy of D's verdicts, over all processes that share the training."""
+    wanted = torch.full_like(verdicts, wanted)
+    return mean(F.binary_cross_entropy_with_logits(verdicts, wanted, reduction="none"))

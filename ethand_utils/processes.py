@@ -25,7 +25,7 @@ def in_processes(do: Callable, todo: Sequence, workers: int, where: Path, preloa
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=end_with_parent) as pool:
         packed = pickle.dumps(do)
         futures = [pool.submit(_call, packed, item) for item in todo]
         try:
@@ -47,7 +47,7 @@ def _unpacked(packed: bytes) -> Callable:
     return pickle.loads(packed)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker when the process that started it is gone, killed say: it must not write beside the next build."""
 
     def watch():
