@@ -17,7 +17,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import multiprocessing, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from ethand_utils import EthandError
@@ -37,8 +36,29 @@ def rank() -> int:
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
-    """Sum over all processes, element by element; its gradient goes back to each."""
-    return all_reduce(values) if count() > 1 else values
+    """Sum over all processes, element by element; its gradient goes back to each.
+
+    Without gradients the values as they are: each process validates on all there is.
+    """
+    return _Total.apply(values) if count() > 1 and torch.is_grad_enabled() else values
+
+
+class _Total(torch.autograd.Function):
+    """The sum forward, and backward the sum of the processes' gradients, each of which has used it."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return _sum(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _sum(gradient)
+
+
+def _sum(values: torch.Tensor) -> torch.Tensor:
+    values = values.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(values)
+    return values
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
@@ -67,7 +87,7 @@ def parallel(model: nn.Module) -> nn.Module:
                 layer.forward = partial(_synchronised, layer)
     else:
         model = convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    return DistributedDataParallel(model)
 
 
 def launch(function: Callable, processes: int, device: torch.device, *arguments) -> None:
@@ -82,9 +102,11 @@ def launch(function: Callable, processes: int, device: torch.device, *arguments)
         raise EthandError(f"processes: {processes}, but there are {found} GPUs; expected one for each process")
     content = io.BytesIO()
     torch.save((function, arguments), content)
+    multiprocessing.get_context("forkserver").set_forkserver_preload([function.__module__])
     with tempfile.TemporaryDirectory() as folder:
         try:
-            multiprocessing.spawn(_member, (processes, device.type, folder, content.getvalue()), processes)
+            given = (processes, device.type, folder, content.getvalue())
+            multiprocessing.start_processes(_member, given, processes, start_method="forkserver")
         except multiprocessing.ProcessRaisedException as error:
             fault = Path(folder) / _FAULT
             raise pickle.loads(fault.read_bytes()) if fault.exists() else error from None

@@ -22,6 +22,7 @@ from ethand_utils.callbacks import FiniteLoss, TrainingError, fast_forward
 from ethand_utils.distributed import count, launch, parallel, rank, total
 from ethand_utils.files import atomic_write
 from ethand_utils.models import save_weights
+from ethand_utils.watching import watching
 
 
 def best_device() -> torch.device:
@@ -61,14 +62,16 @@ def train_phases(
     schedule: str = "constant",
     metrics: tuple[Metric | Callable, ...] = (),
     processes: int = 1,
+    tensorboard: bool = False,
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
     Writes `history.csv` (a row an epoch) into `folder`, and keeps `state/` there: a training that was interrupted goes
     on after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report) or
     `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is shared among them and
-    the result is that of one but for rounding. Raises TrainingError when the loss is not finite, FileError when the
-    disk is full; the state of the last epoch that ended well stays.
+    the result is that of one but for rounding. How far it is can be followed in `train.log`, in a notebook's view, and
+    with `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when
+    the disk is full; the state of the last epoch that ended well stays.
     """
     progress = Progress(Path(folder), model, phases, [loss_func, schedule], seed)
     learn = Learner(
@@ -77,13 +80,16 @@ def train_phases(
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
-        cbs=[FiniteLoss(), progress],
+        cbs=[FiniteLoss(), progress, *watching(progress, tensorboard)],
     )
     learn.create_opt()
     progress.load()
     if processes > 1 and progress.done < progress.total:
         device = next(model.parameters()).device
-        launch(train_phases, processes, device, model, loss_func, phases, folder, seed, schedule, metrics)
+        launch(
+            *(train_phases, processes, device),
+            *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard),
+        )
         progress.load()
     with learn.no_logging(), fast_forward(model):
         for position, phase in enumerate(phases):
@@ -116,6 +122,7 @@ class Progress(Callback):
     def __init__(self, folder: Path, model: nn.Module, phases: list[Phase], settings: list, seed: int):
         self.folder, self.model, self.seed, self.phase = folder, model, seed, phases[0].name
         self.total = sum(phase.epochs for phase in phases)
+        self.batches = [len(phase.dls.train) for phase in phases for _ in range(phase.epochs)]
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
         self.plan = repr([[model.recipe, *settings], seed, [phase.description for phase in phases]])
         callbacks = {id(callback): callback for phase in phases for callback in phase.cbs}.values()
@@ -131,9 +138,14 @@ class Progress(Callback):
 
     @property
     def at(self) -> str:
-        """The epoch in which the training is, over all phases, and which state there is to go on from."""
+        """Where the training is, and which state there is to go on from."""
         kept = f"the state of epoch {self.done} is kept" if self.done else "there is no earlier state"
-        return f"{self.label} {self.phase} epoch {self.done + 1}/{self.total} ({kept})"
+        return f"{self.head} ({kept})"
+
+    @property
+    def head(self) -> str:
+        """The epoch in which the training is, over all phases."""
+        return f"{self.label} {self.phase} epoch {self.done + 1}/{self.total}"
 
     @property
     def state_file(self) -> Path:
@@ -156,6 +168,9 @@ class Progress(Callback):
             if self.done < self.total:
                 self._tell(f"{self.label}: goes on after epoch {self.done} of {self.total}")
 
+    def before_fit(self):
+        self.learn.train_iter = sum(self.batches[: self.done])  # fastai counts from 0 in every phase
+
     def before_train(self):
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         self.dls.train.epoch = self.done - 1
@@ -174,12 +189,13 @@ class Progress(Callback):
         images = int(total(torch.tensor(self.images, device=self.losses[0].device)))
         row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": images}
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
+        left = row["seconds"] / row["epoch"] * (self.total - row["epoch"])
+        told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        self.told = f"{self.head}: {told}, {left:.0f} s left"
         self._write([*self.rows, row])
         self.rows.append(row)
         self._write_history()
-        left = row["seconds"] / self.done * (self.total - self.done)
-        told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        self._tell(f"{self.label} {self.phase} epoch {self.done}/{self.total}: {told}, {left:.0f} s left")
+        self._tell(self.told)
 
     def _tell(self, line: str) -> None:
         if rank() == 0:

@@ -36,6 +36,18 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pseudo_labels(dataset, tmp_path_factory):
+    """A store of labels of the unpaired images, as if a net had written them: the truth, surer of some. Read only."""
+    truth, sure = dataset["unpaired_truth"], np.random.default_rng(0).permutation(16).astype(np.float32) / 16
+
+    def sample(i):
+        return {"masks": truth.masks[i], "confidence": sure[i], "row": {"id": truth.index["id"][i]}}
+
+    folder = tmp_path_factory.mktemp("pseudo") / "labels"
+    return build_store(folder, sample, 16, SIZE, ("masks", "confidence"), {"source": "test"})
+
+
+@pytest.fixture(scope="session")
 def two_hand_scenes():
     """Scenes of 120 people with two hands each. Read only."""
     generators = [np.random.default_rng(seed) for seed in range(120)]

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import trainee
 
-from ethand_utils.pseudo import label_store
-
 KILLS = 3  # a training, or a kind of phase of G2
 
 
@@ -22,18 +20,13 @@ def context():
     return context
 
 
-@pytest.fixture(scope="module")
-def labels(dataset, tmp_path_factory):
-    return label_store(trainee.net(1), dataset["unpaired_images"], tmp_path_factory.mktemp("pseudo") / "labels", "g1")
-
-
 @pytest.fixture
-def train(context, dataset, labels):
-    """Function that trains in a process of its own, killed after `beats` batches and a moment more, if any are given."""
+def train(context, dataset, pseudo_labels):
+    """Function that trains in a process of its own, killed `moment` seconds after `beats` batches if given."""
 
     def run(kind, folder, beats=None, moment=0.0):
         listens, speaks = context.Pipe(duplex=False)
-        given = (kind, folder, dataset["train"].path.parent, labels.path, speaks)
+        given = (kind, folder, dataset["train"].path.parent, pseudo_labels.path, (trainee.Beat(speaks),))
         process = context.Process(target=trainee.run, args=given)
         process.start()
         speaks.close()

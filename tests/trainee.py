@@ -1,13 +1,13 @@
 """Trainings in processes of their own, for tests that kill them or let several share one."""
 
 import os
-from functools import partial
+import signal
 from pathlib import Path
 
 import torch
 from fastai.callback.core import Callback
 
-from ethand_utils import callbacks
+from ethand_utils import callbacks, distributed
 from ethand_utils.augment import Augmentation
 from ethand_utils.callbacks import AgainstTruth, Alternating, DiscriminatorLoss, KeepConfident
 from ethand_utils.learners import Phase, finish, place, train_phases
@@ -18,8 +18,11 @@ from ethand_utils.store import Store
 
 CPU = torch.device("cpu")
 LR = 1e-2
-EPOCHS = {"g1": (4,), "d": (4,), "g2": (2, 2, 2, 2)}  # of each phase
+EPOCHS = {"g1": (5,), "d": (4,), "g2": (2, 2, 2, 2)}  # of each phase
 BATCHES = 4  # of an epoch
+
+
+torch.set_num_threads(1)
 
 
 def net(seed=0, arch="baseline", channels=3):
@@ -40,6 +43,26 @@ class Beat(Callback):
             os.write(self.pipe.fileno(), b".")
 
 
+class InFloat32(Callback):
+    """Keeps a training in float32 on any processor, so that two ways can be compared closely."""
+
+    def before_fit(self):
+        callbacks.bfloat16_pays = lambda device: False
+
+
+class Fail(Callback):
+    """Ends a process of a training in its second epoch: by an error, or as if killed."""
+
+    def __init__(self, killed):
+        self.killed = killed
+
+    def before_epoch(self):
+        if self.epoch == 1 and distributed.rank() == 1:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise callbacks.TrainingError("no more")
+
+
 def phases(kind, stores, labels, extra=()):
     """Phases of G1, D, or the two cycles of G2 with a D that goes on training."""
     pairs = make_dls(stores["train"], stores["val"], 4, Augmentation())
@@ -48,17 +71,16 @@ def phases(kind, stores, labels, extra=()):
     if kind == "d":
         return [Phase("discriminator", pairs, *EPOCHS[kind], LR, (AgainstTruth(net(1)), *extra))]
     unpaired = make_dls(stores["unpaired_images"], stores["val"], 4, Augmentation(), pseudo=labels)
-    against = Alternating(net(arch="discriminator", channels=D_CHANNELS["softmax"]), "softmax", LR)
+    against = Alternating(net(arch="discriminator", channels=D_CHANNELS["softmax"]), "softmax", LR / 100)
     cycle = [("unpaired", unpaired, (KeepConfident(), *extra)), ("paired", pairs, (against, *extra))]
     return [Phase(name, dls, n, LR, cbs) for (name, dls, cbs), n in zip(cycle * 2, EPOCHS[kind], strict=True)]
 
 
-def run(kind, folder, data, labels, pipe=None, processes=1):
-    """Train to the end in `folder`, or from where it stopped."""
-    torch.set_num_threads(1)
+def run(kind, folder, data, labels, extra=(), processes=1):
+    """Train to the end in `folder`, or from where it stopped, with callbacks `extra` in every phase."""
     stores = {path.name: Store(path) for path in Path(data).iterdir() if path.is_dir()}
     model = net(arch="discriminator", channels=D_CHANNELS["softmax"]) if kind == "d" else net()
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
-    parts = phases(kind, stores, Store(labels), (Beat(pipe),) if pipe else ())
+    parts = phases(kind, stores, Store(labels), extra)
     learn = train_phases(model, loss, parts, folder, schedule="one_cycle", processes=processes)
     finish(learn, folder, row=kind)
