@@ -1,7 +1,6 @@
 """The `ethand` command."""
 
 import json
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -38,7 +37,7 @@ def run(
         return
     settings.write_profile(folder, chosen)
     with chain.only_one(folder):
-        status = chain.snakemake(folder, cores or len(os.sched_getaffinity(0)), snakemake or [])
+        status = chain.snakemake(folder, cores, snakemake or [])
     if status:
         raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
     print(folder / "index.html")

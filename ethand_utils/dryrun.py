@@ -30,7 +30,7 @@ def _settings(planned: dict) -> list[str]:
 def _augmentation(a: dict, photometric: str) -> str:
     more = "" if photometric == "report" else f" · light {photometric}"
     return (
-        f"scale 1 ± {a['scale']:g} · rotation up to {2 * a['rotation']:g}°, p {a['rotation_p']:g} · "
+        f"scale 1 ± {a['scale']:g} · rotation ≤ {2 * a['rotation']:g}°, p {a['rotation_p']:g} · "
         f"channels ± {a['intensity']:g} · flip, p {a['flip_p']:g}{more}"
     )
 
@@ -47,7 +47,7 @@ def _nets(planned: dict) -> list[str]:
     return lines
 
 
-_COLUMNS = "{:<17}{:>3}  {:<14}{:>6}{:>8}{:>10}{:>12}{:>12}  {}"  # of a table of phases
+_COLUMNS = "{:<16}{:>3}  {:<14}{:>6}{:>8}{:>10}{:>12}{:>12}  {}"  # of a table of phases
 
 
 def _trainings(planned: dict) -> list[str]:
@@ -104,11 +104,11 @@ def _line(name: str, words: str) -> str:
 
 
 def _rates(lr: list[list[float]]) -> str:
-    """`1.5e-4`, or `1.2e-4 → 3e-6` where it changes; nothing for a phase without epochs."""
+    """`1.5e-4`, or `1.2e-4→3e-6` where it changes; nothing for a phase without epochs."""
     if not lr:
         return ""
     first, last = lr[0][0], lr[-1][-1]
-    return _rate(first) if {rate for pair in lr for rate in pair} == {first} else f"{_rate(first)} → {_rate(last)}"
+    return _rate(first) if {rate for pair in lr for rate in pair} == {first} else f"{_rate(first)}→{_rate(last)}"
 
 
 def _rate(lr: float) -> str:
