@@ -40,7 +40,8 @@ def run(
         status = chain.snakemake(folder, cores, snakemake or [])
     if status:
         raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
-    print(folder / "index.html")
+    if (folder / "index.html").exists():  # not so after a target before it, or Snakemake's own --dry-run
+        print(folder / "index.html")
 
 
 def _print_plan(run, dry_run: bool, as_json: bool) -> None:
