@@ -25,7 +25,7 @@ def run(
     cores: Annotated[int, typer.Option(help="cores to use; 0: all")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained; start nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: as JSON, every epoch's rate")] = False,
-    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options for Snakemake")] = None,
+    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options and targets for Snakemake")] = None,
 ):
     """Run every notebook of a profile, skipping what is up to date, and write outputs/NAME/index.html."""
     from ethand_utils import chain, runs, settings
