@@ -1,6 +1,6 @@
-"""The chain of notebooks of one run: `ethand run` calls this with --config folder=outputs/NAME.
+"""The chain of notebooks of one run: `ethand run` calls this with --directory outputs/NAME.
 
-Paths are below the run's folder, which is Snakemake's working directory. A stage runs again when its notebook, a module
+Paths are below that folder, which is Snakemake's working directory. A stage runs again when its notebook, a module
 of the package that it imports, the profile, or the result of a stage before it is newer than what it made.
 """
 
@@ -12,12 +12,14 @@ from ethand_utils.chain import gpu_count, rendered_parts, sources, stages
 from ethand_utils.runs import open_run
 from ethand_utils.sources import module_sources
 
-folder = Path(config["folder"])
+folder = Path.cwd()
 profile = open_run(folder.name).profile
 steps = {stage.name: stage for stage in stages(profile)}
 gpus = gpu_count()
-# One training a GPU. On a CPU, two side by side use the cores better than one with all of them.
-threads_per_training = max(1, workflow.cores // (gpus or 2))
+# One training a GPU. On a CPU, two side by side use the cores better than one with all of them. A cluster's profile
+# says it itself (`config: threads=8`), as neither this machine's cores nor its GPUs are those of the nodes.
+threads = int(config.get("threads", 0))
+threads_per_training = threads or max(1, workflow.cores // (gpus or 2))
 
 parts = {f"render/{part.number}-of-{part.of}.done": part for part in rendered_parts(profile)}
 
@@ -44,7 +46,7 @@ for done, part in parts.items():
             touch(done),
         params:
             part=str(part),
-        threads: max(1, workflow.cores // len(parts))
+        threads: threads or max(1, workflow.cores // len(parts))
         priority: len(steps)
         shell:
             "{sys.executable} -m ethand_utils.cli render-part {folder} {params.part} {threads}"
@@ -67,7 +69,7 @@ for stage in steps.values():
             parameters=stage.parameters,
         threads: threads_per_training if stage.trains else 1
         resources:
-            gpu=1 if stage.trains and gpus else 0,
+            gpu=1 if stage.trains else 0,  # no limit where there is no GPU
         priority: waiting[stage.name]
         shell:
             "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.cli stage {folder} {params.name}"

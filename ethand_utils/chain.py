@@ -93,18 +93,35 @@ def rendered_parts(profile: Profile) -> list[Part]:
     return [Part(number, count) for number in range(1, count + 1)]
 
 
-def snakemake(folder: Path, cores: int, options: list[str]) -> int:
-    """Let Snakemake bring a run up to date with `cores`, and every GPU there is; returns its exit status.
+# Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
+ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
 
-    Raises what `Run.source` does, before anything starts.
+
+def snakemake(folder: Path, cores: int, options: list[str]) -> int:
+    """Let Snakemake bring a run up to date; returns its exit status.
+
+    It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere. Raises what
+    `Run.source` does, before anything starts.
+    """
+    print(f"data: {open_run(folder.name).source}")
+    return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode
+
+
+def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]:
+    """The words that call Snakemake; `options` come last, so that they may override, or name targets.
+
+    A profile's folder among them is taken from the checkout on, wherever the command is called.
     """
     root = project_root()
-    print(f"data: {open_run(folder.name).source}")
-    given = {"snakefile": root / "Snakefile", "directory": folder, "cores": cores, "max-checksum-file-size": 0}
-    command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock"]
-    command += [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    command += ["--resources", f"gpu={gpu_count()}", "--config", f"folder={folder}"]
-    return subprocess.run([*command, *options], cwd=root).returncode
+    options = [str(root / word) if (root / word / "config.yaml").exists() else word for word in options]
+    elsewhere = any(word.split("=")[0] in ELSEWHERE for word in options)
+    limits = [] if elsewhere and not cores else ["--cores", str(cores or len(os.sched_getaffinity(0)))]
+    if gpu_count() and not elsewhere:
+        limits += ["--resources", f"gpu={gpu_count()}"]
+    # What takes one word only ends the list: an option that takes several would swallow a target.
+    given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}
+    command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock", *limits]
+    return [*command, *(word for name, value in given.items() for word in (f"--{name}", str(value))), *options]
 
 
 def gpu_count() -> int:
@@ -116,13 +133,18 @@ def gpu_count() -> int:
 
 @contextlib.contextmanager
 def own_gpu(folder: Path, count: int):
-    """Keep a GPU of this machine for the process and its kernels, if one of `count` is free; else change nothing."""
+    """Keep a GPU of this machine for the process and its kernels, if one of `count` is free; else change nothing.
+
+    Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, it is one of those.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = listed.split(",") if listed else [str(number) for number in range(count)]
     with contextlib.ExitStack() as stack:
-        for number in range(count):
-            lock = stack.enter_context(open(folder / f".gpu{number}.lock", "w"))
+        for name in names[:count]:
+            lock = stack.enter_context(open(folder / f".gpu{name}.lock", "w"))
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
                 break
         yield
 

@@ -1,7 +1,6 @@
 """The `ethand` command."""
 
 import json
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -24,19 +23,35 @@ def run(
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting")] = None,
     name: Annotated[str, typer.Option(help="folder below outputs/; default: the profile's name")] = "",
     cores: Annotated[int, typer.Option(help="cores to use; 0: all")] = 0,
-    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options for Snakemake")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained; start nothing")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: as JSON, every epoch's rate")] = False,
+    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options and targets for Snakemake")] = None,
 ):
     """Run every notebook of a profile, skipping what is up to date, and write outputs/NAME/index.html."""
     from ethand_utils import chain, runs, settings
 
     chosen = settings.load_profile(profile, settings.parse_changes(changes or []))
     folder = runs.project_root() / "outputs" / (name or Path(profile).stem)
+    if dry_run or as_json:
+        _print_plan(runs.Run(folder, chosen), dry_run, as_json)
+        return
     settings.write_profile(folder, chosen)
     with chain.only_one(folder):
-        status = chain.snakemake(folder, cores or len(os.sched_getaffinity(0)), snakemake or [])
+        status = chain.snakemake(folder, cores, snakemake or [])
     if status:
         raise runs.RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
-    print(folder / "index.html")
+    if (folder / "index.html").exists():  # not so after a target before it, or Snakemake's own --dry-run
+        print(folder / "index.html")
+
+
+def _print_plan(run, dry_run: bool, as_json: bool) -> None:
+    """What a run would train, as text or JSON."""
+    from ethand_utils import dryrun, forecast
+
+    if not dry_run:
+        raise EthandError("run: --json is the form of --dry-run's answer; give both, or neither")
+    planned = forecast.planned(run)
+    print(json.dumps(planned, indent=1) if as_json else dryrun.text(planned))
 
 
 @app.command(hidden=True)

@@ -228,7 +228,12 @@ class LearningRate(Callback):
     def before_batch(self):
         if self.training:
             share = (self.progress.done + self.iter / self.n_iter) / self.progress.total
-            self.opt.set_hypers(lr=self.lr * (1 if self.schedule == "constant" else one_cycle(share)))
+            self.opt.set_hypers(lr=self.lr * lr_factor(self.schedule, share))
+
+
+def lr_factor(schedule: str, share: float) -> float:
+    """Factor of the learning rate when `share` of the training is done, by a profile's `lr_schedule`."""
+    return 1 if schedule == "constant" else one_cycle(share)
 
 
 def one_cycle(share: float, up: float = 0.25, start: float = 0.04) -> float:

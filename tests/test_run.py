@@ -11,11 +11,13 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from history import assert_as_planned
 from PIL import Image
 
 import ethand_utils
-from ethand_utils import chain
+from ethand_utils import chain, forecast
 from ethand_utils.labels import N_CLASSES
+from ethand_utils.models import load_weights
 from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, open_run, training_name
 from ethand_utils.settings import load_profile
 
@@ -77,6 +79,23 @@ def test_result_of_a_training_has_the_contracts_keys(run, training):
     assert not (run.folder / training / "state").exists()
     history = pd.read_csv(run.folder / training / "history.csv")
     assert len(history) == result["epochs"]
+
+
+def test_every_training_does_what_the_dry_run_says(run):
+    planned = forecast.planned(run)
+    assert [one["name"] for one in planned["trainings"]] == ["g1", "d_argmax", "d", *(f"g2/{r['ROW']}" for r in ROWS)]
+    for one in planned["trainings"]:
+        folder = run.folder / one["name"] / ("seed0" if one["name"].startswith("g2/") else "")
+        assert_as_planned(pd.read_csv(folder / "history.csv"), one["phases"])
+        result, phases = json.loads((folder / "result.json").read_text()), one["phases"]
+        assert result["epochs"] == sum(phase["epochs"] for phase in phases)
+        assert result["images_seen"] == sum(phase["learned"] for phase in phases)
+        for option in {"class_weights", "adversarial_input", "discriminator"} & set(one):
+            assert result[option] == one[option]
+        net = planned["nets"][one["net"]]
+        model, _ = load_weights(folder / "weights.safetensors", "discriminator" if "in_channels" in net else None)
+        built = {**model.recipe, "widths": list(model.recipe["widths"]), "pretrained": False}
+        assert {key: built[key] for key in net} == net, one["name"]
 
 
 def test_rows_with_generated_labels_train_in_two_cycles(run):

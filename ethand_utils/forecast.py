@@ -1,0 +1,166 @@
+"""What a run would train, before it does: data, nets, and of every phase its steps, images, learning rate and loss."""
+
+from dataclasses import asdict
+
+from ethand_utils.augment import PHOTOMETRIC, Augmentation
+from ethand_utils.callbacks import kept_number
+from ethand_utils.chain import stages
+from ethand_utils.datasets import open_dataset, require_stores
+from ethand_utils.labels import CLASS_WEIGHTS
+from ethand_utils.learners import lr_factor
+from ethand_utils.losses import ADVERSARIAL_SHARE, CE_SHARE, D_CHANNELS, DICE_SHARE, SEGMENTATION_SHARE
+from ethand_utils.plan import PlannedPhase, d_phases, g1_phases, g2_phases
+from ethand_utils.runs import ROWS, Run, adversary, discriminator_name
+from ethand_utils.settings import Profile
+
+NETS = {"baseline": "baseline", "g2": "G2"}  # of a row's MODEL
+
+
+def planned(run: Run) -> dict:
+    """Everything a run would train, as JSON has it. Nothing is read but the length of stores, and nothing written.
+
+    `trainings` come in the order of the chain, seeds of one row together; of each phase `epochs`, `bs`, `batches` an
+    epoch, and over all epochs `steps`, `images` loaded, images `learned` from, and `lr`, the first and the last batch's
+    of every epoch. `at_most` says that a count is a limit: of data that is still to be read, or where G1's confidence
+    decides how much a filter keeps.
+
+    Raises what `Run.source` does, and StoreError when the profile's `data` lacks a store.
+    """
+    p, data = run.profile, data_of(run)
+    trainings = [_training(p, data, **one) for one in _trainings(p)]
+    totals = {
+        name: sum(one["seeds"] * phase[name] for one in trainings for phase in one["phases"])
+        for name in ("epochs", "steps", "images", "learned")
+    }
+    at_most = any(phase["at_most"] for one in trainings for phase in one["phases"])
+    return {
+        "run": run.name,
+        "data": data,
+        "augmentation": asdict(Augmentation(photometric=PHOTOMETRIC[p.photometric])),
+        "class_weights": CLASS_WEIGHTS.get(p.class_weights),
+        "nets": nets(p),
+        "trainings": trainings,
+        "totals": {"trainings": sum(one["seeds"] for one in trainings), **totals, "at_most": at_most},
+        "profile": asdict(p),
+    }
+
+
+def data_of(run: Run) -> dict:
+    """Where a run's data set comes from, its px a side, and samples by store: `at_most` where they are still read."""
+    p, source = run.profile, run.source
+    size, counts = p.size, {"train": p.train, "val": p.val, "test": p.test, "unpaired_images": p.unpaired}
+    if source == "stores":
+        stores = require_stores(open_dataset(run.data_folder), run.data_folder, "train", "val", "unpaired_images")
+        size, counts = stores["train"].size, {name: len(stores[name]) for name in counts if name in stores}
+    at_most = source not in ("rendered", "stores")
+    return {"source": source, "folder": p.data, "size": size, "counts": counts, "at_most": at_most}
+
+
+def nets(profile: Profile) -> dict[str, dict]:
+    """Every net of a run, with the arguments that `models.create_model` is given; D by the folder of its training."""
+    p = profile
+    found = {
+        "G1": {"arch": p.g1_arch, "encoder": p.g1_encoder, "widths": p.g1_widths, "pretrained": p.pretrained},
+        "baseline": {"arch": "baseline", "encoder": None, "widths": p.baseline_widths, "pretrained": False},
+        "G2": {"arch": p.g2_arch, "encoder": p.g2_encoder, "widths": p.g2_widths, "pretrained": p.pretrained},
+    }
+    for seen in dict.fromkeys(adversary(row["ADVERSARIAL"], p)[0] for row in ROWS):
+        if seen in D_CHANNELS:
+            shape = {"arch": p.d_arch, "encoder": None, "widths": p.d_widths, "pretrained": False}
+            found[discriminator_name(p, seen)] = {**shape, "in_channels": D_CHANNELS[seen]}
+    return found
+
+
+def _trainings(profile: Profile) -> list[dict]:
+    """Notebook, folder, parameters and number of seeds of every training, as the chain of stages has them."""
+    found = {}
+    for stage in stages(profile):
+        if stage.notebook not in _BY_NOTEBOOK:
+            continue
+        folder = stage.makes[0].rpartition("/")[0].split("/seed")[0]
+        known = found.setdefault(folder, {"notebook": stage.notebook, "folder": folder, "seeds": 0})
+        known |= {"seeds": known["seeds"] + 1, "parameters": stage.parameters}
+    return list(found.values())
+
+
+def _training(p: Profile, data: dict, notebook: str, folder: str, seeds: int, parameters: dict) -> dict:
+    """A training in full: what its notebook makes of the profile, and every phase counted."""
+    told = _BY_NOTEBOOK[notebook](p, folder, parameters)
+    phases, losses = told.pop("phases"), told.pop("losses")
+    rates = learning_rates(phases, p.lr_schedule, data["counts"])
+    described = []
+    for phase, lr in zip(phases, rates, strict=True):
+        described.append(_phase(p, phase, data) | {"loss": losses[phase.name], "lr": lr})
+    return {"name": folder, "notebook": notebook, "seeds": seeds, **told, "phases": described}
+
+
+def _g1(p: Profile, folder: str, parameters: dict) -> dict:
+    losses = {"paired": segmentation_words("ce", p.class_weights)}
+    return {"net": "G1", "phases": g1_phases(p), "losses": losses}
+
+
+def _d(p: Profile, folder: str, parameters: dict) -> dict:
+    seen, _ = adversary(parameters.get("ADVERSARIAL", "profile"), p)
+    losses = {"discriminator": "BCE(D(G1's prediction), 0) + BCE(D(truth), 1)"}
+    return {"net": folder, "adversarial_input": seen, "phases": d_phases(p), "losses": losses}
+
+
+def _g2(p: Profile, folder: str, row: dict) -> dict:
+    weights = p.class_weights if row["WEIGHTED"] else "none"
+    seen, discriminator = adversary(row["ADVERSARIAL"], p)
+    words = segmentation_words(row["LOSS"], weights)
+    told = {"net": NETS[row["MODEL"]], "class_weights": weights}
+    told |= {"adversarial_input": seen, "discriminator": discriminator}
+    told |= {"judge": None if seen == "none" else discriminator_name(p, seen)}
+    return told | {
+        "phases": g2_phases(p, row["GENERATED"]),
+        "losses": {"unpaired": words, "paired": words if seen == "none" else adversarial_words(words)},
+    }
+
+
+_BY_NOTEBOOK = {"04_train_g1": _g1, "05_train_discriminator": _d, "07_train_g2": _g2}
+
+
+def segmentation_words(loss: str, class_weights: str) -> str:
+    """What `losses.SegmentationLoss` computes of the two hands, whose sum or mean (`hands`) it takes."""
+    ce = "CE" if class_weights == "none" else "weighted CE"
+    return ce if loss == "ce" else f"{CE_SHARE} {ce} + {DICE_SHARE} Dice"
+
+
+def adversarial_words(segmentation: str) -> str:
+    """What `callbacks.Adversarial` makes of it."""
+    return f"{SEGMENTATION_SHARE} ({segmentation}) + {ADVERSARIAL_SHARE} BCE(D(prediction), 1)"
+
+
+def _phase(p: Profile, phase: PlannedPhase, data: dict) -> dict:
+    count = data["counts"][phase.store]
+    batch, batches = phase.batch(count), phase.batches(count)
+    on_labels = phase.store == "unpaired_images"
+    filtered = on_labels and p.pseudo_filter in ("dataset_half", "threshold")
+    kept = kept_number(batch) if on_labels and p.pseudo_filter == "batch_half" else batch
+    steps = phase.epochs * batches
+    return {
+        "phase": phase.name,
+        "store": phase.store,
+        "filter": p.pseudo_filter if on_labels else None,
+        "epochs": phase.epochs,
+        "bs": batch,
+        "batches": batches,
+        "steps": steps,
+        "images": steps * batch,
+        "learned": steps * kept,
+        "at_most": filtered or data["at_most"],
+    }
+
+
+def learning_rates(phases: tuple[PlannedPhase, ...], schedule: str, counts: dict[str, int]) -> list[list[list[float]]]:
+    """Of each phase, for every epoch, the learning rate of its first and of its last batch."""
+    total, done, found = sum(phase.epochs for phase in phases), 0, []
+    for phase in phases:
+        batches = phase.batches(counts[phase.store])
+        ends = [
+            [(done + epoch + batch / batches) / total for batch in (0, batches - 1)] for epoch in range(phase.epochs)
+        ]
+        found.append([[phase.lr * lr_factor(schedule, share) for share in pair] for pair in ends])
+        done += phase.epochs
+    return found

@@ -1,0 +1,52 @@
+"""The phases of every training of a run, from its profile alone: what is trained on, how long and at which rate.
+
+Notebook 07 trains in the phases that `ethand run --dry-run` prints.
+"""
+
+from dataclasses import dataclass
+
+from ethand_utils.settings import Profile
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """A phase of a training: its name, the store it reads, epochs, samples a batch, learning rate."""
+
+    name: str
+    store: str
+    epochs: int
+    bs: int
+    lr: float
+
+    def batch(self, count: int) -> int:
+        """Samples of a batch, of a store of `count`."""
+        return min(self.bs, count)
+
+    def batches(self, count: int) -> int:
+        """Batches of an epoch over a store of `count` samples; a rest smaller than a batch is dropped."""
+        return count // self.batch(count)
+
+
+def g1_phases(profile: Profile) -> tuple[PlannedPhase, ...]:
+    """Phase 1 of the report: G1 on the pairs."""
+    return (PlannedPhase("paired", "train", profile.g1_epochs, profile.bs, profile.lr),)
+
+
+def d_phases(profile: Profile) -> tuple[PlannedPhase, ...]:
+    """Phase 1 of the report: D on G1's predictions of the pairs against their truth."""
+    return (PlannedPhase("discriminator", "train", profile.d_epochs, profile.bs, profile.lr_d),)
+
+
+def g2_phases(profile: Profile, generated: bool) -> tuple[PlannedPhase, ...]:
+    """A row of Table 1 (section 3 of the report): pairs all the way, or with generated labels two cycles.
+
+    Each cycle is `unpaired`, on G1's pseudo-labels, then `paired`; the profile's `cycles` are their epochs.
+    """
+    p = profile
+    if not generated:
+        return (PlannedPhase("paired", "train", p.epochs, p.bs, p.lr),)
+    cycle = (("unpaired", "unpaired_images", p.bs_unpaired, p.lr_unpaired), ("paired", "train", p.bs, p.lr))
+    return tuple(
+        PlannedPhase(name, store, epochs, bs, lr)
+        for (name, store, bs, lr), epochs in zip(cycle * 2, p.cycles, strict=True)
+    )
