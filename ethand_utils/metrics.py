@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ethand_utils.kernels import count_pairs
+from ethand_utils.kernels import count_classes, count_pairs
 from ethand_utils.labels import (
     FRONT_LEFT,
     FRONT_RIGHT,
@@ -20,29 +20,45 @@ ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JO
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
-    pixels = truth.shape[-2] * truth.shape[-1]
-    flat = (np.asarray(masks, np.uint8).reshape(-1, pixels) for masks in (truth, predicted))
-    return count_pairs(*flat).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
+    return count_pairs(_flat(truth), _flat(predicted)).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
+
+
+def _flat(masks: np.ndarray) -> np.ndarray:
+    """Masks [n, 2, H, W] as uint8 [2n, pixels]."""
+    return np.asarray(masks, np.uint8).reshape(-1, masks.shape[-2] * masks.shape[-1])
+
+
+def _sums(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels [..., 17] of every class in both, in the truth and predicted, from confusion counts [..., 17, 17]."""
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+
+
+def _iou(both: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    either = true + predicted - both
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+
+
+def _mean_iou(both: np.ndarray, true: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
+    scored = true[..., 1:] >= min_pixels(size)
+    total = np.where(scored, _iou(both, true, predicted)[..., 1:], 0).sum(-1)
+    number = scored.sum(-1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
     """IoU float [..., 17] of every class from confusion counts [..., 17, 17]; NaN where it is in neither."""
-    both = np.diagonal(counts, axis1=-2, axis2=-1)
-    either = counts.sum(-1) + counts.sum(-2) - both
-    return np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+    return _iou(*_sums(counts))
 
 
 def hand_miou(counts: np.ndarray, size: int) -> np.ndarray:
     """Mean IoU float [n, 2] of each hand over the parts with enough truth pixels; NaN for a hand that has none."""
-    parts = class_iou(counts)[..., 1:]
-    scored = counts.sum(-1)[..., 1:] >= min_pixels(size)
-    total, number = np.where(scored, parts, 0).sum(-1), scored.sum(-1)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    return _mean_iou(*_sums(counts), size)
 
 
 def course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
     """The score behind every number of the report: nan-mean over all hands of all images of `hand_miou`."""
-    return nanmean(hand_miou(confusion(predicted, truth), truth.shape[-1]))
+    sums = count_classes(_flat(truth), _flat(predicted)).transpose(1, 0, 2)
+    return nanmean(_mean_iou(*sums, truth.shape[-1]))
 
 
 def dataset_miou(counts: np.ndarray) -> float:
