@@ -15,12 +15,14 @@ from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
 from ethand_utils.runs import (
     ROWS,
+    SHARE_ROWS,
     Run,
     RunError,
     adversary,
     discriminator_name,
     open_run,
     project_root,
+    share_name,
     training_name,
 )
 from ethand_utils.settings import Profile, nearest
@@ -51,30 +53,50 @@ def stages(profile: Profile) -> list[Stage]:
         *{stage.name: stage for stage in judges.values()}.values(),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), trains=True),
     ]
-    trained = []
-    for seed in range(profile.seeds):
-        for row in ROWS:
-            folder = training_name(row["ROW"], seed)
-            parameters = {k: v for k, v in row.items() if k.isupper() and k != "TITLE"} | {"SEED": seed}
-            needs = ["01_data"]
-            needs += ["06_pseudo_labels"] if row["GENERATED"] else []
-            needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
-            name = f"07_train_g2_{row['ROW']}_seed{seed}"
-            makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
-            chain.append(Stage(name, "07_train_g2", makes, tuple(needs), parameters, trains=True))
-            trained.append(name)
-    chain.append(
-        Stage(
-            "08_ablation",
-            "08_ablation",
-            ("table1.csv", "ablation/result.json", "figures/table1.png"),
-            ("04_train_g1", *trained),
-        )
-    )
-    full = trained[len(ROWS) - 1]
-    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), (full,)))
-    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (full,)))
+    rows = [row_stage(row, seed, judges) for seed in range(profile.seeds) for row in ROWS]
+    on_shares = [stage for share in profile.shares for stage in share_stages(share, profile)]
+    chain += [*rows, *on_shares]
+    trained = [stage.name for stage in (*rows, *on_shares) if stage.notebook != "06_pseudo_labels"]
+    tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
+    tables += ("shares.csv", "figures/shares.png") if profile.shares else ()
+    chain.append(Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)))
+    full = (rows[len(ROWS) - 1].name,)
+    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), full))
+    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), full))
     return chain
+
+
+def row_stage(row: dict, seed: int, judges: dict[str, Stage]) -> Stage:
+    """The training of a row of Table 1; `judges` are the stages of D by ADVERSARIAL."""
+    parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
+    needs = ["01_data"]
+    needs += ["06_pseudo_labels"] if row["GENERATED"] else []
+    needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
+    folder = training_name(row["ROW"], seed)
+    makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
+    return Stage(f"07_train_g2_{row['ROW']}_seed{seed}", "07_train_g2", makes, tuple(needs), parameters, trains=True)
+
+
+def share_stages(share: float, profile: Profile) -> list[Stage]:
+    """The trainings on a share of the pairs: G1, its pseudo-labels, and SHARE_ROWS with every seed, in its folder."""
+    folder = share_name(share)
+    makes = ("g1/result.json", "g1/weights.safetensors")
+    plain = [
+        Stage("04_train_g1", "04_train_g1", makes, ("01_data",), trains=True),
+        Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), trains=True),
+        *(row_stage(row, seed, {}) for seed in range(profile.seeds) for row in ROWS if row["ROW"] in SHARE_ROWS),
+    ]
+    return [
+        Stage(
+            f"{stage.name}_{folder}",
+            stage.notebook,
+            tuple(f"{folder}/{made}" for made in stage.makes),
+            tuple(need if need == "01_data" else f"{need}_{folder}" for need in stage.needs),
+            stage.parameters | {"SHARE": share},
+            trains=True,
+        )
+        for stage in plain
+    ]
 
 
 def discriminator_stage(adversarial: str, profile: Profile) -> Stage:

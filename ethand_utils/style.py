@@ -1,5 +1,6 @@
 """The one style of all figures: sizes, colours but for the parts' own, names of axes."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -75,6 +76,13 @@ def in_style(draw):
 def axis_label(column: str) -> str:
     """How a column of `history.csv` or of scores is called in figures."""
     return LABELS.get(column, column.replace("_", " "))
+
+
+def mean_text(mean: float, sd: float, digits: int = 3) -> str:
+    """A mean with its standard deviation, `0.243 ± 0.004`; the mean alone where that is not known."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def cell_number(axes, row: int, column: int, text: str, share: float) -> None:

@@ -1,0 +1,81 @@
+"""What may be concluded from the steps of Table 1 at a run's size, in words drawn from its numbers."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ethand_utils.ablation import Kept
+from ethand_utils.statistics import LEVEL
+from ethand_utils.steps import ALPHA, METHOD, NETS, OPEN, degrees_of_freedom, pooled_spread
+
+
+def conclusions(found: pd.DataFrame, kept: Kept) -> list[str]:
+    """A sentence or two on each: these nets, the method, chance in training, seeds to come; from `steps`.
+
+    Empty where there is no step.
+    """
+    if found.empty:
+        return []
+    if found["seeds"].max() < 2:
+        return [_nets(found), _one_seed()]
+    return [_nets(found), _method(found), _chance(found, kept), _more_seeds(found)]
+
+
+def _nets(found: pd.DataFrame) -> str:
+    clear = found[found["says"] != OPEN]
+    up = int((clear["difference"] > 0).sum())
+    return (
+        f"These nets: the samples settle {len(clear)} of {len(found)} steps (p < {ALPHA:g} after Holm's correction for "
+        f"{len(found)} tests), {up} up and {len(clear) - up} down. Left open: {_names(found[found['says'] == OPEN])}."
+    )
+
+
+def _one_seed() -> str:
+    return (
+        "The method: nothing is settled. Each row was trained once, so how far two trainings of one row differ by "
+        "chance is not known, and any step may be the seed's. The setting seeds=3 shows it, and keeps these trainings."
+    )
+
+
+def _method(found: pd.DataFrame) -> str:
+    settled, nets = (found[found["says"].str.startswith(what)] for what in (METHOD, NETS))
+    words = f"The method: samples and seeds agree on {len(settled)} of {len(found)} steps: {_names(settled)}."
+    return words + (f" Clear on these samples, but not over the seeds: {_names(nets)}." if len(nets) else "")
+
+
+def _chance(found: pd.DataFrame, kept: Kept) -> str:
+    sd, freedom = pooled_spread(kept), degrees_of_freedom(kept)
+    trainings = sum(len(seeds) for seeds in kept.values() if len(seeds) > 1)
+    tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom)
+    low, high = sd * np.sqrt(freedom / tails)
+    two = math.sqrt(2) * sd
+    larger = found["difference"].abs() > two
+    return (
+        f"Chance in training: a row's score varies over seeds with a standard deviation of {sd:.4f} (pooled over "
+        f"{trainings} trainings; 95 % interval {low:.4f} to {high:.4f}), the difference of two single "
+        f"trainings with √2 times that, {two:.4f}. Larger than this: {_names(found[larger])}. "
+        f"Not larger: {_names(found[~larger])}."
+    )
+
+
+def _more_seeds(found: pd.DataFrame) -> str:
+    short = found[found["needed"] > found["seeds"]]
+    wanted = [
+        f"{_name(step)} ({'any number' if math.isinf(step['needed']) else format(step['needed'], ',.0f')})"
+        for _, step in short.iterrows()
+    ]
+    return (
+        "More seeds: n = 2 (1.96 + 0.84)² sd² / difference² trainings of each row find a difference as large as the "
+        "one seen in four of five cases. More than there are would be needed for "
+        f"{'; '.join(wanted) or 'none of the steps'}."
+    )
+
+
+def _names(found: pd.DataFrame) -> str:
+    return "; ".join(_name(step) for _, step in found.iterrows()) or "none"
+
+
+def _name(step: pd.Series) -> str:
+    return f"“{step['step']}” over “{step['from']}”"
