@@ -1,7 +1,7 @@
 """Batched augmentation on the training device: image and masks from one transform, a flip exchanges the hands."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,60 +70,96 @@ def _standardise(images: torch.Tensor) -> torch.Tensor:
     return (images / 255 - mean) / std
 
 
-def augment(
-    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment images uint8 [B, H, W, 3] with masks uint8 [B, 2, H, W] → normalised float [B, 3, H, W], int64 masks.
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for n samples, on the CPU, so that it does not depend on the device.
 
-    One affine transform a sample resamples the image bilinearly and the masks by nearest neighbour, black and
-    background beyond the border. `generator` lives on the CPU, so that the draw does not depend on the device.
+    `angle` [n] rad, `scale` [n], `gain` [n, 3, 1, 1], `flipped` bool [n]; for a change of light `light` [n, 9, 1, 1]
+    in 0…1 and the seed of the `noise`.
     """
-    device, n = images.device, len(images)
+
+    angle: torch.Tensor
+    scale: torch.Tensor
+    gain: torch.Tensor
+    flipped: torch.Tensor
+    light: torch.Tensor | None = None
+    noise: int = 0
+
+    def part(self, places: torch.Tensor) -> "Draws":
+        """Of the samples at `places` int64 [m], one or more of them; only the noise is not what it is in the whole."""
+        chosen = {name: value[places] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return Draws(**chosen, noise=self.noise + int(places[0]))
+
+
+def draw(n: int, settings: Augmentation, generator: torch.Generator) -> Draws:
+    """Draw for `n` samples; the generator, on the CPU, is asked the same of each n whatever the settings' strengths."""
     scale = 1 + settings.scale * torch.randn(n, generator=generator).clamp(-1, 1)
     degrees = settings.rotation * torch.randn(n, generator=generator).clamp(-2, 2)
     turned = torch.rand(n, generator=generator) < settings.rotation_p
     gain = 1 + settings.intensity * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
-    flipped = (torch.rand(n, generator=generator) < settings.flip_p).to(device)
+    flipped = torch.rand(n, generator=generator) < settings.flip_p
+    geometry = Draws(torch.deg2rad(degrees * turned), scale, gain, flipped)
+    # Light is drawn last, so that it leaves all other draws as they are.
+    return geometry if settings.photometric is None else replace(geometry, **draw_light(n, generator))
 
-    angle = torch.deg2rad(degrees * turned)
+
+def draw_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor | int]:
+    """The draws that a change of light needs for `n` samples."""
+    light = torch.rand(n, 9, 1, 1, generator=generator)
+    return {"light": light, "noise": int(torch.randint(2**62, (), generator=generator))}
+
+
+def augment(
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw for a batch with `generator`, and `transform` it so."""
+    return transform(images, masks, settings, draw(len(images), settings, generator))
+
+
+def transform(
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, draws: Draws
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augment images uint8 [B, H, W, 3] with masks uint8 [B, 2, H, W] → normalised float [B, 3, H, W], int64 masks.
+
+    One affine transform a sample resamples the image bilinearly and the masks by nearest neighbour, black and
+    background beyond the border.
+    """
+    device = images.device
     if device.type == "cpu" and settings.photometric is None:
-        return _augment_on_cpu(images, masks, angle, scale, gain, flipped)
-    grid = affine_grid(angle, scale, images.shape[1]).to(device)
+        return _transform_on_cpu(images, masks, draws)
+    grid = affine_grid(draws.angle, draws.scale, images.shape[1]).to(device)
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
-    pixels = (pixels * gain.to(device)).clamp(0, 255)
-    if settings.photometric is not None:  # drawn last, so that it leaves all other draws as they are
-        pixels = relight(pixels, settings.photometric, generator)
-    pixels, labels = flip(pixels, labels, flipped)
+    pixels = (pixels * draws.gain.to(device)).clamp(0, 255)
+    if settings.photometric is not None:
+        pixels = relight(pixels, settings.photometric, draws.light, draws.noise)
+    pixels, labels = flip(pixels, labels, draws.flipped.to(device))
     return _standardise(pixels), labels
 
 
-def _augment_on_cpu(images, masks, angle, scale, gain, flipped) -> tuple[torch.Tensor, torch.Tensor]:
+def _transform_on_cpu(images: torch.Tensor, masks: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
     """The same in one pass over the pixels, but for changes of light and camera."""
     middle = (images.shape[1] - 1) / 2
-    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    cos, sin = torch.cos(draws.angle) / draws.scale, torch.sin(draws.angle) / draws.scale
     across, down = middle * (1 - cos + sin), middle * (1 - sin - cos)
     matrices = torch.stack([cos, -sin, across, sin, cos, down], 1).view(-1, 2, 3)
     mean, std = (255 * np.array(values, np.float32) for values in (IMAGE_MEAN, IMAGE_STD))
-    arrays = (images, masks, matrices, gain.flatten(1), flipped)
+    arrays = (images, masks, matrices, draws.gain.flatten(1), draws.flipped)
     return tuple(map(torch.from_numpy, warp(*(array.numpy() for array in arrays), mean, std)))
 
 
-def relight(images: torch.Tensor, settings: Photometric, generator: torch.Generator) -> torch.Tensor:
+def relight(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise_seed: int) -> torch.Tensor:
     """RGB float [B, 3, H, W] in 0…255 as another camera in another light might have given them, in 0…255 as well.
 
-    In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `generator` lives on the CPU;
-    it draws everything but the noise itself, whose field comes from a seed of it on the images' device, where that
-    many numbers cost nothing.
+    In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `light` [B, 9, 1, 1] in 0…1
+    is drawn on the CPU; the noise comes from a seed on the images' device, where that many numbers cost nothing.
     """
     device, size = images.device, images.shape[-1]
-    draws = torch.rand(len(images), 9, 1, 1, generator=generator)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    exposure, gamma, contrast, cast = (2 * draws[:, :6].to(device) - 1).split([1, 1, 1, 3], 1)
-    level, grey = draws[:, 6:8].to(device).split(1, 1)
-    noise = torch.randn(images.shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+    exposure, gamma, contrast, cast = (2 * light[:, :6].to(device) - 1).split([1, 1, 1, 3], 1)
+    level, grey = light[:, 6:8].to(device).split(1, 1)
+    noise = torch.randn(images.shape, generator=torch.Generator(device).manual_seed(noise_seed), device=device)
 
-    pixels = blur(images / 255, settings.blur * size / 128 * draws[:, 8].flatten())
+    pixels = blur(images / 255, settings.blur * size / 128 * light[:, 8].flatten())
     pixels = pixels * 2 ** (settings.exposure * exposure + settings.cast * cast)
     pixels = (pixels + settings.noise / 255 * level * noise).clamp(0, 1) ** (2 ** (settings.gamma * gamma))
     mean = pixels.mean((1, 2, 3), keepdim=True)

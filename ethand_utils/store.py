@@ -65,6 +65,10 @@ class Store:
     def __len__(self) -> int:
         return self.count
 
+    def __reduce__(self):
+        """Pickled as its folder, which is opened again where it is unpickled."""
+        return type(self), (self.path,)
+
     def require(self, *names: str) -> "Store":
         """This store, if it has the named arrays; else StoreError."""
         missing = [name for name in names if getattr(self, name) is None]

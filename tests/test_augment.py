@@ -1,8 +1,5 @@
 """Augmentation and loaders: what the net sees stays true to the store."""
 
-import itertools
-
-import numpy as np
 import pytest
 import torch
 
@@ -15,13 +12,12 @@ from ethand_utils.augment import (
     blur,
     damage,
     denormalise,
+    draw_light,
     flip,
     normalise,
     relight,
 )
 from ethand_utils.labels import LEFT, RIGHT
-from ethand_utils.loaders import StoreLoader, make_dls
-from ethand_utils.store import StoreError
 
 STRONG = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0.3, flip_p=0.5)
 NONE = Augmentation(scale=0, rotation=0, rotation_p=0, intensity=0, flip_p=0)
@@ -208,7 +204,8 @@ def photos(n=64, size=16):
 
 def lit(images, seed=0, **strengths):
     """Images under the given changes alone."""
-    return relight(images, Photometric(**{**vars(SAME_LIGHT), **strengths}), generator(seed))
+    draws = draw_light(len(images), generator(seed))
+    return relight(images, Photometric(**{**vars(SAME_LIGHT), **strengths}), draws["light"], draws["noise"])
 
 
 EXTREME = dict(exposure=3, cast=2, gamma=3, contrast=0.9, grey_p=0.5, blur=9, noise=200)
@@ -313,93 +310,3 @@ def test_damage_cuts_one_square_out_of_each_present_hand():
     assert ((removed[:, LEFT] >= 9) & (removed[:, LEFT] <= 36)).all()
     assert removed[0, RIGHT] > 0
     assert removed[1:, RIGHT].sum() == 0
-
-
-@pytest.fixture
-def numbered(make_store):
-    """A store of 10 samples: image i has grey i, its masks part i."""
-    numbers = np.arange(10, dtype=np.uint8)
-    images, masks = (np.broadcast_to(numbers[:, None, None, None], (10, *s)) for s in ((16, 16, 3), (2, 16, 16)))
-    return make_store("numbered", images=images, masks=masks)
-
-
-def numbers_seen(loader):
-    """Sample numbers of one pass, read off the images; the masks are checked against them."""
-    batches = []
-    for images, masks, *_ in loader:
-        batches.append(denormalise(images)[:, 8, 8, 0].tolist())
-        assert masks[:, 0, 8, 8].tolist() == batches[-1]
-    return batches
-
-
-def test_order_is_a_function_of_seed_and_epoch(numbered):
-    loader, again, other = (StoreLoader(numbered, 4, NONE, seed) for seed in (5, 5, 6))
-    first, second = numbers_seen(loader), numbers_seen(loader)
-    again.epoch = 0
-    assert numbers_seen(again) == second
-    assert first != second
-    assert numbers_seen(other) != first
-
-
-def test_a_training_pass_shows_every_sample_once_but_drops_the_rest(numbered):
-    batches = numbers_seen(StoreLoader(numbered, 5, NONE))
-    assert sorted(itertools.chain(*batches)) == list(range(10))
-    batches = numbers_seen(StoreLoader(numbered, 4, NONE))
-    assert [len(batch) for batch in batches] == [4, 4]
-    assert len(set(itertools.chain(*batches))) == 8
-    assert len(StoreLoader(numbered, 4, NONE)) == 2
-
-
-def test_validation_comes_whole_in_order_and_unaugmented(numbered):
-    loader = StoreLoader(numbered, 4)
-    assert numbers_seen(loader) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] == numbers_seen(loader)
-    images, masks = next(iter(loader))
-    assert torch.equal(images, normalise(torch.from_numpy(np.array(numbered.images[:4]))))
-    assert masks.dtype == torch.int64
-
-
-def test_a_batch_larger_than_the_store_holds_it_all(numbered):
-    assert [len(batch) for batch in numbers_seen(StoreLoader(numbered, 64, NONE))] == [10]
-
-
-@pytest.mark.parametrize("settings", [STRONG, OTHER_LIGHT], ids=["geometry", "light"])
-def test_augmentation_is_a_function_of_seed_and_epoch(dataset, settings):
-    loader, again, other = (StoreLoader(dataset["train"], 4, settings, seed) for seed in (0, 0, 1))
-    first, second = list(loader), list(loader)
-    for batch, same in zip(first, again, strict=True):
-        assert torch.equal(batch[0], same[0])
-        assert torch.equal(batch[1], same[1])
-    assert not torch.equal(first[0][0], second[0][0])
-    assert not torch.equal(first[0][0], next(iter(other))[0])
-
-
-def test_one_sample_looks_different_in_every_epoch(make_store, dataset):
-    train = dataset["train"]
-    loader = StoreLoader(make_store("one", images=train.images[:1], masks=train.masks[:1]), 1, STRONG)
-    views = [next(iter(loader))[0] for _ in range(3)]
-    assert not any(torch.equal(a, b) for a, b in ((views[0], views[1]), (views[1], views[2])))
-
-
-def test_pseudo_labels_and_confidence_belong_to_their_images(make_store):
-    numbers = np.arange(10, dtype=np.uint8)
-    images, masks = (np.broadcast_to(numbers[:, None, None, None], (10, *s)) for s in ((16, 16, 3), (2, 16, 16)))
-    unpaired = make_store("unpaired", images=images)
-    pseudo = make_store("pseudo", masks=masks, confidence=numbers.astype(np.float32) / 10)
-    loader = StoreLoader(unpaired, 4, NONE, masks_from=pseudo)
-    numbers_seen(loader)
-    for pictures, _, confidence in loader:
-        assert torch.equal((confidence * 10).round().to(torch.uint8), denormalise(pictures)[:, 8, 8, 0])
-
-
-def test_a_store_without_masks_cannot_be_trained_on(dataset):
-    with pytest.raises(StoreError, match=r"unpaired_images: has no masks\.npy"):
-        StoreLoader(dataset["unpaired_images"], 4, NONE)
-
-
-def test_make_dls_augments_training_and_shows_validation_plain(dataset):
-    dls = make_dls(dataset["train"], dataset["val"], 4, STRONG, seed=1)
-    images, masks = dls.valid.one_batch()
-    assert torch.equal(images, normalise(torch.from_numpy(dataset["val"].images[:8])))
-    assert torch.equal(masks, torch.from_numpy(dataset["val"].masks[:8]).long())
-    assert dls.train.augmentation == STRONG
-    assert [len(dls.train), len(dls.valid)] == [4, 1]
