@@ -53,11 +53,11 @@ def table_one(m: Material) -> str:
         "differences, not the values. The best row of this run is bold."
     )
     if m.table1["seeds"].max() > 1:
-        note += " ± is the standard deviation over the seeds."
+        note += " ± is the standard deviation over the seeds, p of the step from the row that this one adds to."
     best = {} if m.table1["ours"].isna().all() else {int(m.table1["ours"].argmax()): "best"}
     figure = score_table(m.table1, m.results)
     alt = "Bars of the report's score and of this run's, with its interval, for each row of Table 1."
-    return paragraph(note) + table_html(shown_table(m.table1), classes=best) + figure_html(figure, alt)
+    return paragraph(note) + table_html(shown_table(m.table1), "rows", best) + figure_html(figure, alt)
 
 
 def step_table(m: Material) -> str:
@@ -92,7 +92,7 @@ def fewer_pairs(m: Material) -> str:
         "As many images seen, but with a share of the pairs alone, each with its own G1 and its own pseudo-labels. "
         "What generated labels bring is the difference of G2's two scores, tested as above, all shares together."
     )
-    shown = table_html(shown_shares(table, found), "says", dict(enumerate(found["says"].map(_class))))
+    shown = table_html(shown_shares(table, found), "", dict(enumerate(found["says"].map(_class))))
     caption = "Whiskers: 95 % intervals over samples; bands: ± the standard deviation over seeds, where there are some."
     figure = figure_html(share_curves(table), "Course mIoU of G1 and G2 against the share of the pairs.", caption)
     return f"{paragraph(note)}{shown}{figure}"

@@ -138,13 +138,15 @@ def gpu_count() -> int:
 
 @contextlib.contextmanager
 def own_gpu(folder: Path, count: int):
-    """Keep a GPU of this machine for the process and its kernels, if one of `count` is free; else change nothing."""
+    """Keep a GPU for the process and its kernels, if one of the `count` it may use is free; else change nothing."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
     with contextlib.ExitStack() as stack:
-        for number in range(count):
-            lock = stack.enter_context(open(folder / f".gpu{number}.lock", "w"))
+        for name in names[:count]:
+            lock = stack.enter_context(open(folder / f".gpu{name}.lock", "w"))
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
                 break
         yield
 

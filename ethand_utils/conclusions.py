@@ -14,7 +14,7 @@ from ethand_utils.steps import ALPHA, METHOD, NETS, OPEN, degrees_of_freedom, po
 def conclusions(found: pd.DataFrame, kept: Kept) -> list[str]:
     """A sentence or two on each: these nets, the method, chance in training, seeds to come; from `steps`.
 
-    Empty where there is no step.
+    Steps are called by their number in `shown_steps`. Empty where there is none.
     """
     if found.empty:
         return []
@@ -28,7 +28,7 @@ def _nets(found: pd.DataFrame) -> str:
     up = int((clear["difference"] > 0).sum())
     return (
         f"These nets: the samples settle {len(clear)} of {len(found)} steps (p < {ALPHA:g} after Holm's correction for "
-        f"{len(found)} tests), {up} up and {len(clear) - up} down. Left open: {_names(found[found['says'] == OPEN])}."
+        f"{len(found)} tests), {up} up and {len(clear) - up} down; {_numbers(found[found['says'] == OPEN])} left open."
     )
 
 
@@ -41,8 +41,8 @@ def _one_seed() -> str:
 
 def _method(found: pd.DataFrame) -> str:
     settled, nets = (found[found["says"].str.startswith(what)] for what in (METHOD, NETS))
-    words = f"The method: samples and seeds agree on {len(settled)} of {len(found)} steps: {_names(settled)}."
-    return words + (f" Clear on these samples, but not over the seeds: {_names(nets)}." if len(nets) else "")
+    words = f"The method: samples and seeds agree on {_numbers(settled)}"
+    return f"{words}; {_numbers(nets)} clear on these samples, but not over the seeds." if len(nets) else f"{words}."
 
 
 def _chance(found: pd.DataFrame, kept: Kept) -> str:
@@ -53,29 +53,21 @@ def _chance(found: pd.DataFrame, kept: Kept) -> str:
     two = math.sqrt(2) * sd
     larger = found["difference"].abs() > two
     return (
-        f"Chance in training: a row's score varies over seeds with a standard deviation of {sd:.4f} (pooled over "
-        f"{trainings} trainings; 95 % interval {low:.4f} to {high:.4f}), the difference of two single "
-        f"trainings with √2 times that, {two:.4f}. Larger than this: {_names(found[larger])}. "
-        f"Not larger: {_names(found[~larger])}."
+        f"Chance in training: over its seeds a row's score has a standard deviation of {sd:.4f} (pooled over "
+        f"{trainings} trainings; 95 % interval {low:.4f} to {high:.4f}), and the difference of two single trainings √2 "
+        f"times that, {two:.4f}. Larger than this: {_numbers(found[larger])}; not larger: {_numbers(found[~larger])}."
     )
 
 
 def _more_seeds(found: pd.DataFrame) -> str:
     short = found[found["needed"] > found["seeds"]]
-    wanted = [
-        f"{_name(step)} ({'any number' if math.isinf(step['needed']) else format(step['needed'], ',.0f')})"
-        for _, step in short.iterrows()
-    ]
+    wanted = ", ".join(f"{step['needed']:,.0f} for step {place + 1}" for place, step in short.iterrows())
     return (
         "More seeds: n = 2 (1.96 + 0.84)² sd² / difference² trainings of each row find a difference as large as the "
-        "one seen in four of five cases. More than there are would be needed for "
-        f"{'; '.join(wanted) or 'none of the steps'}."
+        f"one seen in four of five cases, at the 5 % level. More than there are: {wanted or 'for no step'}."
     )
 
 
-def _names(found: pd.DataFrame) -> str:
-    return "; ".join(_name(step) for _, step in found.iterrows()) or "none"
-
-
-def _name(step: pd.Series) -> str:
-    return f"“{step['step']}” over “{step['from']}”"
+def _numbers(found: pd.DataFrame) -> str:
+    numbers = [str(number + 1) for number in found.index]
+    return f"step{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "no step"

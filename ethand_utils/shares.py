@@ -59,7 +59,7 @@ def shown_shares(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (_, step), (share, scores) in zip(found.iterrows(), table.groupby("share"), strict=True):
         texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
-        brings = {"labels bring": f"{step['difference']:+.4f}", "95 %": f"{step['low']:+.4f} – {step['high']:+.4f}"}
+        brings = {"labels bring": f"{step['difference']:+.4f}", "95 %": f"{step['low']:+.4f} to {step['high']:+.4f}"}
         pairs = f"{scores['pairs'].iloc[0]:,.0f}"
         rows.append({"of the pairs": f"{100 * share:g} %", "pairs": pairs, **texts, **brings, "p": p_text(step["p"])})
         rows[-1] |= {"seeds up": f"{step['up']} of {step['seeds']}"} if step["seeds"] > 1 else {}

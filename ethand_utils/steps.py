@@ -134,10 +134,10 @@ def with_p(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_steps(found: pd.DataFrame) -> pd.DataFrame:
-    """`steps` as they are read, numbers as text; what the seeds say only where there are several."""
-    shown = pd.DataFrame({"row": found["step"], "compared with": found["from"]})
+    """`steps` as they are read, numbered from 1, in text; what the seeds say only where there are several."""
+    shown = pd.DataFrame({"step": found.index + 1, "row": found["step"], "compared with": found["from"]})
     shown["difference"] = found["difference"].map("{:+.4f}".format)
-    shown["95 %"] = [f"{low:+.4f} – {high:+.4f}" for low, high in zip(found["low"], found["high"], strict=True)]
+    shown["95 %"] = [f"{low:+.4f} to {high:+.4f}" for low, high in zip(found["low"], found["high"], strict=True)]
     shown["p"] = found["p"].map(p_text)
     if found["seeds"].max() > 1:
         shown["seeds up"] = [f"{up} of {seeds}" for up, seeds in zip(found["up"], found["seeds"], strict=True)]

@@ -330,12 +330,14 @@ def test_words_say_what_the_numbers_settle_and_no_more():
     kept = kept_of([[0, 0, 0], [0.2, 0.21, 0.19], [0.2, 0.6, 0.1]])
     nets, method, chance, more = conclusions(steps(kept), kept)
     assert nets.startswith("These nets: the samples settle 3 of 3 steps")
-    first, second = (f"“{TITLES[i]}” over “{TITLES[i - 1]}”" for i in (1, 2))
-    settled, clear = method.split("Clear on these samples, but not over the seeds: ")
-    assert first in settled
-    assert second in clear
+    assert "3 up and 0 down; no step left open" in nets
+    assert (
+        method
+        == "The method: samples and seeds agree on step 1; steps 2, 3 clear on these samples, but not over the seeds."
+    )
     assert f"{pooled_spread(kept):.4f} (pooled over 9 trainings" in chance
-    assert second in more
+    assert "for step 2, " in more
+    assert "for step 1" not in more
     assert conclusions(steps({}), {}) == []
 
 
