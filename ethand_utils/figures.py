@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ethand_utils.labels import COLOURS, N_CLASSES, PARTS
-from ethand_utils.style import BLUE, CYCLE, MARKERS, PALE, PART_ORDER, axis_label, cell_number, in_style, mean_text
+from ethand_utils.style import BLUE, CYCLE, INK, MARKERS, PALE, PART_ORDER, axis_label, cell_number, in_style, mean_text
 
 BY_HAND = (0, *PART_ORDER)  # background, then parts as a hand has them
 
@@ -23,7 +23,7 @@ def score_table(table: pd.DataFrame, found: pd.DataFrame | None = None) -> Figur
     axes.barh(y + 0.2, table["ours"], 0.38, label="this run", color=BLUE)
     if "ours_low" in table:
         whiskers = np.array([table["ours"] - table["ours_low"], table["ours_high"] - table["ours"]])
-        axes.errorbar(table["ours"], y + 0.2, xerr=whiskers, fmt="none", ecolor="#1b1f24", capsize=3, lw=1.2)
+        axes.errorbar(table["ours"], y + 0.2, xerr=whiskers, fmt="none", ecolor=INK, capsize=3, lw=1.2)
         ends = table["ours_high"].fillna(ends)
     if found is not None and found.groupby("row").size().max() > 1:
         places = found["row"].map(dict(zip(table["row"], y + 0.2, strict=True)))
@@ -113,7 +113,7 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(N_CLASSES), names)
     at, colours = np.arange(N_CLASSES), COLOURS[list(BY_HAND)] / 255
-    marks = dict(marker="s", s=50, c=colours, edgecolors="#1b1f24", linewidths=0.4, clip_on=False)
+    marks = dict(marker="s", s=50, c=colours, edgecolors=INK, linewidths=0.4, clip_on=False)
     axes.scatter(np.full(N_CLASSES, -0.75), at, **marks)
     axes.scatter(at, np.full(N_CLASSES, N_CLASSES - 0.25), **marks)
     axes.tick_params(length=0, pad=16)
