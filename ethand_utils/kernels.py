@@ -10,6 +10,8 @@ import torch
 
 from ethand_utils.labels import N_CLASSES
 
+STRIP = 4096  # pixels that a step of a loop below leaves to the next
+
 _compiled = numba.njit(nogil=True, cache=True)
 
 
@@ -62,10 +64,10 @@ def _on_all_threads(run: Callable[[slice], None], count: int) -> None:
     """Call `run` for equal shares of `count` things, one on each of PyTorch's threads."""
     threads = max(1, min(torch.get_num_threads(), count))
     edges = [count * i // threads for i in range(threads + 1)]
-    if threads == 1:
-        run(slice(0, count))
-    else:
-        list(_pool(threads).map(run, map(slice, edges, edges[1:])))
+    others = [_pool(threads - 1).submit(run, slice(*pair)) for pair in zip(edges[1:], edges[2:], strict=False)]
+    run(slice(0, edges[1]))
+    for other in others:
+        other.result()
 
 
 @cache
@@ -75,46 +77,127 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @_compiled
 def _warp(images, masks, matrices, gain, flipped, scale, shift, pixels, labels):
-    size = np.int32(images.shape[1])
-    last, half = np.float32(size - 1), np.float32(0.5)
+    """Strip by strip, and within a strip step by step, so that every step is a plain loop over memory near at hand."""
+    size = images.shape[1]
+    rows = max(1, STRIP // size)
+    packed, known = np.empty(size * size, np.uint32), np.zeros((2, size * size + 1), np.uint8)
+    place = np.empty((2, rows * size), np.float32)
+    corners, weights = np.empty(4 * rows * size, np.uint32), np.empty(4 * rows * size)
+    nearest = np.empty(rows * size, np.uint32)
     for i in range(len(images)):
-        (a, b, c), (d, e, f) = matrices[i]
-        image = images[i]
-        for y in range(size):
-            row_x, row_y = b * np.float32(y) + c, e * np.float32(y) + f
-            for x in range(size):
-                from_x, from_y = a * np.float32(x) + row_x, d * np.float32(x) + row_y
-                to = size - 1 - x if flipped[i] else x
-                if 0 <= from_x < last and 0 <= from_y < last:
-                    left, top = np.int32(from_x), np.int32(from_y)
-                    right, low = from_x - left, from_y - top
-                    both = right * low
-                    first, second = image[top], image[top + 1]
-                    for k in range(3):
-                        value = first[left, k] * (1 - right - low + both) + first[left + 1, k] * (right - both)
-                        value += second[left, k] * (low - both) + second[left + 1, k] * both
-                        pixels[i, k, y, to] = min(value * gain[i, k], np.float32(255)) * scale[k] + shift[k]
-                else:
-                    for k in range(3):
-                        value = _at_border(image, from_x, from_y, k)
-                        pixels[i, k, y, to] = min(value * gain[i, k], np.float32(255)) * scale[k] + shift[k]
-                column, row = np.int32(np.floor(from_x + half)), np.int32(np.floor(from_y + half))
-                inside = 0 <= column < size and 0 <= row < size
-                for hand in range(2):
-                    label = masks[i, hand, row, column] if inside else 0
-                    labels[i, 1 - hand if flipped[i] else hand, y, to] = label
+        _pack(images[i].reshape(-1, 3), packed)
+        for hand in range(2):
+            known[1 - hand if flipped[i] else hand, :-1] = masks[i, hand].reshape(-1)
+        for top in range(0, size, rows):
+            count = (min(top + rows, size) - top) * size
+            x, y = place[0, :count], place[1, :count]
+            _source(matrices[i], flipped[i], top, size, x, y)
+            _corners(x, y, size, packed, nearest, corners[: 4 * count], weights[: 4 * count])
+            strip = slice(top * size, top * size + count)
+            for k in range(3):
+                out = pixels[i, k].reshape(-1)[strip]
+                _interpolate(corners[: 4 * count], weights[: 4 * count], k, gain[i, k], scale[k], shift[k], out)
+            _border(images[i], x, y, gain[i], scale, shift, pixels[i].reshape(3, -1)[:, strip])
+            _nearest(x, y, size, nearest)
+            for hand in range(2):
+                _look_up(known[hand], nearest, labels[i, hand].reshape(-1)[strip])
 
 
 @_compiled
-def _at_border(image, x, y, k):
+def _pack(image, packed):
+    """Red, green and blue of each pixel in one number, so that one look-up brings all three."""
+    for at in range(len(packed)):
+        red, green, blue = np.uint32(image[at, 0]), np.uint32(image[at, 1]), np.uint32(image[at, 2])
+        packed[at] = red | green << np.uint32(8) | blue << np.uint32(16)
+
+
+@_compiled
+def _source(matrix, mirrored, top, size, from_x, from_y):
+    """Where the pixels of the rows from `top` on come from."""
+    (a, b, c), (d, e, f) = matrix
+    for row in range(len(from_x) // size):
+        y = np.float32(top + row)
+        row_x, row_y = b * y + c, e * y + f
+        for to in range(size):
+            x = np.float32(np.int32(size - 1 - to if mirrored else to))
+            from_x[row * size + to], from_y[row * size + to] = a * x + row_x, d * x + row_y
+
+
+@_compiled
+def _corners(x, y, size, packed, at, corners, weights):
+    """The four pixels about each point and their bilinear weights; no matter which for a point at the border."""
+    n, width, last = len(x), np.int32(size), np.float32(size - 1)
+    for p in range(n):
+        inside = (x[p] >= 0) & (x[p] < last) & (y[p] >= 0) & (y[p] < last)
+        at[p] = np.uint32(np.int32(y[p]) * width + np.int32(x[p])) if inside else np.uint32(0)
+    for p in range(n):
+        right, low = np.float64(x[p]) - np.int32(x[p]), np.float64(y[p]) - np.int32(y[p])
+        both = right * low
+        weights[p], weights[n + p] = 1 - right - low + both, right - both
+        weights[2 * n + p], weights[3 * n + p] = low - both, both
+    for p in range(n):
+        first, second = np.uint64(at[p]), np.uint64(at[p]) + np.uint64(size)
+        corners[p], corners[n + p] = packed[first], packed[first + np.uint64(1)]
+        corners[2 * n + p], corners[3 * n + p] = packed[second], packed[second + np.uint64(1)]
+
+
+@_compiled
+def _interpolate(corners, weights, k, gain, scale, shift, out):
+    """One channel, with its gain, normalised."""
+    n, bits, byte = len(out), np.uint32(8 * k), np.uint32(255)
+    for p in range(n):
+        value = np.int32((corners[p] >> bits) & byte) * weights[p]
+        value += np.int32((corners[n + p] >> bits) & byte) * weights[n + p]
+        below = np.int32((corners[2 * n + p] >> bits) & byte) * weights[2 * n + p]
+        below += np.int32((corners[3 * n + p] >> bits) & byte) * weights[3 * n + p]
+        out[p] = min((value + below) * gain, np.float32(255)) * scale + shift
+
+
+@_compiled
+def _border(image, x, y, gain, scale, shift, pixels):
+    """Mend the pixels [3, n] that come from beyond the outermost pixels' centres, which lie at the ends of rows."""
+    size, last = image.shape[0], np.float32(image.shape[0] - 1)
+    for row in range(0, len(x), size):
+        to, end = row, row + size
+        while to < end and not (0 <= x[to] < last and 0 <= y[to] < last):
+            _at_border(image, x[to], y[to], gain, scale, shift, pixels[:, to])
+            to += 1
+        while end > to and not (0 <= x[end - 1] < last and 0 <= y[end - 1] < last):
+            end -= 1
+            _at_border(image, x[end], y[end], gain, scale, shift, pixels[:, end])
+
+
+@_compiled
+def _at_border(image, x, y, gain, scale, shift, pixel):
     """Bilinear interpolation where some of the four pixels may lie beyond the border, and count as black."""
-    size, value = image.shape[0], np.float32(0)
+    size, red, green, blue = image.shape[0], np.float32(0), np.float32(0), np.float32(0)
     left, top = int(np.floor(x)), int(np.floor(y))
     for row in (top, top + 1):
         for column in (left, left + 1):
             if 0 <= row < size and 0 <= column < size:
-                value += image[row, column, k] * np.float32((1 - abs(x - column)) * (1 - abs(y - row)))
-    return value
+                weight = np.float32((1 - abs(x - column)) * (1 - abs(y - row)))
+                red += image[row, column, 0] * weight
+                green += image[row, column, 1] * weight
+                blue += image[row, column, 2] * weight
+    pixel[0] = min(red * gain[0], np.float32(255)) * scale[0] + shift[0]
+    pixel[1] = min(green * gain[1], np.float32(255)) * scale[1] + shift[1]
+    pixel[2] = min(blue * gain[2], np.float32(255)) * scale[2] + shift[2]
+
+
+@_compiled
+def _nearest(x, y, size, nearest):
+    """Where the pixel nearest to each point lies; beyond the border, one after the last."""
+    width, half = np.int32(size), np.float32(0.5)
+    for p in range(len(x)):
+        column, row = np.int32(np.floor(x[p] + half)), np.int32(np.floor(y[p] + half))
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < width)
+        nearest[p] = np.uint32(row * width + column) if inside else np.uint32(width * width)
+
+
+@_compiled
+def _look_up(known, at, out):
+    for p in range(len(out)):
+        out[p] = known[np.uint64(at[p])]
 
 
 @_compiled
