@@ -1,7 +1,6 @@
 """Table 1 with what is known of its certainty: scores of every sample and seed from the predictions a run kept."""
 
 import re
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -77,27 +76,6 @@ def with_intervals(table: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> pd.D
     return table.assign(**{f"ours_{end}": table["model"].map(found[end]) for end in ("low", "high")})
 
 
-def shown_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as it is read: the report's headings, numbers as text, and of ours what is known of its certainty.
-
-    `ours` with ± standard deviation over seeds where a row has several, its interval over samples, and `p`, after
-    Holm's correction, of its step from the row above.
-    """
-    shown = pd.DataFrame({"Model": table["model"], "report": _texts(table["reported"], "{:.4f}")})
-    shown["ours"] = list(map(mean_text, table["ours"], table["ours_sd"], repeat(4)))
-    if table["seeds"].nunique() > 1:
-        shown["seeds"] = table["seeds"]
-    if "ours_low" in table:
-        ends = zip(table["ours_low"], table["ours_high"], strict=True)
-        shown["ours, 95 %"] = [f"{low:.4f} – {high:.4f}" if pd.notna(low) else "–" for low, high in ends]
-    for to, name in (("baseline", "base"), ("previous", "prev.")):
-        for source, whose in (("reported", "report"), ("ours", "ours")):
-            shown[f"{whose} Δ {name} %"] = _texts(table[f"{source}_delta_{to}_pct"], "{:+.2f}")
-    if "p_previous" in table:
-        shown["p prev."] = [p_text(p) for p in table["p_previous"]]
-    return shown
-
-
 def metrics_table(found: pd.DataFrame) -> pd.DataFrame:
     """Every score of every row of `results` as text, mean over seeds, ± standard deviation where there are several.
 
@@ -115,10 +93,6 @@ def p_text(p: float) -> str:
     return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _texts(values: pd.Series, form: str) -> list[str]:
-    return [form.format(value) if pd.notna(value) else "–" for value in values]
-
-
 def people(run: Run, row: str) -> pd.Series | None:
     """The subject of every sample a row was scored on, by id; None where there is one, or nobody can tell them apart.
 
@@ -133,6 +107,15 @@ def independent_people(run: Run, kept: Kept) -> pd.Series | None:
     """`people` of the last row where they are enough to be drawn in place of samples (ENOUGH_PEOPLE), else None."""
     found = people(run, next(reversed(kept))) if kept else None
     return found if found is not None and found.nunique() >= ENOUGH_PEOPLE else None
+
+
+def drawn_from(run: Run, scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The last row's score with its interval, drawn from samples and, where they are known, from people."""
+    last, table = list(scores.items())[-1]
+    found, persons = {"samples": bootstrap_interval(by_hand(table))}, people(run, last)
+    if persons is not None:
+        found["people"] = bootstrap_interval(by_hand(table), persons[table.index].to_numpy())
+    return pd.DataFrame(found.values(), list(found), ["score", "low", "high", "drawn from"])
 
 
 def title(row: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.ablation import called, row_intervals, shown_table
+from ethand_utils.ablation import called, row_intervals
 from ethand_utils.chain import stages
 from ethand_utils.conclusions import conclusions
 from ethand_utils.datasets import occlusion
@@ -22,7 +22,7 @@ from ethand_utils.metrics import confusion
 from ethand_utils.plots import binned_means, curves, five_panels, legend_of_parts, part_bars
 from ethand_utils.runs import ROWS
 from ethand_utils.shares import HOW, share_steps, share_table, shown_shares
-from ethand_utils.steps import METHOD, shown_steps, step_intervals
+from ethand_utils.steps import METHOD, shown_steps, shown_table, step_intervals
 from ethand_utils.wording import capital, duration, headline, setting_meanings, tiles
 
 NOTEBOOK_FIGURES = {

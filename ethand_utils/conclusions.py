@@ -23,6 +23,16 @@ def conclusions(found: pd.DataFrame, kept: Kept) -> list[str]:
     return [_nets(found), _method(found), _chance(found, kept), _more_seeds(found)]
 
 
+def counts(found: pd.DataFrame, kept: Kept) -> dict[str, int | float]:
+    """How many `steps` there are and how many are settled, and the spread over seeds: for `result.json`."""
+    return {
+        "steps": len(found),
+        "steps_settled": int((found["says"] != OPEN).sum()),
+        "steps_settled_for_the_method": int(found["says"].str.startswith(METHOD).sum()),
+        "sd_over_seeds": pooled_spread(kept),
+    }
+
+
 def _nets(found: pd.DataFrame) -> str:
     clear = found[found["says"] != OPEN]
     up = int((clear["difference"] > 0).sum())

@@ -17,12 +17,11 @@ from ethand_utils.ablation import (
     over_seeds,
     read_samples,
     title,
-    with_intervals,
 )
 from ethand_utils.files import first_line
 from ethand_utils.labels import PARTS, slug
-from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results, table1
-from ethand_utils.steps import steps, with_p
+from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results
+from ethand_utils.steps import certain_table, steps
 from ethand_utils.store import Store
 
 
@@ -78,7 +77,7 @@ class Material:
     @cached_property
     def table1(self) -> pd.DataFrame:
         """Table 1 with intervals and p-values."""
-        return with_p(with_intervals(table1(self.results), self.scores), self.steps)
+        return certain_table(self.results, self.scores, self.steps)
 
     @cached_property
     def histories(self) -> dict[str, pd.DataFrame]:

@@ -1,13 +1,14 @@
 """What each step of Table 1 settles: about these very nets, by the samples; about the method, by the seeds as well."""
 
 import math
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
 
-from ethand_utils.ablation import Kept, by_hand, mean_scores, p_text, title
+from ethand_utils.ablation import Kept, by_hand, mean_scores, p_text, title, with_intervals
 from ethand_utils.metrics import nanmean
-from ethand_utils.runs import ROWS
+from ethand_utils.runs import ROWS, table1
 from ethand_utils.statistics import (
     Interval,
     bootstrap_interval,
@@ -17,23 +18,12 @@ from ethand_utils.statistics import (
     spread,
     t_interval,
 )
+from ethand_utils.style import mean_text
 
 ALPHA = 0.05
 NETS, METHOD, OPEN = "these nets", "the method", "open"  # what a step says something about
-STEP_COLUMNS = [
-    "step",
-    "from",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "seeds",
-    "up",
-    "sd",
-    "seeds_low",
-    "seeds_high",
-    "needed",
-]
+SEED_COLUMNS = ("seeds", "up", "sd", "seeds_low", "seeds_high", "needed")
+STEP_COLUMNS = ("step", "from", "difference", "low", "high", "p", *SEED_COLUMNS)
 
 
 def steps(kept: Kept, groups: pd.Series | None = None) -> pd.DataFrame:
@@ -50,7 +40,7 @@ def steps(kept: Kept, groups: pd.Series | None = None) -> pd.DataFrame:
 
 def settled(found: list[tuple]) -> pd.DataFrame:
     """The table of some steps (`one_step`) that are tested together: `p` corrected for their number, and `says`."""
-    table = pd.DataFrame(found, columns=STEP_COLUMNS)
+    table = pd.DataFrame(found, columns=list(STEP_COLUMNS))
     table["p"] = holm(table["p"])
     return table.assign(says=[saying(step) for _, step in table.iterrows()])
 
@@ -127,10 +117,35 @@ def saying(step: pd.Series) -> str:
     return f"{METHOD if agree else NETS}: {'higher' if sign > 0 else 'lower'}"
 
 
-def with_p(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 with `p_previous`, that of each row's step from the row it adds to; NaN for rows without predictions."""
-    first = found.drop_duplicates("step").set_index("step")["p"]
+def certain_table(found: pd.DataFrame, scores: dict[str, pd.DataFrame], differences: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 of `results` with our scores' intervals and with p-values; NaN for rows without predictions.
+
+    `p_previous` is that of each row's step from the row it adds to, of `steps`.
+    """
+    first = differences.drop_duplicates("step").set_index("step")["p"]
+    table = with_intervals(table1(found), scores)
     return table.assign(p_previous=table["model"].map(first).astype(float))
+
+
+def shown_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 as it is read: the report's headings, numbers as text, and of ours what is known of its certainty.
+
+    `ours` with ± standard deviation over seeds where a row has several, its interval over samples, and `p`, after
+    Holm's correction, of its step from the row above.
+    """
+    shown = pd.DataFrame({"Model": table["model"], "report": _texts(table["reported"], "{:.4f}")})
+    shown["ours"] = list(map(mean_text, table["ours"], table["ours_sd"], repeat(4)))
+    if table["seeds"].nunique() > 1:
+        shown["seeds"] = table["seeds"]
+    if "ours_low" in table:
+        ends = zip(table["ours_low"], table["ours_high"], strict=True)
+        shown["ours, 95 %"] = [f"{low:.4f} – {high:.4f}" if pd.notna(low) else "–" for low, high in ends]
+    for to, name in (("baseline", "base"), ("previous", "prev.")):
+        for source, whose in (("reported", "report"), ("ours", "ours")):
+            shown[f"{whose} Δ {name} %"] = _texts(table[f"{source}_delta_{to}_pct"], "{:+.2f}")
+    if "p_previous" in table:
+        shown["p prev."] = [p_text(p) for p in table["p_previous"]]
+    return shown
 
 
 def shown_steps(found: pd.DataFrame) -> pd.DataFrame:
@@ -154,3 +169,7 @@ def step_intervals(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ends = {"seeds_low": "low", "seeds_high": "high"}
         groups["seeds (Student's t)"] = drawn[["mean", *ends]].rename(columns=ends)
     return groups
+
+
+def _texts(values: pd.Series, form: str) -> list[str]:
+    return [form.format(value) if pd.notna(value) else "–" for value in values]

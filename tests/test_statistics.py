@@ -10,16 +10,15 @@ from scipy import stats
 from ethand_utils import EthandError
 from ethand_utils.ablation import (
     by_hand,
+    drawn_from,
     independent_people,
     kept_seeds,
     metrics_table,
     over_seeds,
     people,
     row_intervals,
-    shown_table,
-    with_intervals,
 )
-from ethand_utils.conclusions import conclusions
+from ethand_utils.conclusions import conclusions, counts
 from ethand_utils.labels import PARTS, slug
 from ethand_utils.runs import ROWS, Run, RunError, table1
 from ethand_utils.settings import load_profile
@@ -33,7 +32,17 @@ from ethand_utils.statistics import (
     spread,
     t_interval,
 )
-from ethand_utils.steps import compare, paired, pooled_spread, shown_steps, step_intervals, step_pairs, steps, with_p
+from ethand_utils.steps import (
+    certain_table,
+    compare,
+    paired,
+    pooled_spread,
+    shown_steps,
+    shown_table,
+    step_intervals,
+    step_pairs,
+    steps,
+)
 
 NAMES = [row["ROW"] for row in ROWS]
 TITLES = [row["TITLE"] for row in ROWS]
@@ -339,13 +348,20 @@ def test_words_say_what_the_numbers_settle_and_no_more():
     assert "for step 2, " in more
     assert "for step 1" not in more
     assert conclusions(steps({}), {}) == []
+    assert counts(steps(kept), kept) == {
+        "steps": 3,
+        "steps_settled": 3,
+        "steps_settled_for_the_method": 1,
+        "sd_over_seeds": pooled_spread(kept),
+    }
+    assert counts(steps({}), {})["steps_settled_for_the_method"] == 0
 
 
 def test_table1_gets_the_intervals_and_p_values_of_the_rows_that_have_scores(run):
     kept = kept_seeds(run)
     scores, found = over_seeds(kept), steps(kept)
     means = [np.nanmean(by_hand(scores[name])) for name in scores]
-    table = with_p(with_intervals(table1(pd.DataFrame({"row": list(scores), "course_miou": means})), scores), found)
+    table = certain_table(pd.DataFrame({"row": list(scores), "course_miou": means}), scores, found)
     known = table["row"].isin(list(scores))
     assert (table["ours_low"] < table["ours"])[known].all()
     assert (table["ours"] < table["ours_high"])[known].all()
@@ -407,6 +423,9 @@ def test_people_are_known_where_the_index_tells_them_apart(run):
     assert people(run, "baseline") is None
     pd.DataFrame({"id": ["a", "b"], "subject": ["x", "y"]}).to_parquet(file)
     assert people(run, "baseline").to_dict() == {"a": "x", "b": "y"}
+    scores = {"baseline": scores_of([0.1, 0.3], ["a", "b"]).set_index("id")}
+    assert drawn_from(run, scores)["drawn from"].to_dict() == {"samples": 2, "people": 2}
+    assert drawn_from(run, scores)["score"].tolist() == pytest.approx([0.15] * 2)
     file.write_bytes(b"no parquet")
     with pytest.raises(RunError, match=r"index\.parquet: cannot be read"):
         people(run, "baseline")
