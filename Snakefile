@@ -16,10 +16,10 @@ folder = Path.cwd()
 profile = open_run(folder.name).profile
 steps = {stage.name: stage for stage in stages(profile)}
 gpus = gpu_count()
-# One training a GPU. On a CPU, two side by side use the cores better than one with all of them. A cluster's profile
+# On GPUs, as many trainings as have their GPUs. On a CPU, two side by side use the cores better than one with all of them. A cluster's profile
 # says it itself (`config: threads=8`), as neither this machine's cores nor its GPUs are those of the nodes.
 threads = int(config.get("threads", 0))
-threads_per_training = threads or max(1, workflow.cores // (gpus or 2))
+threads_per_training = threads or max(1, workflow.cores // (gpus // profile.processes or 2))
 
 parts = {f"render/{part.number}-of-{part.of}.done": part for part in rendered_parts(profile)}
 
@@ -69,7 +69,7 @@ for stage in steps.values():
             parameters=stage.parameters,
         threads: threads_per_training if stage.trains else 1
         resources:
-            gpu=1 if stage.trains else 0,  # no limit where there is no GPU
+            gpu=stage.gpus,  # no limit where there is no GPU
         priority: waiting[stage.name]
         shell:
             "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.cli stage {folder} {params.name}"

@@ -1,33 +1,51 @@
-"""Table 1 with intervals: scores of every sample from the predictions a run kept, and what its steps can settle."""
+"""Table 1 with what is known of its certainty: scores of every sample and seed from the predictions a run kept."""
 
-from itertools import pairwise
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ethand_utils.files import first_line
-from ethand_utils.labels import HANDS
-from ethand_utils.runs import FULL_ROW, ROWS, TABLE_HEADINGS, Run, RunError
-from ethand_utils.statistics import Interval, bootstrap_interval, paired_difference
+from ethand_utils.labels import HANDS, PARTS, slug
+from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError
+from ethand_utils.statistics import Interval, bootstrap_interval
+from ethand_utils.style import PART_ORDER, mean_text
 
 SCORE = "course_miou"
-STEP_COLUMNS = ("step", "from", "difference", "low", "high", "says")
+COMPANIONS = {
+    SCORE: "course mIoU",
+    "dataset_miou": "data-set mIoU",
+    "visible_iou": "visible IoU",
+    "occluded_iou": "occluded IoU",
+    "absent_fp_rate": "absent hands invented",
+}
+ENOUGH_PEOPLE = 10  # from as many on, people are drawn in place of their samples
+Kept = dict[str, dict[int, pd.DataFrame]]  # scores of every sample by row and seed
 
 
-def kept_scores(run: Run) -> dict[str, pd.DataFrame]:
-    """Scores of every held-out sample (`metrics.parquet`) of each row of Table 1 that kept its predictions.
+def kept_seeds(run: Run) -> Kept:
+    """Scores of every held-out sample (`metrics.parquet`) of each row of Table 1 that kept its predictions, by seed.
 
-    Index `id`; mean over the row's seeds. A row without predictions is not among them. Raises RunError when a file
-    cannot be read.
+    Index `id`. A row without predictions is not among them. Raises RunError when a file cannot be read.
     """
     found = {}
-    for row in ROWS:
-        files = sorted((run.folder / "predictions").glob(f"{row['ROW']}_seed*/metrics.parquet"))
-        if files:
-            seeds = [read_samples(file) for file in files]
-            found[row["ROW"]] = seeds[0] if len(seeds) == 1 else pd.concat(seeds).groupby(level="id", sort=False).mean()
+    for row in (row["ROW"] for row in ROWS):
+        files = (run.folder / "predictions").glob(f"{row}_seed*/metrics.parquet")
+        seeds = {int(match[1]): file for file in files if (match := re.search(r"_seed(\d+)$", file.parent.name))}
+        if seeds:
+            found[row] = {seed: read_samples(seeds[seed]) for seed in sorted(seeds)}
     return found
+
+
+def over_seeds(kept: Kept) -> dict[str, pd.DataFrame]:
+    """Every row's scores of every sample, mean over its seeds."""
+    return {row: mean_scores(list(seeds.values())) for row, seeds in kept.items()}
+
+
+def mean_scores(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of some trainings' scores of every sample, index `id`."""
+    return tables[0] if len(tables) == 1 else pd.concat(tables).groupby(level="id", sort=False).mean()
 
 
 def read_samples(file: Path) -> pd.DataFrame:
@@ -58,48 +76,21 @@ def with_intervals(table: pd.DataFrame, scores: dict[str, pd.DataFrame]) -> pd.D
     return table.assign(**{f"ours_{end}": table["model"].map(found[end]) for end in ("low", "high")})
 
 
-def shown_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as it is read: the report's headings, numbers as text, `ours` with its interval where that is known."""
-    plain = table.drop(columns=["row", "ours_low", "ours_high"], errors="ignore").set_axis(TABLE_HEADINGS, axis=1)
-    shown = plain.iloc[:, :1].copy()
-    for place, heading in enumerate(TABLE_HEADINGS[1:]):
-        form = "{:.4f}" if place < 2 else "{:+.2f}"
-        shown[heading] = [form.format(value) if pd.notna(value) else "–" for value in plain[heading]]
-    if "ours_low" in table:
-        ends = zip(table["ours_low"], table["ours_high"], strict=True)
-        texts = [f"{low:.4f} – {high:.4f}" if pd.notna(low) else "–" for low, high in ends]
-        shown.insert(3, "ours, 95 %", texts)
-    return shown
+def metrics_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Every score of every row of `results` as text, mean over seeds, ± standard deviation where there are several.
 
-
-def compare(scores: dict[str, pd.DataFrame], one: str, other: str, groups: pd.Series | None = None) -> Interval:
-    """How much higher row `other` scores than row `one` on the samples both have; `groups` by id, if any."""
-    ids = scores[one].index.intersection(scores[other].index, sort=False)
-    drawn = None if groups is None else groups[ids].to_numpy()
-    return paired_difference(by_hand(scores[one].loc[ids]), by_hand(scores[other].loc[ids]), drawn)
-
-
-def steps(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Paired differences between neighbouring rows, and last of the full method to the baseline.
-
-    Columns `step` and `from` (titles), `difference`, `low`, `high`, and `says`: what the samples settle about these
-    two trained nets.
+    A row a score (the course's, its companions, then each part's IoU), a column a row of Table 1 that is there.
     """
-    kept = list(scores)
-    pairs = list(pairwise(kept))
-    pairs += [(kept[0], kept[-1])] if len(kept) > 2 else []
-    rows = []
-    for one, other in pairs:
-        found = compare(scores, one, other)
-        rows.append((title(other), title(one), found.mean, found.low, found.high, verdict(found)))
-    return pd.DataFrame(rows, columns=STEP_COLUMNS)
+    names = COMPANIONS | {f"part_iou_{slug(PARTS[part])}": f"IoU {PARTS[part]}" for part in PART_ORDER}
+    rows = found.groupby("row", sort=False)[list(names)]
+    means, spreads = rows.mean(), rows.std()
+    texts = {title(row): list(map(mean_text, means.loc[row], spreads.loc[row])) for row in means.index}
+    return pd.DataFrame(texts, index=list(names)).rename(index=names)
 
 
-def verdict(difference: Interval) -> str:
-    """What a paired difference settles: higher, lower, or nothing."""
-    if not difference.excludes_zero:
-        return "open"
-    return "higher" if difference.low > 0 else "lower"
+def p_text(p: float) -> str:
+    """A p-value as it is read."""
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def people(run: Run, row: str) -> pd.Series | None:
@@ -110,6 +101,21 @@ def people(run: Run, row: str) -> pd.Series | None:
     files = sorted((run.folder / "predictions").glob(f"{row}_seed*/index.parquet"))
     index = read_samples(files[0]) if files else pd.DataFrame()
     return index["subject"] if "subject" in index and index["subject"].nunique() > 1 else None
+
+
+def independent_people(run: Run, kept: Kept) -> pd.Series | None:
+    """`people` of the last row where they are enough to be drawn in place of samples (ENOUGH_PEOPLE), else None."""
+    found = people(run, next(reversed(kept))) if kept else None
+    return found if found is not None and found.nunique() >= ENOUGH_PEOPLE else None
+
+
+def drawn_from(run: Run, scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The last row's score with its interval, drawn from samples and, where they are known, from people."""
+    last, table = list(scores.items())[-1]
+    found, persons = {"samples": bootstrap_interval(by_hand(table))}, people(run, last)
+    if persons is not None:
+        found["people"] = bootstrap_interval(by_hand(table), persons[table.index].to_numpy())
+    return pd.DataFrame(found.values(), list(found), ["score", "low", "high", "drawn from"])
 
 
 def title(row: str) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.ablation import called, row_intervals, shown_table, steps
+from ethand_utils.ablation import called, row_intervals
 from ethand_utils.chain import stages
+from ethand_utils.conclusions import conclusions
 from ethand_utils.datasets import occlusion
-from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table
+from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table, share_curves
 from ethand_utils.findings import report_table
 from ethand_utils.labels import HANDS
 from ethand_utils.markup import figure_html, image_html, paragraph, table_html
@@ -20,6 +21,8 @@ from ethand_utils.material import Material
 from ethand_utils.metrics import confusion
 from ethand_utils.plots import binned_means, curves, five_panels, legend_of_parts, part_bars
 from ethand_utils.runs import ROWS
+from ethand_utils.shares import HOW, share_steps, share_table, shown_shares
+from ethand_utils.steps import METHOD, shown_steps, shown_table, step_intervals
 from ethand_utils.wording import capital, duration, headline, setting_meanings, tiles
 
 NOTEBOOK_FIGURES = {
@@ -49,32 +52,50 @@ def table_one(m: Material) -> str:
         "Δ are relative, in percent. The report was scored on InterHand2.6M and this run on its own data: compare the "
         "differences, not the values. The best row of this run is bold."
     )
+    if m.table1["seeds"].max() > 1:
+        note += " ± is the standard deviation over the seeds, p of the step from the row that this one adds to."
     best = {} if m.table1["ours"].isna().all() else {int(m.table1["ours"].argmax()): "best"}
-    figure = score_table(m.table1)
+    figure = score_table(m.table1, m.results)
     alt = "Bars of the report's score and of this run's, with its interval, for each row of Table 1."
-    return paragraph(note) + table_html(shown_table(m.table1), classes=best) + figure_html(figure, alt)
+    return paragraph(note) + table_html(shown_table(m.table1), "rows", best) + figure_html(figure, alt)
 
 
 def step_table(m: Material) -> str:
     """What each step settles."""
-    found = steps(m.scores)
-    if found.empty:
+    if m.steps.empty:
         return ""
-    numbers = {name: found[name].map("{:+.4f}".format) for name in ("difference", "low", "high")}
-    shown = found.assign(**numbers).rename(
-        columns={"step": "row", "from": "compared with", "says": "these samples say"}
-    )
-    labels = found["step"] + "\nover " + found["from"]
-    drawn = found.rename(columns={"difference": "mean"}).set_index(labels)
+    drawn = "samples" if m.people is None else f"{m.people.nunique():,} people with all their samples"
     note = (
-        "Two nets on the same samples, difference by difference. Where the interval leaves zero out, these samples "
-        "settle which of the two trained nets is better on such images; else the step is open. The interval covers the "
-        "choice of samples and nothing else: with one seed a row, a step may still be the training's own chance."
+        f"Two rows on the same samples, difference by difference. Intervals and p-values are over {drawn}; p is of a "
+        f"sign-flip test, with Holm's correction for {len(m.steps)} steps. Below 0.05, the samples settle which of "
+        "“these nets” is better on such images. They settle it of “the method” only if the seeds do as well: if "
+        "Student's t interval of the seeds' differences leaves zero out on the same side."
     )
-    figure = intervals({"difference": drawn}, "difference in course mIoU, 95 % interval", mark=0)
+    figure = intervals(step_intervals(m.steps), "difference in course mIoU, 95 % interval", mark=0)
     alt = "Differences in course mIoU between neighbouring rows, with intervals, beside a line at zero."
-    table = table_html(shown, "says", dict(enumerate(found["says"])))
-    return f"<h3>What each step settles</h3>{paragraph(note)}{table}{figure_html(figure, alt)}"
+    table = table_html(shown_steps(m.steps), "says", dict(enumerate(m.steps["says"].map(_class))))
+    says = "".join(map(paragraph, conclusions(m.steps, m.kept)))
+    return f"<h3>What each step settles</h3>{paragraph(note)}{table}{figure_html(figure, alt)}{says}"
+
+
+def _class(says: str) -> str:
+    """Of a table's row that says this: what it says, and of what."""
+    return says.split()[-1] + (" method" if says.startswith(METHOD) else "")
+
+
+def fewer_pairs(m: Material) -> str:
+    """Table 2: fewer pairs."""
+    if not m.run.profile.shares:
+        return paragraph(HOW)
+    table, found = share_table(m.run), share_steps(m.run)
+    note = (
+        "As many images seen, but with a share of the pairs alone, each with its own G1 and its own pseudo-labels. "
+        "What generated labels bring is the difference of G2's two scores, tested as above, all shares together."
+    )
+    shown = table_html(shown_shares(table, found), "", dict(enumerate(found["says"].map(_class))))
+    caption = "Whiskers: 95 % intervals over samples; bands: ± the standard deviation over seeds, where there are some."
+    figure = figure_html(share_curves(table), "Course mIoU of G1 and G2 against the share of the pairs.", caption)
+    return f"{paragraph(note)}{shown}{figure}"
 
 
 def row_curves(m: Material) -> str:
@@ -257,6 +278,7 @@ def notebooks(m: Material) -> str:
 SECTIONS = {
     "Summary": (summary,),
     "Table 1": (table_one, step_table),
+    "Fewer pairs": (fewer_pairs,),
     "Learning": (row_curves, shown_curves, g1_curves),
     "Samples": (samples,),
     "Parts": (scores_of_parts, confusion_of_parts),

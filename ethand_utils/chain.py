@@ -15,12 +15,14 @@ from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
 from ethand_utils.runs import (
     ROWS,
+    SHARE_ROWS,
     Run,
     RunError,
     adversary,
     discriminator_name,
     open_run,
     project_root,
+    share_name,
     training_name,
 )
 from ethand_utils.settings import Profile, nearest
@@ -36,45 +38,72 @@ class Stage:
     makes: tuple[str, ...]
     needs: tuple[str, ...] = ()
     parameters: dict = dataclasses.field(default_factory=dict)
-    trains: bool = False
+    gpus: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether it works a net hard: it gets cores, and `gpus` GPUs where there are any."""
+        return self.gpus > 0
 
 
 def stages(profile: Profile) -> list[Stage]:
     """Every step of a run, in an order in which each comes after what it needs."""
     judges = {row["ADVERSARIAL"]: discriminator_stage(row["ADVERSARIAL"], profile) for row in ROWS}
     judges.pop("none")
+    g1, shared = ("g1/result.json", "g1/weights.safetensors"), profile.processes
     chain = [
         Stage("01_data", "01_data", ("data_summary.csv",)),
         Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
         Stage("03_augment", "03_augment", ("augment/result.json", "figures/augment.png"), ("01_data",)),
-        Stage("04_train_g1", "04_train_g1", ("g1/result.json", "g1/weights.safetensors"), ("01_data",), trains=True),
+        Stage("04_train_g1", "04_train_g1", g1, ("01_data",), gpus=shared),
         *{stage.name: stage for stage in judges.values()}.values(),
-        Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), trains=True),
+        Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
     ]
-    trained = []
-    for seed in range(profile.seeds):
-        for row in ROWS:
-            folder = training_name(row["ROW"], seed)
-            parameters = {k: v for k, v in row.items() if k.isupper() and k != "TITLE"} | {"SEED": seed}
-            needs = ["01_data"]
-            needs += ["06_pseudo_labels"] if row["GENERATED"] else []
-            needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
-            name = f"07_train_g2_{row['ROW']}_seed{seed}"
-            makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
-            chain.append(Stage(name, "07_train_g2", makes, tuple(needs), parameters, trains=True))
-            trained.append(name)
-    chain.append(
-        Stage(
-            "08_ablation",
-            "08_ablation",
-            ("table1.csv", "ablation/result.json", "figures/table1.png"),
-            ("04_train_g1", *trained),
-        )
-    )
-    full = trained[len(ROWS) - 1]
-    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), (full,)))
-    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), (full,)))
+    rows = [row_stage(row, seed, judges, shared) for seed in range(profile.seeds) for row in ROWS]
+    on_shares = [stage for share in profile.shares for stage in share_stages(share, profile)]
+    chain += [*rows, *on_shares]
+    trained = [stage.name for stage in (*rows, *on_shares) if stage.notebook != "06_pseudo_labels"]
+    tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
+    tables += ("shares.csv", "figures/shares.png") if profile.shares else ()
+    chain.append(Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)))
+    full = (rows[len(ROWS) - 1].name,)
+    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), full))
+    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), full))
     return chain
+
+
+def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stage:
+    """The training of a row of Table 1 on `gpus` GPUs, if any; `judges` are the stages of D by ADVERSARIAL."""
+    parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
+    needs = ["01_data"]
+    needs += ["06_pseudo_labels"] if row["GENERATED"] else []
+    needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
+    folder = training_name(row["ROW"], seed)
+    makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
+    return Stage(f"07_train_g2_{row['ROW']}_seed{seed}", "07_train_g2", makes, tuple(needs), parameters, gpus)
+
+
+def share_stages(share: float, profile: Profile) -> list[Stage]:
+    """The trainings on a share of the pairs: G1, its pseudo-labels, and SHARE_ROWS with every seed, in its folder."""
+    folder = share_name(share)
+    rows = [row for row in ROWS if row["ROW"] in SHARE_ROWS]
+    makes, shared = ("g1/result.json", "g1/weights.safetensors"), profile.processes
+    plain = [
+        Stage("04_train_g1", "04_train_g1", makes, ("01_data",), gpus=shared),
+        Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
+        *(row_stage(row, seed, {}, shared) for seed in range(profile.seeds) for row in rows),
+    ]
+    return [
+        Stage(
+            f"{stage.name}_{folder}",
+            stage.notebook,
+            tuple(f"{folder}/{made}" for made in stage.makes),
+            tuple(need if need == "01_data" else f"{need}_{folder}" for need in stage.needs),
+            stage.parameters | {"SHARE": share},
+            stage.gpus,
+        )
+        for stage in plain
+    ]
 
 
 def discriminator_stage(adversarial: str, profile: Profile) -> Stage:
@@ -84,7 +113,7 @@ def discriminator_stage(adversarial: str, profile: Profile) -> Stage:
     name = "05_train_discriminator" + folder.removeprefix("d")
     parameters = {} if folder == "d" else {"ADVERSARIAL": adversarial}
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
-    return Stage(name, "05_train_discriminator", makes, ("04_train_g1",), parameters, trains=True)
+    return Stage(name, "05_train_discriminator", makes, ("04_train_g1",), parameters, profile.processes)
 
 
 def rendered_parts(profile: Profile) -> list[Part]:
@@ -132,20 +161,24 @@ def gpu_count() -> int:
 
 
 @contextlib.contextmanager
-def own_gpu(folder: Path, count: int):
-    """Keep a GPU of this machine for the process and its kernels, if one of `count` is free; else change nothing.
+def own_gpus(folder: Path, count: int, needed: int = 1):
+    """Keep `needed` GPUs for the process and its kernels, if as many of `count` are free; else as many as are.
 
-    Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, it is one of those.
+    Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, they are of those. With none free
+    nothing changes.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = listed.split(",") if listed else [str(number) for number in range(count)]
+    kept = []
     with contextlib.ExitStack() as stack:
         for name in names[:count]:
-            lock = stack.enter_context(open(folder / f".gpu{name}.lock", "w"))
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                break
+            if len(kept) < needed:
+                lock = stack.enter_context(open(folder / f".gpu{name}.lock", "w"))
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    kept.append(name)
+        if kept:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(kept)
         yield
 
 

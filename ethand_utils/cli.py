@@ -61,7 +61,7 @@ def stage(folder: Path, name: str):
 
     current = runs.open_run(folder.name)
     chosen = next(s for s in chain.stages(current.profile) if s.name == name)
-    with chain.own_gpu(folder, chain.gpu_count() if chosen.trains else 0):
+    with chain.own_gpus(folder, chain.gpu_count() if chosen.trains else 0, chosen.gpus):
         chain.execute(current, chosen)
 
 

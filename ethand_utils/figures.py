@@ -6,30 +6,37 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ethand_utils.labels import COLOURS, N_CLASSES, PARTS
-from ethand_utils.style import BLUE, CYCLE, MARKERS, PALE, PART_ORDER, axis_label, cell_number, in_style
+from ethand_utils.style import BLUE, CYCLE, INK, MARKERS, PALE, PART_ORDER, axis_label, cell_number, in_style, mean_text
 
 BY_HAND = (0, *PART_ORDER)  # background, then parts as a hand has them
 
 
 @in_style
-def score_table(table: pd.DataFrame) -> Figure:
-    """Table 1 as a figure: the report's score and ours for every row, with its interval where `ours_low` is known."""
+def score_table(table: pd.DataFrame, found: pd.DataFrame | None = None) -> Figure:
+    """Table 1 as a figure: the report's score and ours for every row, with its interval where `ours_low` is known.
+
+    With `found`, the results by training, a dot for every seed of rows that have several, and ± their spread.
+    """
     figure, axes = plt.subplots(figsize=(9, 0.62 * len(table) + 1.2))
-    y = np.arange(len(table))
+    y, ends = np.arange(len(table)), table["ours"]
     axes.barh(y - 0.2, table["reported"], 0.38, label="report (InterHand2.6M)", color=PALE)
     axes.barh(y + 0.2, table["ours"], 0.38, label="this run", color=BLUE)
-    ends = table["ours"]
     if "ours_low" in table:
         whiskers = np.array([table["ours"] - table["ours_low"], table["ours_high"] - table["ours"]])
-        axes.errorbar(table["ours"], y + 0.2, xerr=whiskers, fmt="none", ecolor="#1b1f24", capsize=3, lw=1.2)
+        axes.errorbar(table["ours"], y + 0.2, xerr=whiskers, fmt="none", ecolor=INK, capsize=3, lw=1.2)
         ends = table["ours_high"].fillna(ends)
-    for at, score, end in zip(y, table["ours"], ends, strict=True):
-        axes.text(end + 0.006, at + 0.2, f"{score:.3f}", va="center", fontsize=11)
+    if found is not None and found.groupby("row").size().max() > 1:
+        places = found["row"].map(dict(zip(table["row"], y + 0.2, strict=True)))
+        axes.plot(found["course_miou"], places, "o", ms=5, mfc="w", mec=BLUE, label="each seed", zorder=3)
+        ends = np.fmax(ends, table["row"].map(found.groupby("row")["course_miou"].max()))
+    spreads = table.get("ours_sd", pd.Series(np.nan, table.index))
+    for at, score, sd, end in zip(y, table["ours"], spreads, ends, strict=True):
+        axes.text(end + 0.006, at + 0.2, mean_text(score, sd), va="center", fontsize=11)
     axes.set_yticks(y, table["model"])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("course mIoU")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
 
 
@@ -52,6 +59,26 @@ def intervals(groups: dict[str, pd.DataFrame], xlabel: str, title: str = "", mar
     axes.grid(axis="y", visible=False)
     if len(groups) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(groups))
+    return figure
+
+
+@in_style
+def share_curves(table: pd.DataFrame) -> Figure:
+    """Score against the share of the pairs, a line a training of `shares.share_table`.
+
+    Whiskers are intervals over samples, bands ± the standard deviation over seeds where there are several.
+    """
+    figure, axes = plt.subplots(figsize=(9, 4.4))
+    for i, (name, rows) in enumerate(table.groupby("model", sort=False)):
+        at, score = 100 * rows["share"] * 1.03 ** (i - 1), rows["ours"]  # beside each other on a logarithmic axis
+        whiskers = np.array([score - rows["ours_low"], rows["ours_high"] - score])
+        axes.errorbar(at, score, yerr=whiskers, fmt=f"{MARKERS[i]}-", color=CYCLE[i], capsize=4, ms=7, label=name)
+        axes.fill_between(at, score - rows["ours_sd"], score + rows["ours_sd"], color=CYCLE[i], alpha=0.2, lw=0)
+    shares = 100 * table["share"].unique()
+    axes.set(xscale="log", xlabel="share of the pairs, percent", ylabel="course mIoU")
+    axes.set_xticks(shares, [f"{share:g}" for share in shares])
+    axes.minorticks_off()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -86,7 +113,7 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(N_CLASSES), names)
     at, colours = np.arange(N_CLASSES), COLOURS[list(BY_HAND)] / 255
-    marks = dict(marker="s", s=50, c=colours, edgecolors="#1b1f24", linewidths=0.4, clip_on=False)
+    marks = dict(marker="s", s=50, c=colours, edgecolors=INK, linewidths=0.4, clip_on=False)
     axes.scatter(np.full(N_CLASSES, -0.75), at, **marks)
     axes.scatter(at, np.full(N_CLASSES, N_CLASSES - 0.25), **marks)
     axes.tick_params(length=0, pad=16)

@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.ablation import called, kept_scores, read_samples, title, with_intervals
+from ethand_utils.ablation import (
+    Kept,
+    called,
+    independent_people,
+    kept_seeds,
+    over_seeds,
+    read_samples,
+    title,
+)
 from ethand_utils.files import first_line
 from ethand_utils.labels import PARTS, slug
-from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results, table1
+from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, results
+from ethand_utils.steps import certain_table, steps
 from ethand_utils.store import Store
 
 
@@ -46,14 +55,29 @@ class Material:
         return self.read("g2", lambda _: results(self.run))
 
     @cached_property
+    def kept(self) -> Kept:
+        """`ablation.kept_seeds`: scores of every sample by row of Table 1 and seed."""
+        return kept_seeds(self.run)
+
+    @cached_property
     def scores(self) -> dict[str, pd.DataFrame]:
-        """`ablation.kept_scores`: scores of every sample by row of Table 1."""
-        return kept_scores(self.run)
+        """Scores of every sample by row of Table 1, mean over seeds."""
+        return over_seeds(self.kept)
+
+    @cached_property
+    def people(self) -> pd.Series | None:
+        """Who is drawn in place of samples, by id; None where samples are."""
+        return independent_people(self.run, self.kept)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """`steps.steps`: what each step of Table 1 settles."""
+        return steps(self.kept, self.people)
 
     @cached_property
     def table1(self) -> pd.DataFrame:
-        """Table 1 with intervals."""
-        return with_intervals(table1(self.results), self.scores)
+        """Table 1 with intervals and p-values."""
+        return certain_table(self.results, self.scores, self.steps)
 
     @cached_property
     def histories(self) -> dict[str, pd.DataFrame]:

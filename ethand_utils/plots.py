@@ -16,6 +16,7 @@ from ethand_utils.labels import COLOURS, HANDS, PARTS
 from ethand_utils.statistics import bootstrap_interval
 from ethand_utils.style import (
     BLUE,
+    INK,
     ORANGE,
     PALE,
     PART_ORDER,
@@ -187,7 +188,7 @@ def part_bars(
     figure = bars(pd.Series(values[order], index=[PARTS[i] for i in order]), title, COLOURS[order] / 255, xlabel)
     with style():
         for name, others in (reference or {}).items():
-            figure.axes[0].plot(others[order], range(len(order)), "|", ms=13, mew=2.5, color="#1b1f24", label=name)
+            figure.axes[0].plot(others[order], range(len(order)), "|", ms=13, mew=2.5, color=INK, label=name)
             figure.axes[0].legend(handles=figure.axes[0].lines)
     return figure
 

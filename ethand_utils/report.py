@@ -46,8 +46,8 @@ def _page(m: Material) -> str:
 </header>
 <main>
 {body}</main>
-<footer>Made from the files of <code>outputs/{name}/</code>. Every interval is a 95 % percentile bootstrap over the
-samples that were scored.</footer>
+<footer>Made from the files of <code>outputs/{name}/</code>. Where nothing else is said, an interval is a 95 %
+percentile bootstrap over the samples that were scored.</footer>
 </body>
 </html>
 """

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ethand_utils import EthandError
 from ethand_utils.datasets import open_dataset, render_dataset, require_stores
-from ethand_utils.files import write_json
+from ethand_utils.files import atomic_write, write_json
 from ethand_utils.findings import REPORT
 from ethand_utils.origin import source_of
 from ethand_utils.parts import Part
@@ -36,15 +36,30 @@ def project_root() -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: `outputs/<name>/` and its profile."""
+    """A run: `outputs/<name>/` and its profile; `folder` is where its trainings and results are.
+
+    Of a share of the pairs that is a folder inside `whole`, the run's own (`at_share`).
+    """
 
     folder: Path
     profile: Profile
+    whole: Path | None = None
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
+        """The name of the run's own folder."""
+        return (self.whole or self.folder).name
+
+    def at_share(self, share: float) -> "Run":
+        """The run with the trainings on a share of its pairs: on its data, in a folder of their own inside it.
+
+        All of them (1) is the run as it is. Raises RunError for what is no share.
+        """
+        if not 0 < share <= 1:
+            raise RunError(f"SHARE: {share:g}, expected a share of the pairs above 0 and at most 1")
+        home = self.whole or self.folder
+        folder, whole = (home / share_name(share), home) if share < 1 else (home, None)
+        return replace(self, folder=folder, whole=whole)
 
     @property
     def source(self) -> str:
@@ -63,7 +78,7 @@ class Run:
     @property
     def data_folder(self) -> Path:
         """Where the run's data set is: stores that exist stay where they are, all else goes to `data/` in the run."""
-        return _from_root(self.profile.data) if self.source == "stores" else self.folder / "data"
+        return _from_root(self.profile.data) if self.source == "stores" else (self.whole or self.folder) / "data"
 
     def dataset(self, *needed: str) -> dict[str, Store]:
         """The run's stores by name: rendered, or read from the profile's `data`, where they are not there yet.
@@ -121,8 +136,8 @@ class Run:
         """A file or folder of the run that another notebook makes. Raises RunError when it is not there yet."""
         if not (self.folder / path).exists():
             raise RunError(
-                f"{self.folder / path}: not there yet; run notebooks/{notebook}.ipynb with RUN={self.name} first, "
-                f"or everything with `ethand run --name {self.name}`"
+                f"{self.folder / path}: not there yet; run notebooks/{notebook}.ipynb with the same RUN={self.name} "
+                f"(and SHARE, where it has one) first, or everything with `ethand run --name {self.name}`"
             )
         return self.folder / path
 
@@ -166,6 +181,12 @@ def save_result(folder: str | Path, **values) -> dict:
     return result
 
 
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a .csv file whole or not at all."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 def versions() -> str:
     """The libraries that make the numbers, as one line."""
     return " ".join(f"{name}={version(name)}" for name in LIBRARIES)
@@ -192,6 +213,7 @@ ROWS = tuple(
     )
 )
 FULL_ROW = ROWS[-1]["ROW"]
+SHARE_ROWS = ("unetpp_dice", "unetpp_generated")  # trained on a profile's `shares` of the pairs, too
 
 
 def adversary(adversarial: str, profile: Profile) -> tuple[str, str]:
@@ -220,6 +242,11 @@ def training_name(row: str, seed: int) -> str:
     return f"g2/{row}/seed{seed}"
 
 
+def share_name(share: float) -> str:
+    """Folder of the trainings on a share of the pairs inside a run: `pairs_5pct` of 0.05."""
+    return f"pairs_{100 * share:g}pct"
+
+
 def results(run: Run) -> pd.DataFrame:
     """Every `result.json` of the run's rows as one table, a row a training, in the order of the report."""
     found = [
@@ -232,24 +259,25 @@ def results(run: Run) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-TABLE_HEADINGS = ("Model", "report", "ours", "report Δ base %", "ours Δ base %", "report Δ prev. %", "ours Δ prev. %")
-
-
 def table1(found: pd.DataFrame) -> pd.DataFrame:
     """Table 1 from `results`: the report's score of each row and ours (mean over seeds), Δ baseline % and Δ previous %.
 
-    Both Δ are relative, as in the report; Δ previous is to the nearest row above that the report has as well, from the
-    third row on, which the report compares first. What the report does not have is NaN.
+    `ours_sd` is the standard deviation over the `seeds` a row has, NaN for one. Both Δ are relative, as in the report;
+    Δ previous is to the nearest row above that the report has as well, from the third row on, which the report compares
+    first. What the report does not have is NaN.
     """
     table = pd.DataFrame([{"row": row["ROW"], "model": row["TITLE"], "reported": row["reported"]} for row in ROWS])
     table["reported"] = table["reported"].astype(float)
     above = table.index.to_series().where(table["reported"].notna()).ffill().shift()
-    table["ours"] = table["row"].map(found.groupby("row")["course_miou"].mean())
+    scores_of = found.groupby("row")["course_miou"]
+    for column, values in (("ours", scores_of.mean()), ("ours_sd", scores_of.std()), ("seeds", scores_of.count())):
+        table[column] = table["row"].map(values)
+    table["seeds"] = table["seeds"].fillna(0).astype(int)
     for source in ("reported", "ours"):
         scores = table[source]
         table[f"{source}_delta_baseline_pct"] = (100 * (scores / scores[0] - 1)).where(table.index > 0)
         before = scores.reindex(above).to_numpy()
         table[f"{source}_delta_previous_pct"] = (100 * (scores / before - 1)).where(table.index > 1)
-    columns = ["reported", "ours"]
+    columns = ["reported", "ours", "ours_sd", "seeds"]
     columns += [f"{source}_delta_{to}_pct" for to in ("baseline", "previous") for source in ("reported", "ours")]
     return table[["row", "model", *columns]]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ethand_utils.files import atomic_write
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
 
 PROFILES = Path(__file__).parent / "profiles"
+# Settings that change no training: how many there are, on what they run, how they are watched.
+ADDING = ("seeds", "shares", "processes", "tensorboard")
 CHOICES = {
     "views": ("round", "front"),
     "photometric": ("report", "strong"),
@@ -47,6 +50,8 @@ class Profile:
     views: str
     seed: int
     render_parts: int
+    processes: int
+    tensorboard: bool
     g1_arch: str
     g1_encoder: str | None
     g1_widths: list[int] | None
@@ -77,9 +82,10 @@ class Profile:
     lr_d: float
     lr_schedule: str
     seeds: int
+    shares: list[float]
 
     def __post_init__(self):
-        counts = ("train", "val", "test", "unpaired", "size", "render_parts")
+        counts = ("train", "val", "test", "unpaired", "size", "render_parts", "processes")
         for name in (*counts, "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
             if getattr(self, name) < 1:
                 raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
@@ -93,6 +99,20 @@ class Profile:
                 f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "
                 f"add up to epochs ({self.epochs}), so that every row of the table trains equally long"
             )
+        for name in ("bs", "bs_unpaired"):
+            if getattr(self, name) % self.processes:
+                expected = f"expected a multiple of processes ({self.processes})"
+                raise ProfileError(f"{name}: {getattr(self, name)}, {expected}")
+        self._check_shares()
+
+    def _check_shares(self):
+        for share in self.shares:
+            if not isinstance(share, float) or not 0 < share < 1:
+                raise ProfileError(
+                    f"shares: {share!r}, expected numbers above 0 and below 1, as [0.05, 0.2]; all pairs come anyway"
+                )
+        if len(set(self.shares)) < len(self.shares):
+            raise ProfileError(f"shares: {self.shares}, expected each share once")
 
 
 def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
@@ -157,9 +177,29 @@ def parse_changes(pairs: list[str]) -> dict:
 
 
 def write_profile(folder: Path, profile: Profile) -> None:
-    """Write the resolved profile of a run; a file that says the same is left untouched, so that nothing runs again."""
+    """Write the resolved profile of a run; what it does not concern shall not run again.
+
+    A file that says the same is left untouched. One that differs in nothing but the number of trainings (ADDING) keeps
+    its time: stages that are there stay up to date, those that are new run, and so does what is made from both.
+    """
     path = folder / "profile.yaml"
     text = yaml.safe_dump(dataclasses.asdict(profile), sort_keys=False)
-    if not path.exists() or path.read_text() != text:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text)
+    if path.exists() and path.read_text() == text:
+        return
+    before = path.stat() if path.exists() and _trainings_alike(path.read_text(), text) else None
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+        if before:
+            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _trainings_alike(one: str, other: str) -> bool:
+    """Whether two profiles as YAML have the same settings but for those in ADDING."""
+    try:
+        settings = [dict(yaml.safe_load(text)) for text in (one, other)]
+    except (yaml.YAMLError, TypeError, ValueError):
+        return False
+    for known in settings:
+        for key in ADDING:
+            known.pop(key, None)
+    return settings[0] == settings[1]

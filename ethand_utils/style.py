@@ -1,5 +1,6 @@
 """The one style of all figures: sizes, colours but for the parts' own, names of axes."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -12,7 +13,8 @@ from ethand_utils.labels import FINGERS, PALM
 
 # Parts have the colours of `labels.COLOURS`; all else has Okabe and Ito's, which everybody tells apart.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
-CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY), "osD^vP"
+INK = "#1b1f24"
+CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, INK), "osD^vPX"  # as many as Table 1 has rows
 PALE = "#b9c3cf"  # what is not this run's own
 # Parts as a hand has them, palm first, then each finger outwards.
 PART_ORDER = (PALM, *chain(*FINGERS.values()))
@@ -22,10 +24,10 @@ STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
     "axes.facecolor": "white",
-    "text.color": "#1b1f24",
-    "axes.labelcolor": "#1b1f24",
-    "xtick.color": "#1b1f24",
-    "ytick.color": "#1b1f24",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.titlelocation": "left",
@@ -77,6 +79,13 @@ def axis_label(column: str) -> str:
     return LABELS.get(column, column.replace("_", " "))
 
 
+def mean_text(mean: float, sd: float, digits: int = 3) -> str:
+    """A mean with its standard deviation, `0.243 ± 0.004`; the mean alone where that is not known."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
 def cell_number(axes, row: int, column: int, text: str, share: float) -> None:
     """A cell's number, white on dark."""
-    axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else "#1b1f24")
+    axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else INK)

@@ -5,12 +5,13 @@ import re
 import pandas as pd
 
 from ethand_utils import EthandError
-from ethand_utils.ablation import by_hand, called, compare, people, steps, verdict
+from ethand_utils.ablation import by_hand, called, people
 from ethand_utils.labels import PARTS
 from ethand_utils.material import Material
 from ethand_utils.runs import FULL_ROW, ROWS
 from ethand_utils.settings import PROFILES
 from ethand_utils.statistics import bootstrap_interval
+from ethand_utils.steps import METHOD, OPEN, compare
 
 SOURCES = {
     "rendered": "hands rendered for this run",
@@ -77,10 +78,8 @@ def _apart(m: Material, best: str) -> str:
     """Whether the samples tell the full method from the best row."""
     if not {best, FULL_ROW} <= m.scores.keys():
         return ""
-    says = verdict(compare(m.scores, best, FULL_ROW))
-    return (
-        ", which these samples cannot tell from the best" if says == "open" else ", less than the best on these samples"
-    )
+    lower = compare(m.scores[best], m.scores[FULL_ROW]).excludes_zero
+    return ", less than the best on these samples" if lower else ", which these samples cannot tell from the best"
 
 
 def _score(m: Material, row: str) -> str:
@@ -92,17 +91,19 @@ def _score(m: Material, row: str) -> str:
 
 
 def _settled(m: Material) -> list[str]:
-    """How many steps of the table go up, down or stay open, and what one seed cannot say."""
-    neighbours = steps(m.scores).iloc[: max(0, len(m.scores) - 1)]["says"].value_counts()
-    if neighbours.empty:
+    """How many steps of the table go up, down or stay open, and how far that holds for the method."""
+    found = m.steps.iloc[: max(0, len(m.scores) - 1)]  # those from row to row
+    if found.empty:
         return []
-    phrases = {"higher": "clearly up", "lower": "clearly down", "open": "open on these samples"}
-    counted = ", ".join(
-        f"{number(int(neighbours[says]))} {words}" for says, words in phrases.items() if says in neighbours
-    )
+    phrases = {"higher": "clearly up", "lower": "clearly down", OPEN: "open on these samples"}
+    count = found["says"].str.split().str[-1].value_counts()
+    counted = ", ".join(f"{number(int(count[says]))} {words}" for says, words in phrases.items() if says in count)
     words = f"Steps from row to row: {counted}."
-    if m.results.groupby("row")["seed"].nunique().max() == 1:
+    if found["seeds"].max() < 2:
         words += " Each row was trained once, so how far two trainings of the same row differ by chance is not known."
+    else:
+        settled = int(found["says"].str.startswith(METHOD).sum())
+        words += f" Settled over the seeds as well, and so for the method: {number(settled) if settled else 'none'}."
     return [words]
 
 

@@ -1,6 +1,5 @@
 """The plan of a run: what `ethand run --dry-run` says, against the report and against what trainings do; Snakemake."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -261,15 +260,6 @@ def test_cores_and_gpus_of_this_machine_limit_only_jobs_that_run_on_it(checkout,
     for words in (["--executor", "slurm"], ["--executor=slurm"], ["--profile", "cluster/slurm"]):
         assert not {"--cores", "--resources"} & set(chain.snakemake_command(checkout, 0, words))
     assert chain.snakemake_command(checkout, 0, ["--profile", "cluster/slurm"])[-1] == str(checkout / "cluster/slurm")
-
-
-def test_a_training_takes_a_free_gpu_among_those_it_may_see(tmp_path, monkeypatch):
-    for listed, taken, expected in (("3,5", None, "3"), ("3,5", "3", "5"), ("3", "3", "3"), ("", None, "0")):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-        with open(tmp_path / f".gpu{taken}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with chain.own_gpu(tmp_path, 2):
-                assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
 def test_on_slurm_a_training_asks_for_a_gpu_and_no_other_stage_does(checkout):

@@ -14,6 +14,8 @@ from PIL import Image
 from ethand_utils import EthandError, figures, plots
 from ethand_utils.errors import ERROR_COLOURS, ERRORS
 from ethand_utils.labels import COLOURS, N_CLASSES, PALM, PARTS
+from ethand_utils.runs import ROWS
+from ethand_utils.style import CYCLE, MARKERS
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,9 @@ SOME = np.array([0.1, np.nan, 0.7, 0.4])
 ENDS = pd.DataFrame({"mean": [0.3, np.nan], "low": [0.2, np.nan], "high": [0.5, np.nan]}, ["a", "b"])
 COUNTS = np.random.default_rng(0).integers(100, size=(N_CLASSES, N_CLASSES))
 TABLE = pd.DataFrame({"model": ["a", "b"], "reported": [0.4, 0.5], "ours": [0.3, np.nan]})
+SEEDS = pd.DataFrame({"row": ["a", "a"], "course_miou": [0.2, 0.4]})
+SHARES = pd.DataFrame({"share": [0.05, 1.0], "model": "G1", "ours": [0.1, 0.4], "ours_sd": [0.02, np.nan]})
+SHARES = SHARES.assign(ours_low=SHARES["ours"] - 0.05, ours_high=SHARES["ours"] + 0.05)
 FIGURES = {
     "five_panels": lambda: plots.five_panels(IMAGES[0], MASKS[0], MASKS[1], "title"),
     "contact_sheet": lambda: plots.contact_sheet(IMAGES, columns=3),
@@ -81,6 +86,9 @@ FIGURES = {
     "binned_means of nothing": lambda: plots.binned_means(np.arange(4.0), np.full(4, np.nan), "x", "y"),
     "score_table with intervals": lambda: figures.score_table(TABLE.assign(ours_low=[0.2, np.nan], ours_high=0.4)),
     "part_bars with a reference": lambda: plots.part_bars(np.ones(17), "", reference={"x": np.ones(17)}),
+    "score_table of seeds": lambda: figures.score_table(TABLE.assign(row=["a", "b"], ours_sd=[0.1, np.nan]), SEEDS),
+    "share_curves": lambda: figures.share_curves(SHARES),
+    "share_curves of one seed": lambda: figures.share_curves(SHARES.assign(ours_sd=np.nan)),
     "intervals": lambda: figures.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", "title", mark=0),
     "confusion_matrix": lambda: figures.confusion_matrix(COUNTS, "title"),
     "confusion_matrix of nothing": lambda: figures.confusion_matrix(np.zeros((17, 17))),
@@ -266,3 +274,25 @@ def test_errors_hands_and_columns_can_be_told_apart_by_every_reader(reader):
 def test_lines_of_a_figure_differ_by_marker_too():
     lines = figures.curves_together({str(i): history() for i in range(6)}, "course_miou").axes[0].lines
     assert len({line.get_marker() for line in lines}) == len({line.get_color() for line in lines}) == 6
+
+
+def test_a_dot_is_a_seed_and_one_seed_has_none():
+    table = TABLE.assign(row=["a", "b"], ours_sd=[0.1414, np.nan])
+    axes = figures.score_table(table, SEEDS).axes[0]
+    dots = next(line for line in axes.lines if line.get_label() == "each seed")
+    assert dots.get_xdata().tolist() == [0.2, 0.4]
+    assert len(set(dots.get_ydata())) == 1
+    assert axes.texts[0].get_text() == "0.300 ± 0.141"
+    assert axes.texts[0].get_position()[0] > 0.4
+    assert not figures.score_table(table, SEEDS[:1]).axes[0].lines
+
+
+def test_shares_lie_on_a_logarithmic_axis_by_their_percentage():
+    axes = figures.share_curves(SHARES).axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xticks().tolist() == [5, 100]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "100"]
+
+
+def test_every_row_of_table_1_has_a_colour_of_its_own():
+    assert len(ROWS) <= len(set(CYCLE)) == len(set(MARKERS))

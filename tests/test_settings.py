@@ -1,6 +1,7 @@
 """Profiles, the environment file, and the rows of Table 1."""
 
 import itertools
+import os
 import tomllib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ethand_utils.confidence import CONFIDENCES
 from ethand_utils.losses import ADVERSARIAL_INPUTS
 from ethand_utils.models import DISCRIMINATORS
 from ethand_utils.pseudo import FILTERS
-from ethand_utils.runs import ROWS, table1
+from ethand_utils.runs import ROWS, SHARE_ROWS, table1
 from ethand_utils.settings import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
 
 REPOSITORY = Path(__file__).parent.parent
@@ -72,6 +73,11 @@ def test_paper_has_the_reports_numbers():
         ({"pseudo_filter": "half"}, "expected one of batch_half, dataset_half, threshold, none"),
         ({"pseudo_threshold": "high", "pseudo_filter": "threshold"}, "expected float or null"),
         ({"cycles": [1, 1]}, "four numbers"),
+        ({"shares": 0.2}, "expected list"),
+        ({"shares": [0.2, 1.0]}, "1.0, expected numbers above 0 and below 1"),
+        ({"shares": [0.0]}, "0.0, expected numbers above 0"),
+        ({"shares": ["5 %"]}, "'5 %', expected numbers"),
+        ({"shares": [0.2, 0.2]}, "each share once"),
     ],
 )
 def test_a_wrong_setting_is_refused_and_named(changes, says):
@@ -120,6 +126,52 @@ def test_a_written_profile_reads_back_and_is_not_touched_again(tmp_path):
     write_profile(tmp_path, profile)
     assert (tmp_path / "profile.yaml").stat().st_mtime_ns == written
     assert load_profile(tmp_path / "profile.yaml") == profile
+
+
+@pytest.mark.parametrize("more", [{"seeds": 3}, {"shares": [0.05]}, {"seeds": 2, "shares": [0.2, 0.5]}])
+def test_more_trainings_leave_a_profile_as_old_as_it_was(tmp_path, more):
+    file = tmp_path / "profile.yaml"
+    write_profile(tmp_path, load_profile("ci"))
+    os.utime(file, ns=(10**18, 10**18))
+    write_profile(tmp_path, load_profile("ci", more))
+    assert load_profile(file) == load_profile("ci", more)
+    assert file.stat().st_mtime_ns == 10**18
+    write_profile(tmp_path, load_profile("ci", {**more, "lr": 0.5}))
+    assert file.stat().st_mtime_ns > 10**18
+
+
+def test_a_profile_that_was_made_before_a_setting_existed_or_is_damaged_is_written_anew(tmp_path):
+    file, profile = tmp_path / "profile.yaml", load_profile("ci")
+    older = "\n".join(line for line in (PROFILES / "ci.yaml").read_text().splitlines() if "shares" not in line)
+    for text, kept in ((older, True), ("lr: 1", False), ("{", False), ("3", False)):
+        file.write_text(text)
+        os.utime(file, ns=(10**18, 10**18))
+        write_profile(tmp_path, profile)
+        assert load_profile(file) == profile
+        assert (file.stat().st_mtime_ns == 10**18) == kept
+
+
+def test_a_share_has_its_own_trainings_in_its_own_folder():
+    profile = load_profile("ci", {"shares": [0.05, 0.005], "seeds": 2})
+    found = {stage.name: stage for stage in stages(profile)}
+    names = [name for name in found if name.endswith("_pairs_5pct")]
+    rows = [f"07_train_g2_{row}_seed{seed}" for seed in (0, 1) for row in SHARE_ROWS]
+    assert names == [f"{name}_pairs_5pct" for name in ("04_train_g1", "06_pseudo_labels", *rows)]
+    assert all(found[name].parameters["SHARE"] == 0.05 for name in names)
+    assert all(made.startswith("pairs_5pct/") for name in names for made in found[name].makes)
+    labelled = found["07_train_g2_unetpp_generated_seed1_pairs_0.5pct"]
+    assert labelled.needs == ("01_data", "06_pseudo_labels_pairs_0.5pct")
+    assert {*names} - {"06_pseudo_labels_pairs_5pct"} <= {*found["08_ablation"].needs}
+    assert "shares.csv" in found["08_ablation"].makes
+    made = [path for stage in found.values() for path in stage.makes]
+    assert len(made) == len(set(made))
+
+
+def test_more_trainings_change_no_stage_that_is_there():
+    few = {stage.name: stage for stage in stages(load_profile("ci"))}
+    many = {stage.name: stage for stage in stages(load_profile("ci", {"seeds": 3, "shares": [0.2]}))}
+    assert {name for name, stage in few.items() if many[name] != stage} == {"08_ablation"}
+    assert len(many) == len(few) + 2 * len(ROWS) + 2 + 3 * len(SHARE_ROWS)
 
 
 def test_table_repeats_the_reports_deltas():

@@ -1,23 +1,48 @@
 """Bootstrap intervals and paired differences against known cases, and Table 1 with them."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from ethand_utils import EthandError
 from ethand_utils.ablation import (
     by_hand,
-    compare,
-    kept_scores,
+    drawn_from,
+    independent_people,
+    kept_seeds,
+    metrics_table,
+    over_seeds,
     people,
     row_intervals,
-    shown_table,
-    steps,
-    with_intervals,
 )
+from ethand_utils.conclusions import conclusions, counts
+from ethand_utils.labels import PARTS, slug
 from ethand_utils.runs import ROWS, Run, RunError, table1
 from ethand_utils.settings import load_profile
-from ethand_utils.statistics import Interval, bootstrap_interval, paired_difference
+from ethand_utils.statistics import (
+    Interval,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+    seeds_needed,
+    sign_flip_test,
+    spread,
+    t_interval,
+)
+from ethand_utils.steps import (
+    certain_table,
+    compare,
+    paired,
+    pooled_spread,
+    shown_steps,
+    shown_table,
+    step_intervals,
+    step_pairs,
+    steps,
+)
 
 NAMES = [row["ROW"] for row in ROWS]
 TITLES = [row["TITLE"] for row in ROWS]
@@ -137,6 +162,54 @@ def test_what_makes_no_sense_is_refused(call, says):
         call()
 
 
+def test_a_p_value_agrees_with_students_and_with_every_flip():
+    values = normal(300, mean=0.1)
+    assert sign_flip_test(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
+    few = normal(8, seed=2, mean=0.5)
+    flipped = [np.mean(few * np.array(signs)) for signs in itertools.product((-1, 1), repeat=8)]
+    assert sign_flip_test(few) == pytest.approx(np.mean(np.abs(flipped) >= abs(few.mean()) - 1e-12))
+
+
+def test_chance_falls_below_a_level_as_often_as_it_says():
+    found = [sign_flip_test(normal(40, seed), flips=199) for seed in range(200)]
+    assert np.mean(np.array(found) < 0.2) == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_p_value_is_of_either_sign_and_of_whole_groups():
+    values, groups = normal(60, mean=0.2), np.repeat(np.arange(6), 10)
+    assert sign_flip_test(values) == sign_flip_test(-values)
+    assert sign_flip_test(np.repeat(normal(6, mean=2), 10), groups) == 2 / 2**6
+    assert sign_flip_test(np.stack([values, np.full(60, np.nan)], axis=1)) == sign_flip_test(values)
+    assert sign_flip_test(np.zeros(20)) == 1
+    assert np.isnan(sign_flip_test(np.array([0.1, np.nan])))
+
+
+def test_holm_multiplies_by_the_tests_that_are_left_and_keeps_the_order():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.9, np.nan, 0.5]), [1, np.nan, 1])
+    assert holm([]).shape == (0,)
+
+
+def test_seeds_have_a_students_interval_or_none():
+    found = t_interval(np.array([1.0, 2.0, 3.0]))
+    assert found.mean == 2
+    assert found.high - 2 == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
+    assert np.isnan(t_interval(np.array([1.0]))[1:3]).all()
+    assert np.isnan(spread([0.3, np.nan]))
+    assert spread([1, np.nan, 3]) == pytest.approx(np.sqrt(2))
+
+
+def test_so_many_seeds_find_a_difference_in_four_of_five_cases():
+    number = seeds_needed(0.5, 0.6)
+    assert number == seeds_needed(-0.5, 0.6) == np.ceil(15.698 * (0.6 / 0.5) ** 2)
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0, 0.6, (2, 2000, int(number)))
+    assert (stats.ttest_ind(one, other + 0.5, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.05)
+    assert seeds_needed(9, 0.1) == 2
+    assert seeds_needed(0, 0.1) == np.inf
+    assert np.isnan(seeds_needed(0.1, np.nan))
+
+
 def scores_of(values, ids=None):
     table = pd.DataFrame({"course_miou_left": values, "course_miou_right": np.asarray(values) / 2})
     table.insert(0, "id", [f"s{i}" for i in range(len(values))] if ids is None else ids)
@@ -156,58 +229,191 @@ def run(tmp_path):
 
 
 def test_rows_are_those_that_kept_their_predictions_and_seeds_are_averaged(run):
-    scores = kept_scores(run)
-    assert list(scores) == ["baseline", "unetpp_ce", "unetpp_dice"]
+    kept = kept_seeds(run)
+    assert {row: list(seeds) for row, seeds in kept.items()} == {
+        "baseline": [0],
+        "unetpp_ce": [0],
+        "unetpp_dice": [0, 1],
+    }
+    scores = over_seeds(kept)
     np.testing.assert_allclose(by_hand(scores["unetpp_dice"]), by_hand(scores_of(np.linspace(0.1, 0.5, 40) + 0.1)))
     assert scores["unetpp_dice"].index.tolist() == [f"s{i}" for i in range(40)]
 
 
 def test_steps_are_between_neighbours_and_from_the_baseline_to_the_last(run):
-    found = steps(kept_scores(run))
+    found = steps(kept_seeds(run))
     assert found["step"].tolist() == [TITLES[1], TITLES[3], TITLES[3]]
     assert found["from"].tolist() == [TITLES[0], TITLES[1], TITLES[0]]
-    np.testing.assert_allclose(found["difference"], [0.075, 0, 0.075], atol=1e-12)
-    assert found["says"].tolist()[::2] == ["higher", "higher"]
-    scores = kept_scores(run)
-    assert steps({name: scores[name] for name in ("unetpp_ce", "baseline")})["says"].tolist() == ["lower"]
+    np.testing.assert_allclose(found["difference"], [0.075, -0.15, -0.075], atol=1e-12)  # of the seed both have
+    assert found["says"].tolist() == ["these nets: higher", "these nets: lower", "these nets: lower"]
+    assert found["seeds"].tolist() == [1, 1, 1]
+    assert found[["sd", "seeds_low", "seeds_high"]].isna().all(axis=None)
+
+
+def test_a_row_steps_from_what_it_adds_to_and_the_last_from_what_the_report_lacks_too():
+    pairs = step_pairs(NAMES)
+    assert pairs[:4] == list(itertools.pairwise(NAMES[:5]))
+    assert pairs[4:] == [
+        ("unetpp_generated", "unetpp_released"),
+        ("unetpp_generated", "unetpp_full"),
+        ("unetpp_released", "unetpp_full"),
+        ("baseline", "unetpp_full"),
+    ]
+    assert step_pairs(NAMES[:2]) == [(NAMES[0], NAMES[1])]
+    assert step_pairs(NAMES[:1]) == step_pairs([]) == []
+
+
+def kept_of(gains, samples=60, width=0.1):
+    """Scores of rows by seed: each row's `gains` [seeds] over common samples with some noise."""
+    common = normal(samples, width=width)
+    return {
+        row: {
+            seed: scores_of(common + gain + normal(samples, [i, seed], width=width / 10)).set_index("id")
+            for seed, gain in enumerate(seeds)
+        }
+        for i, (row, seeds) in enumerate(zip(NAMES, gains, strict=False))
+    }
+
+
+def test_the_method_is_settled_only_where_samples_and_seeds_agree():
+    kept = kept_of([[0, 0, 0], [0.2, 0.21, 0.19], [0.2, 0.6, 0.1], [0.3, 0.302, 0.298], [0.1, 0.11, 0.09]])
+    found = steps(kept)
+    says = ["the method: higher", "these nets: higher", "the method: lower", "the method: higher"]
+    assert found["says"].drop(2).tolist() == says
+    assert found["up"].tolist() == [3, 2, 2, 0, 3]
+    assert found["seeds"].tolist() == [3] * 5
+    np.testing.assert_allclose(found["sd"][1], 0.75 * np.std([0, 0.39, -0.09], ddof=1), rtol=0.05)
+    assert found["needed"][0] < found["needed"][2]
 
 
 def test_a_step_within_chance_is_open():
     noise = normal(50, width=0.1)
-    scores = {name: scores_of(values).set_index("id") for name, values in zip(NAMES, (noise, -noise), strict=False)}
-    assert steps(scores)["says"].tolist() == ["open"]
-    assert steps({NAMES[0]: scores[NAMES[0]]}).empty
+    kept = {name: {0: scores_of(values).set_index("id")} for name, values in zip(NAMES, (noise, -noise), strict=False)}
+    assert steps(kept)["says"].tolist() == ["open"]
+    assert steps({NAMES[0]: kept[NAMES[0]]}).empty
+    assert steps({}).empty
+
+
+def test_several_steps_are_corrected_together():
+    kept = kept_of([[0], [0.003], [0.006], [0.009]])
+    alone = [sign_flip_test(paired(kept[one][0], kept[other][0])[0]) for one, other in step_pairs(list(kept))]
+    np.testing.assert_allclose(steps(kept)["p"], holm(alone))
+
+
+def test_people_are_flipped_with_all_their_samples():
+    kept = kept_of([[0], [0.1]])
+    groups = pd.Series({f"s{i}": f"person {i % 5}" for i in range(60)})
+    assert steps(kept)["p"][0] < 0.001
+    assert steps(kept, groups)["p"][0] == 2 / 2**5
+
+
+def test_rows_without_a_common_seed_are_compared_by_their_means():
+    kept = kept_of([[0], [0.1, 0.3]])
+    kept[NAMES[1]] = {1: kept[NAMES[1]][0], 2: kept[NAMES[1]][1]}
+    found = steps(kept)
+    assert found["difference"][0] == pytest.approx(0.15, abs=0.01)
+    assert found["seeds"][0] == 0
+    assert found["says"][0] == "these nets: higher"
+
+
+def test_the_spread_of_rows_is_pooled():
+    kept = kept_of([[0.1, 0.3], [0.2, 0.2, 0.2], [0.5]], width=1e-9)
+    assert pooled_spread(kept) == pytest.approx(0.75 * np.sqrt(0.02 / 3), rel=1e-5)
+    assert np.isnan(pooled_spread(kept_of([[0.1], [0.2]])))
 
 
 def test_rows_are_compared_sample_by_sample_whatever_their_order():
     one = scores_of([0.1, 0.2, 0.9], ["a", "b", "c"]).set_index("id")
     other = scores_of([0.9, 0.3, 0.2], ["d", "b", "a"]).set_index("id")
-    found = compare({"one": one, "other": other}, "one", "other")
+    found = compare(one, other)
     assert found.mean == pytest.approx(0.075)
     assert found.count == 2
-    groups = pd.Series({"a": "p", "b": "p", "c": "q", "d": "q"})
-    assert compare({"one": one, "other": other}, "one", "other", groups).count == 1
+    groups = pd.Series({"a": "p", "b": "q", "c": "q"})
+    assert paired(one, other, groups)[1].tolist() == ["p", "q"]
 
 
-def test_table1_gets_the_intervals_of_the_rows_that_have_scores(run):
-    scores = kept_scores(run)
+def test_words_say_what_the_numbers_settle_and_no_more():
+    one = conclusions(steps(kept_of([[0], [0.2], [0.2]])), kept_of([[0], [0.2], [0.2]]))
+    assert len(one) == 2
+    assert "The method: nothing is settled. Each row was trained once" in one[1]
+    kept = kept_of([[0, 0, 0], [0.2, 0.21, 0.19], [0.2, 0.6, 0.1]])
+    nets, method, chance, more = conclusions(steps(kept), kept)
+    assert nets.startswith("These nets: the samples settle 3 of 3 steps")
+    assert "3 up and 0 down; no step left open" in nets
+    assert (
+        method
+        == "The method: samples and seeds agree on step 1; steps 2, 3 clear on these samples, but not over the seeds."
+    )
+    assert f"{pooled_spread(kept):.4f} (pooled over 9 trainings" in chance
+    assert "for step 2, " in more
+    assert "for step 1" not in more
+    assert conclusions(steps({}), {}) == []
+    assert counts(steps(kept), kept) == {
+        "steps": 3,
+        "steps_settled": 3,
+        "steps_settled_for_the_method": 1,
+        "sd_over_seeds": pooled_spread(kept),
+    }
+    assert counts(steps({}), {})["steps_settled_for_the_method"] == 0
+
+
+def test_table1_gets_the_intervals_and_p_values_of_the_rows_that_have_scores(run):
+    kept = kept_seeds(run)
+    scores, found = over_seeds(kept), steps(kept)
     means = [np.nanmean(by_hand(scores[name])) for name in scores]
-    table = with_intervals(table1(pd.DataFrame({"row": list(scores), "course_miou": means})), scores)
+    table = certain_table(pd.DataFrame({"row": list(scores), "course_miou": means}), scores, found)
     known = table["row"].isin(list(scores))
     assert (table["ours_low"] < table["ours"])[known].all()
     assert (table["ours"] < table["ours_high"])[known].all()
-    assert table.loc[~known, ["ours_low", "ours_high"]].isna().all(axis=None)
-    found = row_intervals(scores)
-    assert found["mean"].tolist() == pytest.approx(means)
+    assert table.loc[~known, ["ours_low", "ours_high", "p_previous"]].isna().all(axis=None)
+    assert table["p_previous"].dropna().tolist() == found["p"][:2].tolist()
+    ends = row_intervals(scores)
+    assert ends["mean"].tolist() == pytest.approx(means)
     shown = shown_table(table)
-    assert shown["ours, 95 %"][0] == f"{found['low'].iloc[0]:.4f} – {found['high'].iloc[0]:.4f}"
-    assert shown["ours, 95 %"][2] == shown["ours"][2] == "–"
+    assert shown["ours, 95 %"][0] == f"{ends['low'].iloc[0]:.4f} – {ends['high'].iloc[0]:.4f}"
+    assert shown["ours, 95 %"][2] == shown["ours"][2] == shown["p prev."][2] == "–"
+    assert "seeds" not in shown
+
+
+def results_of(gains):
+    rows = [(name, seed, gain) for name, seeds in zip(NAMES, gains, strict=True) for seed, gain in enumerate(seeds)]
+    found = pd.DataFrame(rows, columns=["row", "seed", "course_miou"])
+    others = ["dataset_miou", "visible_iou", "occluded_iou", "absent_fp_rate"]
+    return found.assign(**dict.fromkeys([*others, *(f"part_iou_{slug(part)}" for part in PARTS[1:])], 0.5))
+
+
+def test_seeds_are_in_the_table_as_mean_and_deviation():
+    found = results_of([[0.2, 0.4], *[[0.3]] * (len(NAMES) - 1)])
+    table = table1(found)
+    assert table["ours_sd"][0] == pytest.approx(np.sqrt(0.02))
+    assert table["ours_sd"][1:].isna().all()
+    assert table["seeds"].tolist() == [2, *[1] * (len(NAMES) - 1)]
+    assert shown_table(table)["ours"].tolist()[:2] == ["0.3000 ± 0.1414", "0.3000"]
+
+
+def test_every_score_has_a_line_and_unknown_ones_a_dash():
+    found = results_of([[0.2, 0.4], *[[0.3]] * (len(NAMES) - 1)]).assign(occluded_iou=np.nan)
+    shown = metrics_table(found)
+    assert shown.columns.tolist() == TITLES
+    assert len(shown) == 5 + len(PARTS) - 1
+    assert shown.iloc[0].tolist()[:2] == ["0.300 ± 0.141", "0.300"]
+    assert set(shown.loc["occluded IoU"]) == {"–"}
+
+
+def test_what_seeds_say_is_shown_where_there_are_several(run):
+    assert "seeds up" not in shown_steps(steps(kept_seeds(run)))
+    assert list(step_intervals(steps(kept_seeds(run)))) == ["samples (bootstrap)"]
+    found = steps(kept_of([[0, 0, 0], [0.2, 0.21, 0.19]]))
+    assert shown_steps(found)["seeds up"].tolist() == ["3 of 3"]
+    over_samples, over = step_intervals(found).values()
+    assert over.index.tolist() == over_samples.index.tolist() == [f"{TITLES[1]}\nover {TITLES[0]}"]
+    assert over["low"].tolist() == found["seeds_low"].tolist()
 
 
 def test_a_damaged_file_of_scores_is_named(run):
     (run.folder / "predictions/baseline_seed0/metrics.parquet").write_bytes(b"no parquet")
     with pytest.raises(RunError, match=r"baseline_seed0/metrics\.parquet: cannot be read"):
-        kept_scores(run)
+        kept_seeds(run)
 
 
 def test_people_are_known_where_the_index_tells_them_apart(run):
@@ -217,6 +423,19 @@ def test_people_are_known_where_the_index_tells_them_apart(run):
     assert people(run, "baseline") is None
     pd.DataFrame({"id": ["a", "b"], "subject": ["x", "y"]}).to_parquet(file)
     assert people(run, "baseline").to_dict() == {"a": "x", "b": "y"}
+    scores = {"baseline": scores_of([0.1, 0.3], ["a", "b"]).set_index("id")}
+    assert drawn_from(run, scores)["drawn from"].to_dict() == {"samples": 2, "people": 2}
+    assert drawn_from(run, scores)["score"].tolist() == pytest.approx([0.15] * 2)
     file.write_bytes(b"no parquet")
     with pytest.raises(RunError, match=r"index\.parquet: cannot be read"):
         people(run, "baseline")
+
+
+def test_people_are_drawn_where_there_are_enough_of_them(run):
+    file, kept = run.folder / "predictions/unetpp_dice_seed0/index.parquet", kept_seeds(run)
+    for number in (9, 10):
+        index = {"id": [f"s{i}" for i in range(40)], "subject": [f"p{i % number}" for i in range(40)]}
+        pd.DataFrame(index).to_parquet(file)
+        found = independent_people(run, kept)
+        assert (found is None) == (number < 10)
+    assert independent_people(run, {}) is None
