@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Metric
 from fastai.optimizer import OptimWrapper
@@ -82,6 +83,7 @@ def train_phases(
         metrics=list(metrics),
         cbs=[FiniteLoss(), progress, *watching(progress, tensorboard)],
     )
+    learn.remove_cb(ProgressCallback)  # a bar that `watching` replaces
     learn.create_opt()
     progress.load()
     if processes > 1 and progress.done < progress.total:

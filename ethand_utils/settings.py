@@ -16,7 +16,7 @@ from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
 
 PROFILES = Path(__file__).parent / "profiles"
 # Settings that change no training: how many there are, on what they run, how they are watched.
-ADDING = ("seeds", "shares", "processes", "tensorboard")
+NO_EFFECT = ("seeds", "shares", "processes", "tensorboard")
 CHOICES = {
     "views": ("round", "front"),
     "photometric": ("report", "strong"),
@@ -179,7 +179,7 @@ def parse_changes(pairs: list[str]) -> dict:
 def write_profile(folder: Path, profile: Profile) -> None:
     """Write the resolved profile of a run; what it does not concern shall not run again.
 
-    A file that says the same is left untouched. One that differs in nothing but the number of trainings (ADDING) keeps
+    A file that says the same is left untouched. One that differs in nothing but the number of trainings (NO_EFFECT) keeps
     its time: stages that are there stay up to date, those that are new run, and so does what is made from both.
     """
     path = folder / "profile.yaml"
@@ -194,12 +194,12 @@ def write_profile(folder: Path, profile: Profile) -> None:
 
 
 def _trainings_alike(one: str, other: str) -> bool:
-    """Whether two profiles as YAML have the same settings but for those in ADDING."""
+    """Whether two profiles as YAML have the same settings but for those in NO_EFFECT."""
     try:
         settings = [dict(yaml.safe_load(text)) for text in (one, other)]
     except (yaml.YAMLError, TypeError, ValueError):
         return False
     for known in settings:
-        for key in ADDING:
+        for key in NO_EFFECT:
             known.pop(key, None)
     return settings[0] == settings[1]

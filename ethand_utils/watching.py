@@ -1,6 +1,7 @@
 """Watching a training: a log file that one can follow from anywhere, and a bar with live curves in a notebook."""
 
 import base64
+import contextlib
 import io
 import time
 from datetime import datetime
@@ -34,7 +35,16 @@ def watching(progress: Callback, tensorboard: bool) -> list[Callback]:
         from fastai.callback.tensorboard import TensorBoardCallback
     except ModuleNotFoundError as error:
         raise TrainingError(f"tensorboard: true, but {error.name} is missing; `pip install tensorboard`") from None
-    return [Watch(progress), TensorBoardCallback(progress.folder / "tensorboard", trace_model=False, log_preds=False)]
+
+    class Events(TensorBoardCallback):
+        """fastai's, but of the optimiser's settings only the rate: the others never change, and some are no numbers."""
+
+        def after_batch(self):
+            if self.training:
+                self.writer.add_scalar("train_loss", self.smooth_loss, self.train_iter)
+                self.writer.add_scalar("lr", self.opt.hypers[-1]["lr"], self.train_iter)
+
+    return [Watch(progress), Events(progress.folder / "tensorboard", trace_model=False, log_preds=False)]
 
 
 class Watch(Callback):
@@ -79,9 +89,9 @@ class Watch(Callback):
             self.view.update(HTML(""))
 
     def log(self, line: str) -> None:
-        """Add a line to the log."""
+        """Add a line to the log, if that can be: what matters is the state, which has a say when the disk is full."""
         self.logged = time.time()
-        with open(self.progress.folder / "train.log", "a") as file:
+        with contextlib.suppress(OSError), open(self.progress.folder / "train.log", "a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
     def show(self, epochs: float, line: str) -> None:

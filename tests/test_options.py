@@ -196,6 +196,7 @@ def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batc
     d, twin, logits, masks = judge(), judge(), random_logits(), random_masks()
     callback = Alternating(d, lr=0.1)
     callback.learn = fake_learn(pred=logits, yb=(masks,), iter=0)
+    callback.before_fit()
     callback.before_train()
     callback.after_step()
     opt = torch.optim.Adam(twin.parameters(), 0.1)
@@ -560,7 +561,7 @@ def test_a_full_disk_stops_a_training_that_goes_on_when_there_is_room(disk, pair
     with pytest.raises(FileError, match=r"epoch 2/3 \(the state of epoch 1 is kept\): .*last\.pt.*free some") as caught:
         trained(tmp_path / "run", pairs, SegmentationLoss())
     assert len(str(caught.value).splitlines()) == 1
-    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["history.csv", "last.pt", "state"]
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["history.csv", "last.pt", "state", "train.log"]
     disk.room = 10**6
     assert state(trained(tmp_path / "run", pairs, SegmentationLoss()).model) == state(whole.model)
 
