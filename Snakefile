@@ -30,9 +30,11 @@ for stage in reversed(list(steps.values())):
         waiting[need] += 1 + waiting[stage.name]
 
 
+# All that is made is asked for: a missing file before an up-to-date index.html would not be made, such as a new seed's.
 rule all:
     input:
         "index.html",
+        *[made for stage in steps.values() for made in stage.makes],
 
 
 for done, part in parts.items():

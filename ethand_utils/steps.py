@@ -135,7 +135,7 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     shown = pd.DataFrame({"Model": table["model"], "report": _texts(table["reported"], "{:.4f}")})
     shown["ours"] = list(map(mean_text, table["ours"], table["ours_sd"], repeat(4)))
-    if table["seeds"].nunique() > 1:
+    if table["seeds"].where(table["seeds"] > 0).nunique() > 1:
         shown["seeds"] = table["seeds"]
     if "ours_low" in table:
         ends = zip(table["ours_low"], table["ours_high"], strict=True)
