@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import normalize, to_tensor
 
 from ethand_utils import EthandError
 from ethand_utils.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, draw, transform
@@ -22,7 +23,6 @@ from ethand_utils.store import Store
 from ethand_utils.timing import in_turns
 
 SIZE, SAMPLES, BS, ROUNDS = 64, 256, 16, 9
-MEAN, STD = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
 LEVELS, SAME_PARTS = 1.0, 0.99  # tolerances of the plain loader: mean difference of 255, share of equal mask pixels
 
 
@@ -49,15 +49,15 @@ def table(figures: dict[str, dict[str, float]]) -> str:
 def plain_augment(
     image: np.ndarray, masks: np.ndarray, degrees: float, scale: float, gain: np.ndarray, flipped: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sample, image uint8 [H, W, 3] and masks uint8 [2, H, W], as one would augment it with OpenCV."""
+    """One sample, image uint8 [H, W, 3] and masks uint8 [2, H, W], by OpenCV and torchvision."""
     size = len(image)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, scale)
     image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
     masks = [cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST) for mask in masks]
     if flipped:
         image, masks = image[:, ::-1], [mask[:, ::-1] for mask in reversed(masks)]
-    pixels = (np.clip(image * gain.astype(np.float32), 0, 255) / 255 - MEAN) / STD
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.from_numpy(np.stack(masks)).long()
+    image = np.clip(image * gain, 0, 255).round().astype(np.uint8)
+    return normalize(to_tensor(image), IMAGE_MEAN, IMAGE_STD), torch.from_numpy(np.stack(masks)).long()
 
 
 class _PlainDataset(Dataset):
@@ -97,7 +97,7 @@ def loader_agreement(store: Store) -> dict[str, float]:
         for i in range(len(images))
     ]
     plain_seen, plain_labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
-    levels = float(((plain_seen - seen).abs() * torch.tensor(255 * STD).view(1, 3, 1, 1)).mean())
+    levels = float(((plain_seen - seen).abs() * 255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)).mean())
     same = float((plain_labels == labels).float().mean())
     equal = levels <= LEVELS and same >= SAME_PARTS
     return {"image_difference_of_255": levels, "mask_agreement": same, "equal": float(equal)}

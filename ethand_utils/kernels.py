@@ -180,6 +180,9 @@ def _border(image, x, y, gain, scale, shift, pixels):
 def _at_border(image, x, y, gain, scale, shift, pixel):
     """Bilinear interpolation where some of the four pixels may lie beyond the border, and count as black."""
     size, red, green, blue = image.shape[0], np.float32(0), np.float32(0), np.float32(0)
+    if x <= -1 or x >= size or y <= -1 or y >= size:  # all four do
+        pixel[:] = shift
+        return
     left, top = int(np.floor(x)), int(np.floor(y))
     for row in (top, top + 1):
         for column in (left, left + 1):
