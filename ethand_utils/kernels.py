@@ -34,7 +34,7 @@ def warp(
     """
     count, size = images.shape[:2]
     pixels, labels = np.empty((count, 3, size, size), np.float32), np.empty(masks.shape, np.int64)
-    arrays = (images, masks, matrices, gain, flipped)
+    arrays = (*map(np.ascontiguousarray, (images, masks)), matrices, gain, flipped)
     scale, shift = (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def run(part: slice) -> None:

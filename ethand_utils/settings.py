@@ -179,8 +179,8 @@ def parse_changes(pairs: list[str]) -> dict:
 def write_profile(folder: Path, profile: Profile) -> None:
     """Write the resolved profile of a run; what it does not concern shall not run again.
 
-    A file that says the same is left untouched. One that differs in nothing but the number of trainings (NO_EFFECT) keeps
-    its time: stages that are there stay up to date, those that are new run, and so does what is made from both.
+    A file that says the same is left untouched. One that differs in nothing but NO_EFFECT keeps its time: stages that
+    are there stay up to date, those that are new run, and so does what is made from both.
     """
     path = folder / "profile.yaml"
     text = yaml.safe_dump(dataclasses.asdict(profile), sort_keys=False)

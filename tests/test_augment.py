@@ -1,4 +1,4 @@
-"""Augmentation and loaders: what the net sees stays true to the store."""
+"""Augmentation: what the net sees stays true to the store."""
 
 import pytest
 import torch
@@ -90,6 +90,14 @@ def test_augmentation_is_a_function_of_the_generator():
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
+
+
+def test_augmentation_does_not_mind_how_arrays_lie_in_memory():
+    images, masks = batch_of()
+    whole = augment(images, masks, STRONG, generator())
+    scattered = (torch.stack([array, array], -1)[..., 0] for array in (images, masks))
+    for one, other in zip(whole, augment(*scattered, STRONG, generator()), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_augmentation_ignores_the_global_seed():
