@@ -28,7 +28,7 @@ def counts(found: pd.DataFrame, kept: Kept) -> dict[str, int | float]:
     return {
         "steps": len(found),
         "steps_settled": int((found["says"] != OPEN).sum()),
-        "steps_settled_for_the_method": int(found["says"].str.startswith(METHOD).sum()),
+        "steps_settled_for_the_method": int(found["says"].astype(str).str.startswith(METHOD).sum()),
         "sd_over_seeds": pooled_spread(kept),
     }
 
