@@ -111,10 +111,10 @@ def live_curves(losses: list[tuple[float, float]], rows: list[dict]) -> Figure:
     scores = [name for name in (rows[-1] if rows else {}) if name in SCORES]
     figure, axes = plt.subplots(1, 1 + len(scores), figsize=(5.2 * (1 + len(scores)), 2.8), squeeze=False)
     groups = np.array_split(np.array(losses), min(len(losses), POINTS))
-    axes[0, 0].plot(*np.array([group.mean(0) for group in groups]).T)
+    axes[0, 0].plot(*np.array([group.mean(0) for group in groups]).T, marker="")
     axes[0, 0].set(xlabel="epoch", ylabel=axis_label("train_loss"))
     for axis, name in zip(axes[0, 1:], scores, strict=True):
         axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker="o")
-        axis.set(xlabel="epoch", ylabel=axis_label(name))
+        axis.set(xlabel="epoch", ylabel=axis_label(name), ylim=(0, None))
     figure.tight_layout()
     return figure
