@@ -42,7 +42,7 @@ def settled(found: list[tuple]) -> pd.DataFrame:
     """The table of some steps (`one_step`) that are tested together: `p` corrected for their number, and `says`."""
     table = pd.DataFrame(found, columns=list(STEP_COLUMNS))
     table["p"] = holm(table["p"])
-    return table.assign(says=[saying(step) for _, step in table.iterrows()])
+    return table.assign(says=pd.Series([saying(step) for _, step in table.iterrows()], dtype=object))
 
 
 def step_pairs(rows: list[str]) -> list[tuple[str, str]]:
