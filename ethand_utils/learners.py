@@ -2,7 +2,6 @@
 
 import io
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,9 +106,8 @@ def train_phases(
 
 
 def finish(learn: Learner, folder: str | Path, **notes) -> None:
-    """Write a finished training's `weights.safetensors` with `notes`, and drop the state to resume from."""
+    """Write a finished training's `weights.safetensors` with `notes`; its state goes when `save_result` has it all."""
     save_weights(learn.model, Path(folder) / "weights.safetensors", **notes)
-    shutil.rmtree(Path(folder) / "state", ignore_errors=True)
 
 
 class Progress(Callback):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -175,9 +176,13 @@ def open_run(name: str, profile: str = "tiny", data: str = "") -> Run:
 
 
 def save_result(folder: str | Path, **values) -> dict:
-    """Write `result.json` of a training: `values` and the versions, device and commit they came from, flat."""
+    """Write `result.json` of a training: `values` and the versions, device and commit they came from, flat.
+
+    The state to resume from is dropped then: until here an interruption costs no epoch.
+    """
     result = {**values, "versions": versions(), "python": platform.python_version(), "commit": commit()}
     write_json(Path(folder) / "result.json", result)
+    shutil.rmtree(Path(folder) / "state", ignore_errors=True)
     return result
 
 

@@ -44,6 +44,7 @@ from ethand_utils.metrics import course_miou
 from ethand_utils.models import create_model, load_weights
 from ethand_utils.predict import predict_masks
 from ethand_utils.pseudo import kept_by_batches, label_store, true_quality
+from ethand_utils.runs import save_result
 from ethand_utils.store import StoreError
 
 CPU = torch.device("cpu")
@@ -194,14 +195,15 @@ def test_a_complete_training_is_not_trained_again(train, monkeypatch, tmp_path):
     assert (tmp_path / "run/history.csv").read_bytes() == before
 
 
-def test_finish_writes_the_weights_and_drops_the_state(train, pairs, tmp_path):
+def test_finish_writes_the_weights_and_the_result_ends_what_can_be_resumed(train, pairs, tmp_path):
     learn = train_phases(net(), SegmentationLoss(), [Phase("one", pairs(), 1, LR)], tmp_path)
-    assert (tmp_path / "state").exists()
     finish(learn, tmp_path, size=32, row="g1")
-    assert not (tmp_path / "state").exists()
     model, notes = load_weights(tmp_path / "weights.safetensors")
     assert notes == {"size": 32, "row": "g1"}
     assert state(model) == state(learn.model)
+    assert (tmp_path / "state").exists()
+    save_result(tmp_path, row="g1")
+    assert not (tmp_path / "state").exists()
 
 
 def test_history_counts_the_images_of_every_epoch(pairs, tmp_path):

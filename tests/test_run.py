@@ -18,7 +18,7 @@ import ethand_utils
 from ethand_utils import chain, forecast
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.models import load_weights
-from ethand_utils.runs import FULL_ROW, ROWS, Run, RunError, open_run, training_name
+from ethand_utils.runs import FULL_ROW, ROWS, SHARE_ROWS, Run, RunError, open_run, training_name
 from ethand_utils.settings import load_profile
 
 REPOSITORY = Path(__file__).parent.parent
@@ -152,12 +152,30 @@ def test_parts_of_the_rendering_are_stages_before_the_first_notebook(tmp_path):
     assert rules[2] == "01_data"
 
 
-def test_the_same_seed_gives_the_same_metrics(root, tmp_path):
-    again = checkout(tmp_path)
-    ethand("run", "ci", "--name", "again", cwd=again)
+@pytest.fixture(scope="session")
+def again(tmp_path_factory):
+    """The folder of the same run elsewhere, with a second table."""
+    folder = checkout(tmp_path_factory.mktemp("again"))
+    ethand("run", "ci", "--name", "again", "--set", "shares=[0.5]", cwd=folder)
+    return folder / "outputs/again"
+
+
+def test_half_of_the_pairs_are_shown_twice_and_make_a_second_table(again):
+    table = pd.read_csv(again / "shares.csv")
+    assert table["share"].tolist() == [0.5] * 3 + [1.0] * 3
+    assert (2 * table["pairs"][:3].to_numpy() == table["pairs"][3:].to_numpy()).all()
+    for training in ("g1", *(training_name(row, 0) for row in SHARE_ROWS)):
+        half, whole = (json.loads((folder / training / "result.json").read_text())
+                       for folder in (again / "pairs_50pct", again))  # fmt: skip
+        assert half["images_seen"] == whole["images_seen"]
+        assert half["course_miou"] != whole["course_miou"]
+    assert "Fewer pairs" in (again / "index.html").read_text()
+
+
+def test_the_same_seed_gives_the_same_metrics(root, again):
     compared = 0
     for path in (root / "outputs/ci").glob("**/result.json"):
-        twin = again / "outputs/again" / path.relative_to(root / "outputs/ci")
+        twin = again / path.relative_to(root / "outputs/ci")
         one, two = json.loads(path.read_text()), json.loads(twin.read_text())
         for key in set(one) - {"seconds", "images_per_s", "commit"}:
             assert one[key] == two[key] or one[key] != one[key], (path, key)
