@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.learner import Learner, Metric
+from fastai.torch_core import to_float
 from torch import nn
 
 from ethand_utils import EthandError
@@ -46,16 +47,16 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def fast_forward(model: nn.Module) -> Iterator[None]:
-    """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32 logits.
+    """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32, all that it gives.
 
     On a CPU its images are laid out channels-last, as `place` has put the net.
     """
     device, plain = next(model.parameters()).device, model.forward
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
 
-    def forward(images: torch.Tensor) -> torch.Tensor:
+    def forward(*inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
-            return plain(images.to(memory_format=layout)).float()
+            return to_float(plain(*(values.to(memory_format=layout) for values in inputs)))
 
     model.forward = forward
     try:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ethand_utils.cyclerows import CYCLE_ROWS, G1_AS_LONG, REMEDIED, cycle_training
 from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
 from ethand_utils.runs import (
+    IMAGES_ROW,
     ROWS,
     SHARE_ROWS,
     Run,
@@ -60,9 +62,10 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
     ]
     rows = [row_stage(row, seed, judges, shared) for seed in range(profile.seeds) for row in ROWS]
+    of_cycles = cycle_stages(profile)
     on_shares = [stage for share in profile.shares for stage in share_stages(share, profile)]
-    chain += [*rows, *on_shares]
-    trained = [stage.name for stage in (*rows, *on_shares) if stage.notebook != "06_pseudo_labels"]
+    chain += [*rows, *on_shares, *of_cycles]
+    trained = [stage.name for stage in (*rows, *on_shares, *of_cycles) if stage.notebook != "06_pseudo_labels"]
     tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
     tables += ("shares.csv", "figures/shares.png") if profile.shares else ()
     chain.append(Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)))
@@ -76,7 +79,7 @@ def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stag
     """The training of a row of Table 1 on `gpus` GPUs, if any; `judges` are the stages of D by ADVERSARIAL."""
     parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
     needs = ["01_data"]
-    needs += ["06_pseudo_labels"] if row["GENERATED"] else []
+    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(REMEDIED, 0)]}[row["GENERATED"]]
     needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
     folder = training_name(row["ROW"], seed)
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
@@ -104,6 +107,32 @@ def share_stages(share: float, profile: Profile) -> list[Stage]:
         )
         for stage in plain
     ]
+
+
+def cycle_name(row: str, seed: int) -> str:
+    """Name of the stage of a CycleGAN's training."""
+    return f"11_cyclegan_{row}_seed{seed}"
+
+
+def cycle_stages(profile: Profile) -> list[Stage]:
+    """The trainings of section 4 that the profile asks for, what compares them, and G2 on images that one made."""
+    found = []
+    for row in (row for row in CYCLE_ROWS if row["ROW"] in profile.cyclegan):
+        parameters = {key: row[key] for key in ("ROW", "CYCLES")} | {"REMEDIES": list(row["REMEDIES"])}
+        for seed in range(profile.seeds):
+            folder, name = cycle_training(row["ROW"], seed), cycle_name(row["ROW"], seed)
+            makes = tuple(f"{folder}/{file}" for file in ("result.json", "weights.safetensors", "g_yx.safetensors"))
+            given = parameters | {"SEED": seed}
+            found.append(Stage(name, "11_cyclegan", makes, ("01_data", "04_train_g1"), given, gpus=1))
+    if found:
+        # A G1 that has seen as many images as each G_XY, as half of what that sees is not of pairs.
+        makes, given = (f"{G1_AS_LONG}/result.json",), {"NAME": G1_AS_LONG, "EPOCHS": 2 * profile.cyclegan_epochs}
+        found.append(Stage(f"04_train_{G1_AS_LONG}", "04_train_g1", makes, ("01_data",), given, profile.processes))
+        tables = ("cyclegan.csv", "cyclegan/result.json", "figures/cyclegan.png")
+        found.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in found)))
+    if REMEDIED in profile.cyclegan:
+        found.append(row_stage(IMAGES_ROW, 0, {}, profile.processes))
+    return found
 
 
 def discriminator_stage(adversarial: str, profile: Profile) -> Stage:

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from ethand_utils.augment import PHOTOMETRIC, Augmentation
 from ethand_utils.callbacks import kept_number
 from ethand_utils.chain import stages
+from ethand_utils.cyclerows import CYCLE_ROWS, cycle_nets
 from ethand_utils.datasets import open_dataset, require_stores
 from ethand_utils.labels import CLASS_WEIGHTS
 from ethand_utils.learners import lr_factor
 from ethand_utils.losses import ADVERSARIAL_SHARE, CE_SHARE, D_CHANNELS, DICE_SHARE, SEGMENTATION_SHARE
-from ethand_utils.plan import PlannedPhase, d_phases, g1_phases, g2_phases
+from ethand_utils.plan import PlannedPhase, cyclegan_phases, d_phases, g1_phases, g2_phases
 from ethand_utils.runs import ROWS, Run, adversary, discriminator_name
 from ethand_utils.settings import Profile
 
@@ -49,9 +50,11 @@ def data_of(run: Run) -> dict:
     """Where a run's data set comes from, its px a side, and samples by store: `at_most` where they are still read."""
     p, source = run.profile, run.source
     size, counts = p.size, {"train": p.train, "val": p.val, "test": p.test, "unpaired_images": p.unpaired}
+    counts |= {"unpaired_labels": p.unpaired} if source == "rendered" else {}
     if source == "stores":
         stores = require_stores(open_dataset(run.data_folder), run.data_folder, "train", "val", "unpaired_images")
-        size, counts = stores["train"].size, {name: len(stores[name]) for name in counts if name in stores}
+        known = [name for name in (*counts, "unpaired_labels") if name in stores]
+        size, counts = stores["train"].size, {name: len(stores[name]) for name in known}
     at_most = source not in ("rendered", "stores")
     return {"source": source, "folder": p.data, "size": size, "counts": counts, "at_most": at_most}
 
@@ -68,6 +71,10 @@ def nets(profile: Profile) -> dict[str, dict]:
         if seen in D_CHANNELS:
             shape = {"arch": p.d_arch, "encoder": None, "widths": p.d_widths, "pretrained": False}
             found[discriminator_name(p, seen)] = {**shape, "in_channels": D_CHANNELS[seen]}
+    for row in (row for row in CYCLE_ROWS if row["ROW"] in p.cyclegan):
+        for name, net in cycle_nets(p, row["REMEDIES"]).items():
+            if found.setdefault(name, net) != net:
+                found[f"{name} of {row['ROW']}"] = net
     return found
 
 
@@ -96,7 +103,7 @@ def _training(p: Profile, data: dict, notebook: str, folder: str, seeds: int, pa
 
 def _g1(p: Profile, folder: str, parameters: dict) -> dict:
     losses = {"paired": segmentation_words("ce", p.class_weights)}
-    return {"net": "G1", "phases": g1_phases(p), "losses": losses}
+    return {"net": "G1", "phases": g1_phases(p, parameters.get("EPOCHS")), "losses": losses}
 
 
 def _d(p: Profile, folder: str, parameters: dict) -> dict:
@@ -118,7 +125,13 @@ def _g2(p: Profile, folder: str, row: dict) -> dict:
     }
 
 
-_BY_NOTEBOOK = {"04_train_g1": _g1, "05_train_discriminator": _d, "07_train_g2": _g2}
+def _cyclegan(p: Profile, folder: str, row: dict) -> dict:
+    told = {"net": "G_XY", "remedies": row["REMEDIES"]}
+    words = cycle_words(p, row["CYCLES"])
+    return told | {"phases": cyclegan_phases(p), "losses": {"cycles": words}}
+
+
+_BY_NOTEBOOK = {"04_train_g1": _g1, "05_train_discriminator": _d, "07_train_g2": _g2, "11_cyclegan": _cyclegan}
 
 
 def segmentation_words(loss: str, class_weights: str) -> str:
@@ -132,8 +145,19 @@ def adversarial_words(segmentation: str) -> str:
     return f"{SEGMENTATION_SHARE} ({segmentation}) + {ADVERSARIAL_SHARE} BCE(D(prediction), 1)"
 
 
+def cycle_words(p: Profile, cycles: bool) -> str:
+    """What `cyclegan.CycleLoss` and `opponents.Opponents` make of a batch; of the pairs in it what is marked so."""
+    masks = segmentation_words("ce_dice", p.class_weights)
+    words = f"pairs: {masks} + {p.image_weight:g} L1(image) + BCE(order)"
+    if cycles:
+        words += f"; all: {p.cycle_weight:g} ({p.image_weight:g} L1(X→Y→X) + CE(Y→X→Y))"
+        words += f" + {p.identity_weight:g} identity" if p.identity_weight else ""
+        words += f" + {p.adversarial_weight:g} {p.gan} of D_X and D_Y"
+    return words
+
+
 def _phase(p: Profile, phase: PlannedPhase, data: dict) -> dict:
-    count = data["counts"][phase.store]
+    count = count_of(data["counts"], phase.store)
     batch, batches = phase.batch(count), phase.batches(count)
     on_labels = phase.store == "unpaired_images"
     filtered = on_labels and p.pseudo_filter in ("dataset_half", "threshold")
@@ -147,17 +171,22 @@ def _phase(p: Profile, phase: PlannedPhase, data: dict) -> dict:
         "bs": batch,
         "batches": batches,
         "steps": steps,
-        "images": steps * batch,
-        "learned": steps * kept,
+        "images": steps * (batch + phase.beside),
+        "learned": steps * (kept + phase.beside),
         "at_most": filtered or data["at_most"],
     }
+
+
+def count_of(counts: dict[str, int], store: str) -> int:
+    """Samples of a store; without labels that lack images, those of the pairs serve (`cycleloader.unpaired_labels`)."""
+    return counts.get(store, counts["train"]) if store == "unpaired_labels" else counts[store]
 
 
 def learning_rates(phases: tuple[PlannedPhase, ...], schedule: str, counts: dict[str, int]) -> list[list[list[float]]]:
     """Of each phase, for every epoch, the learning rate of its first and of its last batch."""
     total, done, found = sum(phase.epochs for phase in phases), 0, []
     for phase in phases:
-        batches = phase.batches(counts[phase.store])
+        batches = phase.batches(count_of(counts, phase.store))
         ends = [
             [(done + epoch + batch / batches) / total for batch in (0, batches - 1)] for epoch in range(phase.epochs)
         ]

@@ -95,16 +95,21 @@ class StoreLoader(DataLoader):
     def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
         """The batch of `samples` (ascending), which is this pass's `number`-th, or this process's part of it."""
         places = self._places(samples)
-        arrays = (self.images, self.masks, *([] if self.confidence is None else [self.confidence]))
-        raw = (torch.from_numpy(array[samples[places]]).to(self.device, non_blocking=True) for array in arrays)
-        images, masks, *rest = raw
+        arrays = self._read(samples[places], number)
+        images, masks, *rest = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays)
         if self.augmentation is None:
             return (normalise(images), masks.long(), *rest)
         seed = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(1, np.uint64)[0] >> 1
-        draws = draw(len(samples), self.augmentation, torch.Generator().manual_seed(int(seed)))
+        count = len(images) * self.dealt[1]
+        draws = draw(count, self.augmentation, torch.Generator().manual_seed(int(seed)))
         if self.dealt[1] > 1:
             draws = draws.part(torch.from_numpy(places))
         return (*transform(images, masks, self.augmentation, draws), *rest)
+
+    def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+        """Images, masks, and what else there is, of the samples of this pass's batch `number`, as stored."""
+        arrays = (self.images, self.masks, *([] if self.confidence is None else [self.confidence]))
+        return tuple(array[samples] for array in arrays)
 
     def _places(self, samples: np.ndarray) -> np.ndarray:
         """Which of a batch's samples this process gets, and in which order."""

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ethand_utils import EthandError
 from ethand_utils.files import atomic_write
@@ -16,7 +17,7 @@ from ethand_utils.labels import N_CHANNELS
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
 # Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).
-DISCRIMINATORS = {"discriminator": (4, 2, 1), "discriminator_released": (5, 1, 2)}
+DISCRIMINATORS = {"discriminator": (4, 2, 1), "discriminator_released": (5, 1, 2), "discriminator_spectral": (4, 2, 1)}
 
 
 class WeightsError(EthandError):
@@ -34,11 +35,11 @@ def create_model(
 ) -> nn.Module:
     """A net that maps images [B, in_channels, H, W] to logits.
 
-    `arch` is `baseline` (the report's plain U-Net), `discriminator` or `discriminator_released` (D, in_channels as in
-    losses.D_CHANNELS → [B, 1, h, w]) or an architecture of segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`,
-    …) with an `encoder` by smp's name (`xception`, `tu-regnety_032`, `tu-` + any timm model). `widths` are the
-    baseline's or D's channels, or an smp decoder's, finest last. `pretrained` fetches ImageNet weights for the encoder;
-    `seed` makes the random ones repeat.
+    `arch` is `baseline` (the report's plain U-Net), one of DISCRIMINATORS (D, in_channels as in losses.D_CHANNELS →
+    [B, 1, h, w]; `discriminator_spectral` has spectral norm in place of batch norm) or an architecture of
+    segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`, …) with an `encoder` by smp's name (`xception`,
+    `tu-regnety_032`, `tu-` + any timm model). `widths` are the baseline's or D's channels, or an smp decoder's, finest
+    last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones repeat.
     What a net is rebuilt from is kept as `model.recipe`, and written beside the weights by `save_weights`.
 
     The report's G1 is ("unet", "xception", True), its G2 ("unetplusplus", "tu-regnety_032", True).
@@ -49,7 +50,8 @@ def create_model(
     if arch == "baseline":
         model = UNet(in_channels, out_channels, widths or UNET_WIDTHS)
     elif arch in DISCRIMINATORS:
-        model = discriminator(in_channels, widths or D_WIDTHS, DISCRIMINATORS[arch])
+        spectral = arch == "discriminator_spectral"
+        model = discriminator(in_channels, widths or D_WIDTHS, DISCRIMINATORS[arch], spectral)
     else:
         model = _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels)
     model.recipe = config | dict(out_channels=out_channels)
@@ -117,15 +119,20 @@ def discriminator(
     in_channels: int = N_CHANNELS,
     widths: tuple[int, ...] = D_WIDTHS,
     last: tuple[int, int, int] = DISCRIMINATORS["discriminator"],
+    spectral: bool = False,
 ) -> nn.Sequential:
     """D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last.
 
-    `last` is the last one's kernel, stride and padding, px.
+    `last` is the last one's kernel, stride and padding, px. With `spectral` each convolution's weights are divided by
+    their largest singular value (Miyato et al. 2018), which bounds how steep D can be, and there is no batch norm,
+    which would undo that.
     """
+    bounded = spectral_norm if spectral else nn.Identity()
     layers = []
     for a, b in zip((in_channels, *widths[:-1]), widths, strict=True):
-        layers += [nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, True)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, *last))
+        norm = [] if spectral else [nn.BatchNorm2d(b)]
+        layers += [bounded(nn.Conv2d(a, b, 4, 2, 1)), *norm, nn.LeakyReLU(0.2, True)]
+    return nn.Sequential(*layers, bounded(nn.Conv2d(widths[-1], 1, *last)))
 
 
 def save_weights(model: nn.Module, path: str | Path, **notes) -> None:

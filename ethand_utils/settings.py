@@ -11,12 +11,13 @@ from pathlib import Path
 import yaml
 
 from ethand_utils import EthandError
+from ethand_utils.cyclerows import CYCLE_NAMES, GANS
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
 
 PROFILES = Path(__file__).parent / "profiles"
 # Settings that change no training: how many there are, on what they run, how they are watched.
-NO_EFFECT = ("seeds", "shares", "processes", "tensorboard")
+NO_EFFECT = ("seeds", "shares", "cyclegan", "processes", "tensorboard")
 CHOICES = {
     "views": ("round", "front"),
     "photometric": ("report", "strong"),
@@ -29,6 +30,7 @@ CHOICES = {
     "confidence": ("foreground_prob", "logit_sum"),
     "pseudo_filter": ("batch_half", "dataset_half", "threshold", "none"),
     "lr_schedule": ("constant", "one_cycle"),
+    "gan": GANS,
 }
 
 
@@ -83,10 +85,19 @@ class Profile:
     lr_schedule: str
     seeds: int
     shares: list[float]
+    cyclegan: list[str]
+    cyclegan_epochs: int
+    gan: str
+    image_weight: float
+    cycle_weight: float
+    adversarial_weight: float
+    identity_weight: float
+    replay_buffer: int
+    d_rate: float
 
     def __post_init__(self):
         counts = ("train", "val", "test", "unpaired", "size", "render_parts", "processes")
-        for name in (*counts, "epochs", "g1_epochs", "d_epochs", "bs", "seeds"):
+        for name in (*counts, "epochs", "g1_epochs", "d_epochs", "cyclegan_epochs", "replay_buffer", "bs", "seeds"):
             if getattr(self, name) < 1:
                 raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
         for name, known in CHOICES.items():
@@ -104,6 +115,7 @@ class Profile:
                 expected = f"expected a multiple of processes ({self.processes})"
                 raise ProfileError(f"{name}: {getattr(self, name)}, {expected}")
         self._check_shares()
+        self._check_cyclegan()
 
     def _check_shares(self):
         for share in self.shares:
@@ -113,6 +125,15 @@ class Profile:
                 )
         if len(set(self.shares)) < len(self.shares):
             raise ProfileError(f"shares: {self.shares}, expected each share once")
+
+    def _check_cyclegan(self):
+        for name in self.cyclegan:
+            if name not in CYCLE_NAMES:
+                known = ", ".join(CYCLE_NAMES)
+                raise ProfileError(f"cyclegan: {name!r}{nearest(str(name), CYCLE_NAMES)}, expected some of {known}")
+        for name in ("image_weight", "cycle_weight", "adversarial_weight", "identity_weight", "d_rate"):
+            if getattr(self, name) < 0:
+                raise ProfileError(f"{name}: {getattr(self, name):g}, expected 0 or more")
 
 
 def load_profile(name: str | Path, changes: dict | None = None) -> Profile:

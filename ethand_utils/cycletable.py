@@ -1,0 +1,181 @@
+"""CycleGAN's rows beside one another: what each remedy changes, and what that says of the report's two suspicions."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from ethand_utils.ablation import COMPANIONS
+from ethand_utils.cyclerows import CYCLE_ROWS, G1_AS_LONG, cycle_row
+from ethand_utils.opponents import balance
+from ethand_utils.runs import IMAGES_ROW, Run, RunError
+from ethand_utils.statistics import t_interval
+from ethand_utils.style import mean_text
+
+MEASURES = {
+    "course_miou": "G_XY, course mIoU",
+    "cycle_miou": "Y→X→Y, course mIoU",
+    "psnr_cycle": "X→Y→X, dB",
+    "psnr_hardened": "X→Y→X by arg-max, dB",
+    "psnr_made": "Y→X, dB",
+    "front_made": "right hand in front",
+    "d_x_accuracy": "D_X right",
+    "d_y_accuracy": "D_Y right",
+}
+# What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
+BALANCED, IN_FRONT, WARM = "all five for balance", "which hand is in front", "warm start from G1"
+CONTRASTS = {
+    "cycles and D": (("pairs", "report"),),
+    "replay buffer": (("report", "buffer"),),
+    "two time scales": (("report", "rates"),),
+    "spectral norm": (("report", "spectral"),),
+    "straight-through masks": (("report", "straight"),),
+    WARM: (("report", "warm"),),
+    BALANCED: (("report", "balanced"), ("front", "remedied")),
+    IN_FRONT: (("report", "front"), ("balanced", "remedied")),
+}
+
+
+def cycle_results(run: Run) -> pd.DataFrame:
+    """Every `result.json` of the run's CycleGAN as one table, a row a training, in the order of CYCLE_ROWS.
+
+    Raises RunError when there is none.
+    """
+    files = [
+        file for row in CYCLE_ROWS for file in sorted((run.folder / "cyclegan" / row["ROW"]).glob("seed*/result.json"))
+    ]
+    if not files:
+        raise RunError(
+            f"{run.folder}/cyclegan: no result yet; run notebooks/11_cyclegan.ipynb, or `ethand run` with "
+            "--set 'cyclegan=[remedied]'"
+        )
+    found = pd.DataFrame([json.loads(file.read_text()) for file in files])
+    return found.reindex(columns=[*found, *(name for name in MEASURES if name not in found)])
+
+
+def cycle_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`cycle_results` by row as numbers: `row`, `model`, `seeds`, and of each of MEASURES the mean and `_sd`."""
+    rows = found.groupby("row", sort=False)
+    table = pd.DataFrame({"model": [cycle_row(row)["TITLE"] for row in rows.groups], "seeds": rows.size()})
+    for name in MEASURES:
+        table[name], table[f"{name}_sd"] = rows[name].mean(), rows[name].std()
+    return table.rename_axis("row").reset_index()
+
+
+def shown_cycles(table: pd.DataFrame) -> pd.DataFrame:
+    """`cycle_table` as it is read."""
+    texts = {
+        heading: [
+            mean_text(mean, sd, 1 if "dB" in heading else 3)
+            for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
+        ]
+        for name, heading in MEASURES.items()
+    }
+    return pd.DataFrame({"row": table["model"], "seeds": table["seeds"], **texts})
+
+
+def effects(found: pd.DataFrame) -> pd.DataFrame:
+    """What each of CONTRASTS changes: a row a contrast and measure that some pair of trainings shows.
+
+    Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed that differ in this alone,
+    with the ends of its t interval, `low` and `high` (NaN for a single one); `count` of such pairs and `up`, in how
+    many it is upwards.
+    """
+    scores = found.set_index(["row", "seed"])
+    rows = []
+    for contrast, pairs in CONTRASTS.items():
+        shared = [
+            ((one, seed), (other, seed)) for one, other in pairs for seed in _seeds(found, one) & _seeds(found, other)
+        ]
+        for measure in MEASURES:
+            each = np.array([scores.loc[after, measure] - scores.loc[before, measure] for before, after in shared])
+            each = each[~np.isnan(each)]
+            if len(each):
+                mean, low, high, count = t_interval(each)
+                rows.append((contrast, measure, mean, low, high, count, int((each > 0).sum())))
+    return pd.DataFrame(rows, columns=["contrast", "measure", "difference", "low", "high", "count", "up"])
+
+
+def _seeds(found: pd.DataFrame, row: str) -> set[int]:
+    return set(found.loc[found["row"] == row, "seed"])
+
+
+def shown_effects(changes: pd.DataFrame) -> pd.DataFrame:
+    """`effects` as they are read: a row a contrast, a column a measure; * where the t interval leaves zero out."""
+    table = {}
+    for _, change in changes.iterrows():
+        heading = MEASURES[change["measure"]]
+        digits = 1 if "dB" in heading else 3
+        text = f"{change['difference']:+.{digits}f}{'*' if settled(change) else ''} ({change['up']}/{change['count']})"
+        table.setdefault(heading, {})[change["contrast"]] = text
+    return pd.DataFrame(table).reindex([name for name in CONTRASTS if name in set(changes["contrast"])]).fillna("–")
+
+
+def settled(change: pd.Series) -> bool:
+    """Whether a row of `effects` leaves zero out of its interval."""
+    return bool(change["low"] > 0 or change["high"] < 0)
+
+
+def verdicts(found: pd.DataFrame, changes: pd.DataFrame) -> list[str]:
+    """What the rows say of the report's two suspicions, in sentences drawn from the numbers."""
+    known = {(change["contrast"], change["measure"]): change for _, change in changes.iterrows()}
+    return [_strength(found, known), _order(found, known)]
+
+
+def _strength(found: pd.DataFrame, known: dict) -> str:
+    words = ["**Unequal strength.**"]
+    for name in ("report", "remedied"):
+        rates = found.loc[found["row"] == name, ["d_x_accuracy", "d_y_accuracy"]].mean()
+        if rates.notna().all():
+            words.append(f"In the row {name}, D_X {balance(rates.iloc[0])}; D_Y {balance(rates.iloc[1])}.")
+    measures = ("d_x_accuracy", "d_y_accuracy", "course_miou", "cycle_miou")
+    words += [_told(known, BALANCED, measure, "The five remedies for it") for measure in measures]
+    words += [_told(known, WARM, "course_miou", "Of them, the warm start alone, which brings G1's training with it,")]
+    words += [_told(known, "cycles and D", "course_miou", "Cycles and discriminators, against pairs alone,")]
+    return " ".join(filter(None, words))
+
+
+def _order(found: pd.DataFrame, known: dict) -> str:
+    words = ["**Which hand is in front.**"]
+    for name in ("report", "remedied"):
+        row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
+        if row.notna().all():
+            words.append(
+                f"In the row {name}, images made of true masks show the right hand in front in {row['front_made']:.0%} "
+                f"of the shared pixels (guessing: 50%; the judge on real images: {row['front_real']:.0%})."
+            )
+    words += [_told(known, IN_FRONT, name, "To tell G_YX") for name in ("front_made", "psnr_made", "course_miou")]
+    return " ".join(filter(None, words))
+
+
+def _told(known: dict, contrast: str, measure: str, subject: str) -> str:
+    """A sentence on what a contrast does to a measure; empty where no rows show it."""
+    change = known.get((contrast, measure))
+    if change is None:
+        return f"{subject}: no two rows of one seed show it yet." if measure in ("d_x_accuracy", "front_made") else ""
+    verb = "raise(s)" if change["difference"] > 0 else "lower(s)"
+    sure = "beyond chance" if settled(change) else "within what chance may do" if change["count"] > 1 else "in one pair"
+    ends = f", 95 % {change['low']:+.3f} to {change['high']:+.3f}" if change["count"] > 1 else ""
+    return (
+        f"{subject} {verb} “{MEASURES[measure]}” by {abs(change['difference']):.3f} "
+        f"({change['up']} of {change['count']} pairs of trainings up{ends}: {sure})."
+    )
+
+
+def beside_table(run: Run) -> pd.DataFrame:
+    """What Table 1 has no row for, scored in the same way: G1, the G_XY of CycleGAN, G2 on images that G_YX made.
+
+    A row for each that is there, means over its seeds; columns ablation.COMPANIONS, `images_seen` and `seeds`.
+    """
+    files = {"G1": [run.folder / "g1/result.json"]}
+    files["G1, as many images as G_XY"] = [run.folder / G1_AS_LONG / "result.json"]
+    for row in CYCLE_ROWS:
+        files[f"G_XY, {row['TITLE']}"] = sorted((run.folder / "cyclegan" / row["ROW"]).glob("seed*/result.json"))
+    files[IMAGES_ROW["TITLE"]] = sorted((run.folder / "g2" / IMAGES_ROW["ROW"]).glob("seed*/result.json"))
+    rows = {}
+    for name, paths in files.items():
+        results = [json.loads(path.read_text()) for path in paths if path.exists()]
+        if results:
+            means = pd.DataFrame(results)[[*COMPANIONS, "images_seen"]].astype(float).mean()
+            rows[name] = {**means.rename(COMPANIONS), "seeds": len(results)}
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"images_seen": int, "seeds": int})
