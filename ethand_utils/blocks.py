@@ -12,6 +12,7 @@ import pandas as pd
 from ethand_utils.ablation import called, row_intervals
 from ethand_utils.chain import stages
 from ethand_utils.conclusions import conclusions
+from ethand_utils.cycleblock import cyclegan
 from ethand_utils.datasets import occlusion
 from ethand_utils.figures import confusion_matrix, curves_together, intervals, score_table, share_curves
 from ethand_utils.findings import report_table
@@ -279,6 +280,7 @@ SECTIONS = {
     "Summary": (summary,),
     "Table 1": (table_one, step_table),
     "Fewer pairs": (fewer_pairs,),
+    "CycleGAN": (cyclegan,),
     "Learning": (row_curves, shown_curves, g1_curves),
     "Samples": (samples,),
     "Parts": (scores_of_parts, confusion_of_parts),

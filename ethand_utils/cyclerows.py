@@ -54,7 +54,7 @@ def cycle_nets(profile, remedies: tuple[str, ...]) -> dict[str, dict]:
     judge |= {"widths": p.d_widths, "pretrained": False}
     plain = {"arch": "baseline", "encoder": None, "pretrained": False}
     told = len(HANDS) if FRONT in remedies else 0
-    narrow = [max(width // 2, 1) for width in p.baseline_widths[:-1]]
+    narrow = [max(width // 2, 1) for width in p.baseline_widths[: max(2, len(p.baseline_widths) - 1)]]
     return {
         "G_XY": {"arch": p.g1_arch, "encoder": p.g1_encoder, "widths": p.g1_widths, "pretrained": p.pretrained},
         "G_YX": plain | {"widths": p.baseline_widths, "in_channels": N_CHANNELS + told, "out_channels": IMAGE_CHANNELS},

@@ -14,7 +14,8 @@ from ethand_utils.plots import colour_mask
 from ethand_utils.store import Store
 from ethand_utils.style import in_style
 
-SIDE = 1.15  # inches of a picture
+SIDE, HEADING = 1.0, 0.55  # inches of a picture, and of the names above them
+GAP = 0.25  # of a picture, between samples
 
 
 def most_overlapping(store: Store, count: int) -> np.ndarray:
@@ -39,9 +40,9 @@ def there_and_back(model: CycleGAN, store: Store, samples: np.ndarray) -> tuple[
     hardened = model.images_of(one_hot_maps(found), made["order"].sigmoid())
     pictures = {name: denormalise(made[name]).cpu().numpy() for name in ("images", "images_again")}
     images = images.cpu().numpy()
-    forth = {"image": images, **_hands(found, "G_XY"), "back again": pictures["images_again"]}
-    forth["back from arg-max"] = denormalise(hardened).cpu().numpy()
-    back = {**_hands(masks, "mask"), "G_YX": pictures["images"], **_hands(again, "again"), "its image": images}
+    forth = {"image": images, **_hands(found, "G_XY"), "back": pictures["images_again"]}
+    forth["back, arg-max"] = denormalise(hardened).cpu().numpy()
+    back = {**_hands(masks, "mask"), "G_YX": pictures["images"], **_hands(again, "G_XY"), "its image": images}
     return forth, back
 
 
@@ -52,12 +53,13 @@ def _hands(masks: torch.Tensor, name: str) -> dict[str, np.ndarray]:
 
 @in_style
 def strips(columns: dict[str, np.ndarray], title: str = "", beside: int = 2) -> Figure:
-    """Columns of pictures uint8 [n, H, W, 3] under their names, a sample a row, `beside` samples next to each other."""
+    """Columns of pictures uint8 [n, H, W, 3] under their names, a strip a sample, `beside` of them in a row."""
     count, width = len(next(iter(columns.values()))), len(columns)
     rows = -(-count // beside)
-    # An empty column keeps the samples of a row apart.
-    grid = dict(width_ratios=([1] * width + [0.25]) * beside, wspace=0.04, hspace=0.04)
-    size = (SIDE * (width + 0.25) * beside, SIDE * rows + 0.7)
+    size = (SIDE * (width + GAP) * beside, SIDE * rows + HEADING)
+    # A narrow empty column keeps the samples of a row apart.
+    grid = dict(width_ratios=([1] * width + [GAP]) * beside, wspace=0.04, hspace=0.04)
+    grid |= dict(left=0, right=1, bottom=0, top=1 - HEADING / size[1])
     figure, axes = plt.subplots(rows, (width + 1) * beside, figsize=size, squeeze=False, gridspec_kw=grid)
     for axis in axes.flat:
         axis.axis("off")
@@ -68,5 +70,5 @@ def strips(columns: dict[str, np.ndarray], title: str = "", beside: int = 2) -> 
             if row == 0:
                 axes[row, first + place].set_title(name.replace(", ", "\n"), fontsize=11, loc="center")
     if title:
-        figure.suptitle(title, x=0.13, ha="left", y=1.02)
+        figure.suptitle(title, x=0, ha="left", y=1.02)
     return figure

@@ -123,7 +123,7 @@ def verdicts(found: pd.DataFrame, changes: pd.DataFrame) -> list[str]:
 
 
 def _strength(found: pd.DataFrame, known: dict) -> str:
-    words = ["**Unequal strength.**"]
+    words = ["Unequal strength:"]
     for name in ("report", "remedied"):
         rates = found.loc[found["row"] == name, ["d_x_accuracy", "d_y_accuracy"]].mean()
         if rates.notna().all():
@@ -136,7 +136,7 @@ def _strength(found: pd.DataFrame, known: dict) -> str:
 
 
 def _order(found: pd.DataFrame, known: dict) -> str:
-    words = ["**Which hand is in front.**"]
+    words = ["Which hand is in front:"]
     for name in ("report", "remedied"):
         row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
         if row.notna().all():
@@ -177,5 +177,6 @@ def beside_table(run: Run) -> pd.DataFrame:
         results = [json.loads(path.read_text()) for path in paths if path.exists()]
         if results:
             means = pd.DataFrame(results)[[*COMPANIONS, "images_seen"]].astype(float).mean()
-            rows[name] = {**means.rename(COMPANIONS), "seeds": len(results)}
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"images_seen": int, "seeds": int})
+            rows[name] = [*means, len(results)]
+    counts = {"images_seen": int, "seeds": int}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*COMPANIONS.values(), *counts]).astype(counts)

@@ -1,6 +1,10 @@
 """What `ethand run --dry-run` prints: a run's forecast as text of at most 100 columns."""
 
+import textwrap
+
 from ethand_utils.labels import CLASS_WEIGHTS
+
+WIDTH = 100
 
 
 def text(planned: dict) -> str:
@@ -19,7 +23,7 @@ def _settings(planned: dict) -> list[str]:
     told = "counted over the masks to train on" if weights is None else " ".join(f"{weight:g}" for weight in weights)
     return [
         _line("data", f"{where}, {data['size']}×{data['size']} px"),
-        _line("", f"{most}{counts}"),
+        *_lines("", f"{most}{counts}"),
         _line("augmentation", _augmentation(planned["augmentation"], p["photometric"])),
         _line("optimiser", f"Adam, lr {p['lr_schedule']}"),
         _line("class weights", f"{p['class_weights']}: {told}"),
@@ -47,7 +51,7 @@ def _nets(planned: dict) -> list[str]:
     return lines
 
 
-_COLUMNS = "{:<16}{:>3}  {:<14}{:>6}{:>8}{:>10}{:>12}{:>12}  {}"  # of a table of phases
+_COLUMNS = "{:<17}{:>3} {:<14}{:>6}{:>8}{:>10}{:>12}{:>12}  {}"  # of a table of phases
 
 
 def _trainings(planned: dict) -> list[str]:
@@ -76,7 +80,7 @@ def _losses(planned: dict) -> list[str]:
             found[key] += [one["name"]] if one["name"] not in found[key] else []
     lines = []
     for (phase, loss, kept), names in found.items():
-        lines.append(_line("loss", f"{loss}{f'; filter {kept}' if kept else ''}"))
+        lines += _lines("loss", f"{loss}{f'; filter {kept}' if kept else ''}")
         lines.append(_line("", f"{phase}: " + ", ".join(name.removeprefix("g2/") for name in names)))
     hands = planned["profile"]["hands"]
     return [
@@ -97,6 +101,12 @@ def _judges(planned: dict) -> list[str]:
         for one in planned["trainings"]
         if one.get("judge")
     ]
+
+
+def _lines(name: str, words: str) -> list[str]:
+    """As many lines as the words need."""
+    lines = textwrap.wrap(words, WIDTH - len(_line("", "")))
+    return [_line("" if row else name, line) for row, line in enumerate(lines)]
 
 
 def _line(name: str, words: str) -> str:

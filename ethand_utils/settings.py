@@ -23,7 +23,7 @@ CHOICES = {
     "photometric": ("report", "strong"),
     "class_weights": (*CLASS_WEIGHTS, INVERSE_FREQUENCY),
     "hands": ("sum", "mean"),
-    "d_arch": ("discriminator", "discriminator_released"),
+    "d_arch": ("discriminator", "discriminator_released", "discriminator_spectral"),
     "adversarial_input": ("softmax", "straight_through", "argmax"),
     "discriminator": ("frozen", "alternating"),
     "labelling": ("offline", "online"),

@@ -62,16 +62,17 @@ def test_every_row_of_the_table_has_140_epochs(paper):
     for name, phases in rows.items():
         epochs = [(phase["phase"], phase["epochs"]) for phase in phases]
         cycles = [("unpaired", 15), ("paired", 55), ("unpaired", 5), ("paired", 65)]
-        assert epochs == (cycles if ROW[name]["GENERATED"] else [("paired", 140)])
+        assert epochs == (cycles if ROW[name]["GENERATED"] == "labels" else [("paired", 140)])
         assert sum(count for _, count in epochs) == 140
         assert [len(phase["lr"]) for phase in phases] == [count for _, count in epochs]
 
 
 def test_batches_and_learning_rates_are_the_reports(paper):
-    assert paper["data"]["counts"] == {"train": 68_000, "val": 4_000, "test": 10_000, "unpaired_images": 519_000}
+    counts = {"train": 68_000, "val": 4_000, "test": 10_000, "unpaired_images": 519_000, "unpaired_labels": 519_000}
+    assert paper["data"]["counts"] == counts
     assert paper["data"]["size"] == 128
-    for name, one in by_name(paper).items():
-        for phase in one["phases"]:
+    for name in ("g1", "d", "d_argmax", *ROW):
+        for phase in by_name(paper)[name]["phases"]:
             unpaired = phase["phase"] == "unpaired"
             assert phase["bs"] == (32 if unpaired else 16)
             assert phase["learned"] == 16 * phase["steps"]
@@ -102,8 +103,28 @@ def test_only_the_last_rows_have_a_d_that_sees_probability_maps_and_is_not_train
     assert judged == {"g2/unetpp_released": "d_argmax", "g2/unetpp_full": "d"}
     full = trainings["g2/unetpp_full"]
     assert (full["adversarial_input"], full["discriminator"]) == ("softmax", "frozen")
-    filters = {phase["filter"] for one in trainings.values() for phase in one["phases"] if phase["phase"] == "unpaired"}
+    filters = {phase["filter"] for name in ROW for phase in trainings[name]["phases"] if phase["phase"] == "unpaired"}
     assert filters == {"batch_half"}
+
+
+def test_half_of_what_cyclegan_sees_is_unpaired_and_a_g1_sees_as_much(paper):
+    trainings = by_name(paper)
+    (phase,) = trainings["cyclegan/remedied"]["phases"]
+    assert (phase["bs"], phase["batches"], phase["images"]) == (8, 8_500, 16 * phase["steps"])
+    assert trainings["g1_as_long"]["phases"][0]["images"] == phase["images"]
+    assert "D_X" in phase["loss"]
+    nets = paper["nets"]
+    assert nets["G_XY"] == nets["G1"]
+    assert (nets["G_YX"]["in_channels"], nets["G_YX"]["out_channels"]) == (36, 3)
+    assert (nets["D_X"]["in_channels"], nets["D_Y"]["in_channels"]) == (3, 34)
+
+
+def test_images_that_g_yx_made_come_in_place_of_generated_labels(paper):
+    trainings = by_name(paper)
+    labels, images = (trainings[f"g2/{name}"]["phases"] for name in ("unetpp_generated", "unetpp_images"))
+    assert [phase["epochs"] for phase in labels] == [phase["epochs"] for phase in images]
+    assert [phase["store"] for phase in images] == ["unpaired_labels", "train", "unpaired_labels", "train"]
+    assert {phase["filter"] for phase in images} == {None}
 
 
 def test_nets_are_the_reports(paper):
@@ -145,11 +166,14 @@ def test_seeds_are_counted_and_every_training_of_the_chain_is_planned():
         "d": 1,
         "d_argmax": 1,
         **dict.fromkeys(ROW, 3),
+        "cyclegan/remedied": 3,
+        "g1_as_long": 1,
+        "g2/unetpp_images": 1,
     }
     trained = [stage for stage in chain.stages(load_profile("tiny", {"seeds": 3})) if stage.trains]
     assert planned["totals"]["trainings"] == len(trained) - 1  # 06_pseudo_labels lets a net label, and trains none
     once = plan_of("tiny")["totals"]["steps"]
-    alone = sum(f["steps"] for one in planned["trainings"] if one["name"] not in ROW for f in one["phases"])
+    alone = sum(f["steps"] for one in planned["trainings"] if one["seeds"] == 1 for f in one["phases"])
     assert planned["totals"]["steps"] - alone == 3 * (once - alone)
 
 
@@ -191,7 +215,7 @@ def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
     dls = {"paired": make_dls(dataset["train"], val, profile.bs, light)}
     dls["unpaired"] = make_dls(dataset["unpaired_images"], val, profile.bs_unpaired, light, pseudo=labels)
     cbs = {"paired": (), "unpaired": (KeepConfident(),)}
-    real = [Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in g2_phases(profile, True)]
+    real = [Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in g2_phases(profile, "labels")]
     train_phases(net, SegmentationLoss(), real, tmp_path, schedule=schedule)
     assert_as_planned(pd.read_csv(tmp_path / "history.csv"), phases)
 
@@ -199,7 +223,7 @@ def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
 @pytest.mark.parametrize("name", ["ci", "tiny", "small", "paper"])
 def test_rows_train_equally_long_in_every_profile(name):
     profile = load_profile(name)
-    for generated in (False, True):
+    for generated in ("none", "labels", "images"):
         assert sum(phase.epochs for phase in g2_phases(profile, generated)) == profile.epochs
     assert [phase.epochs for phase in (*g1_phases(profile), *d_phases(profile))] == [
         profile.g1_epochs,

@@ -16,9 +16,10 @@ from PIL import Image
 
 import ethand_utils
 from ethand_utils import chain, forecast
+from ethand_utils.cyclerows import REMEDIED, cycle_training
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.models import load_weights
-from ethand_utils.runs import FULL_ROW, ROWS, SHARE_ROWS, Run, RunError, open_run, training_name
+from ethand_utils.runs import FULL_ROW, IMAGES_ROW, ROWS, SHARE_ROWS, Run, RunError, open_run, training_name
 from ethand_utils.settings import load_profile
 
 REPOSITORY = Path(__file__).parent.parent
@@ -67,7 +68,9 @@ def test_notebook_ran_and_saved_its_result(run, stage):
     assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in output.text]
 
 
-@pytest.mark.parametrize("training", ["g1", *(training_name(row["ROW"], 0) for row in ROWS)])
+@pytest.mark.parametrize(
+    "training", ["g1", *(training_name(row["ROW"], 0) for row in (*ROWS, IMAGES_ROW)), cycle_training(REMEDIED, 0)]
+)
 def test_result_of_a_training_has_the_contracts_keys(run, training):
     result = json.loads((run.folder / training / "result.json").read_text())
     wanted = (
@@ -83,9 +86,11 @@ def test_result_of_a_training_has_the_contracts_keys(run, training):
 
 def test_every_training_does_what_the_dry_run_says(run):
     planned = forecast.planned(run)
-    assert [one["name"] for one in planned["trainings"]] == ["g1", "d_argmax", "d", *(f"g2/{r['ROW']}" for r in ROWS)]
+    names = [one["name"] for one in planned["trainings"]]
+    cycles = ["cyclegan/report", "cyclegan/remedied", "g1_as_long", "g2/unetpp_images"]
+    assert names == ["g1", "d_argmax", "d", *(f"g2/{r['ROW']}" for r in ROWS), *cycles]
     for one in planned["trainings"]:
-        folder = run.folder / one["name"] / ("seed0" if one["name"].startswith("g2/") else "")
+        folder = run.folder / one["name"] / ("seed0" if one["name"].startswith(("g2/", "cyclegan/")) else "")
         assert_as_planned(pd.read_csv(folder / "history.csv"), one["phases"])
         result, phases = json.loads((folder / "result.json").read_text()), one["phases"]
         assert result["epochs"] == sum(phase["epochs"] for phase in phases)

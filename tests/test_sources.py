@@ -292,6 +292,8 @@ def played(dataset, tmp_path_factory):
         said["08_ablation"] = play("08_ablation", RUN="x")
         said["09_errors"] = play("09_errors", RUN="x", ROW=ROW["ROW"])
         said["10_predict"] = play("10_predict", RUN="x")
+        said["11_cyclegan"] = play("11_cyclegan", RUN="x")
+        said["12_cyclegan_rows"] = play("12_cyclegan_rows", RUN="x")
         yield said
 
 
@@ -308,6 +310,7 @@ def test_notebooks_say_what_the_data_lack(played):
     assert "no truth" in words["06_pseudo_labels"]
     assert "unknown" in words["08_ablation"]
     assert "scored on val: 8 samples" in words["04_train_g1"]
+    assert "unknown" in words["11_cyclegan"]
 
 
 def test_scores_are_made_on_val_where_test_has_no_masks(played):

@@ -1,5 +1,6 @@
 """Trainings in processes of their own, for tests that kill them or let several share one."""
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -10,15 +11,20 @@ from fastai.callback.core import Callback
 from ethand_utils import callbacks, distributed
 from ethand_utils.augment import Augmentation
 from ethand_utils.callbacks import AgainstTruth, Alternating, DiscriminatorLoss, KeepConfident
+from ethand_utils.cyclegan import CycleLoss, create_cyclegan
+from ethand_utils.cycleloader import make_mixed_dls
+from ethand_utils.cyclerows import REMEDIES
+from ethand_utils.cyclescores import Cycles
 from ethand_utils.learners import Phase, finish, place, train_phases
 from ethand_utils.loaders import make_dls
 from ethand_utils.losses import D_CHANNELS, SegmentationLoss
-from ethand_utils.models import create_model
+from ethand_utils.models import create_model, save_weights
+from ethand_utils.settings import load_profile
 from ethand_utils.store import Store
 
 CPU = torch.device("cpu")
 LR = 1e-2
-EPOCHS = {"g1": (5,), "d": (4,), "g2": (2, 2, 2, 2)}  # of each phase
+EPOCHS = {"g1": (5,), "d": (4,), "g2": (2, 2, 2, 2), "cyclegan": (4,)}  # of each phase
 BATCHES = 4  # of an epoch
 
 
@@ -76,9 +82,27 @@ def phases(kind, stores, labels, extra=()):
     return [Phase(name, dls, n, LR, cbs) for (name, dls, cbs), n in zip(cycle * 2, EPOCHS[kind], strict=True)]
 
 
+def cycle_phases(profile, stores, *opponents, extra=()):
+    """The phase of a CycleGAN by a profile, and its loss."""
+    dls = make_mixed_dls(stores, profile.bs, Augmentation())
+    loss = CycleLoss(SegmentationLoss("ce_dice"), profile.image_weight, profile.cycle_weight, profile.identity_weight)
+    return [Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *opponents, *extra))], loss
+
+
+def run_cyclegan(folder, stores, extra):
+    """Train a CycleGAN with every remedy but the warm start, and write the weights of both generators."""
+    profile = dataclasses.replace(load_profile("ci"), cyclegan_epochs=EPOCHS["cyclegan"][0])
+    model, opponents = create_cyclegan(profile, tuple(name for name in REMEDIES if name != "warm_start"))
+    phases, loss = cycle_phases(profile, stores, opponents, extra=extra)
+    train_phases(model, loss, phases, folder, schedule="one_cycle")
+    save_weights(model, Path(folder) / "weights.safetensors")
+
+
 def run(kind, folder, data, labels, extra=(), processes=1):
     """Train to the end in `folder`, or from where it stopped, with callbacks `extra` in every phase."""
     stores = {path.name: Store(path) for path in Path(data).iterdir() if path.is_dir()}
+    if kind == "cyclegan":
+        return run_cyclegan(folder, stores, extra)
     model = net(arch="discriminator", channels=D_CHANNELS["softmax"]) if kind == "d" else net()
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
     parts = phases(kind, stores, Store(labels), extra)
