@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ethand_utils.augment import IMAGE_STD, denormalise
 from ethand_utils.building import build_store
-from ethand_utils.callbacks import fast_forward
+from ethand_utils.callbacks import fast_forward, weights_digest
 from ethand_utils.cyclegan import CycleGAN
 from ethand_utils.cycleloader import MixedLoader, seen_hands
 from ethand_utils.losses import one_hot_maps, per_hand
@@ -125,12 +125,12 @@ class _Made:
         return {"images": self.images[i - start], "masks": self.labels.masks[i], "row": row}
 
 
-def image_store(model: CycleGAN, labels: Store, path: str | Path, made_by: str) -> Store:
+def image_store(model: CycleGAN, labels: Store, path: str | Path) -> Store:
     """Write G_YX's image of all masks of a store, with the masks, as the paired store `path`.
 
-    It is kept where `made_by`, which names the weights, has made it of the same labels.
+    It is kept where these weights have made it of the same labels.
     """
-    meta = {"source": "CycleGAN", "g_yx": made_by, "labels": labels.meta}
+    meta = {"source": "CycleGAN", "g_yx": weights_digest(model.g_yx), "labels": labels.meta}
     make = _Made(model.eval(), labels.require("masks"))
     replace = not is_made(path, meta)
     return build_store(path, make, len(labels), labels.size, ("images", "masks"), meta, replace=replace)

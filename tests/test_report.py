@@ -1,5 +1,6 @@
 """The front page of a run: one file, everything named, nothing from outside, and whole whatever is missing."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,6 +14,8 @@ from ethand_utils import blocks, report
 from ethand_utils.ablation import by_hand, kept_seeds, over_seeds
 from ethand_utils.building import build_store
 from ethand_utils.chain import stages
+from ethand_utils.cyclerows import cycle_training
+from ethand_utils.cycletable import MEASURES
 from ethand_utils.datasets import describe
 from ethand_utils.labels import PARTS
 from ethand_utils.metrics import sample_scores, summary
@@ -89,6 +92,9 @@ def make_run(folder, stores, split="test"):
     for number, row in enumerate(NAMES):
         add_row(folder, row, stores[split], 0.6 - 0.1 * number, split)
     add_row(folder, "g1", stores[split], 0.5, split)
+    for number, row in enumerate(load_profile("ci").cyclegan):
+        scores = {name: 0.5 + 0.1 * number for name in (*MEASURES, "front_real")}
+        save_result(folder / cycle_training(row, 0), row=row, seed=0, **scores)
     table = pd.DataFrame([{"store": name, **describe(store)} for name, store in stores.items()])
     table.to_csv(folder / "data_summary.csv", index=False)
     judged = {"correlation": 0.4, "precision": 0.6, "miou_all": 0.3, "miou_kept": 0.4, "miou_dropped": 0.2}
@@ -134,6 +140,14 @@ def test_a_finished_run_has_every_section_and_lacks_nothing(text):
     for row in ROWS:
         assert row["TITLE"] in page.words
         assert row["reported"] is None or f"{row['reported']:.4f}" in page.words
+
+
+def test_the_section_on_cyclegan_says_what_there_is_and_how_to_have_it(text, run, monkeypatch):
+    words = Page(text).words
+    assert "CycleGAN as in the report" in words
+    assert "Which hand is in front: In the row report, images made of true masks show the right hand in front" in words
+    without = Run(run.folder, dataclasses.replace(run.profile, cyclegan=[]))
+    assert "cyclegan=[remedied]" in page_of(without, monkeypatch, "CycleGAN").words
 
 
 def test_the_page_needs_nothing_from_outside(text):
