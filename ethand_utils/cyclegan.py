@@ -3,12 +3,13 @@
 Domain X are images, domain Y the two hands' masks, and where asked for, which hand is in front at each pixel.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ethand_utils.augment import normalise
-from ethand_utils.cyclerows import FRONT, cycle_nets
+from ethand_utils.cyclerows import FRONT, LOOSE, cycle_nets
 from ethand_utils.labels import COLOURS, LEFT, RIGHT
 from ethand_utils.learners import place
 from ethand_utils.losses import SegmentationLoss, cross_entropy, one_hot_maps, prediction_maps
@@ -87,11 +88,9 @@ class CycleLoss(nn.Module):
     that G_XY sees in a picture of them. L1 is in the units of normalised images.
     """
 
-    def __init__(self, masks: SegmentationLoss, image: float, cycle: float, identity: float):
+    def __init__(self, masks: SegmentationLoss, weights: dict[str, float]):
         super().__init__()
-        self.masks, self.terms = masks, {}
-        self.weights = {"masks": 1.0, "image": image, "order": 1.0}
-        self.weights |= {"cycle_image": cycle * image, "cycle_masks": cycle, "identity": identity}
+        self.masks, self.weights, self.terms = masks, weights, {}
 
     def forward(self, made: dict[str, torch.Tensor], images, masks, seen, paired) -> torch.Tensor:
         """Scalar loss of what `CycleGAN` made of a batch of `MixedLoader`; `terms` keeps its parts, detached."""
@@ -112,6 +111,15 @@ class CycleLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
         return repr(self.weights)
+
+
+def cycle_loss(profile: Profile, remedies: tuple[str, ...], masks: np.ndarray | None = None) -> CycleLoss:
+    """The loss of a training by a profile and some of cyclerows.REMEDIES; `masks` as for `SegmentationLoss`."""
+    p = profile
+    back = p.cycle_weight * p.image_weight * (LOOSE if "loose_cycle" in remedies else 1)
+    weights = {"masks": 1.0, "image": p.image_weight, "order": 1.0}
+    weights |= {"cycle_image": back, "cycle_masks": p.cycle_weight, "identity": p.identity_weight}
+    return CycleLoss(SegmentationLoss("ce_dice", p.class_weights, p.hands, masks), weights)
 
 
 def create_cyclegan(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from ethand_utils.augment import PHOTOMETRIC, Augmentation
 from ethand_utils.callbacks import kept_number
 from ethand_utils.chain import stages
-from ethand_utils.cyclerows import CYCLE_ROWS, cycle_nets
+from ethand_utils.cyclerows import CYCLE_ROWS, LOOSE, cycle_nets
 from ethand_utils.datasets import open_dataset, require_stores
 from ethand_utils.labels import CLASS_WEIGHTS
 from ethand_utils.learners import lr_factor
@@ -127,7 +127,7 @@ def _g2(p: Profile, folder: str, row: dict) -> dict:
 
 def _cyclegan(p: Profile, folder: str, row: dict) -> dict:
     told = {"net": "G_XY", "remedies": row["REMEDIES"]}
-    words = cycle_words(p, row["CYCLES"])
+    words = cycle_words(p, row["CYCLES"], LOOSE if "loose_cycle" in row["REMEDIES"] else 1)
     return told | {"phases": cyclegan_phases(p), "losses": {"cycles": words}}
 
 
@@ -145,12 +145,12 @@ def adversarial_words(segmentation: str) -> str:
     return f"{SEGMENTATION_SHARE} ({segmentation}) + {ADVERSARIAL_SHARE} BCE(D(prediction), 1)"
 
 
-def cycle_words(p: Profile, cycles: bool) -> str:
-    """What `cyclegan.CycleLoss` and `opponents.Opponents` make of a batch; of the pairs in it what is marked so."""
+def cycle_words(p: Profile, cycles: bool, back: float) -> str:
+    """What `cyclegan.CycleLoss` and `opponents.Opponents` make of a batch; the image that comes back counts `back`."""
     masks = segmentation_words("ce_dice", p.class_weights)
     words = f"pairs: {masks} + {p.image_weight:g} L1(image) + BCE(order)"
     if cycles:
-        words += f"; all: {p.cycle_weight:g} ({p.image_weight:g} L1(X→Y→X) + CE(Y→X→Y))"
+        words += f"; all: {p.cycle_weight:g} ({back * p.image_weight:g} L1(X→Y→X) + CE(Y→X→Y))"
         words += f" + {p.identity_weight:g} identity" if p.identity_weight else ""
         words += f" + {p.adversarial_weight:g} {p.gan} of D_X and D_Y"
     return words

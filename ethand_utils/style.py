@@ -19,6 +19,7 @@ PALE = "#b9c3cf"  # what is not this run's own
 # Parts as a hand has them, palm first, then each finger outwards.
 PART_ORDER = (PALM, *chain(*FINGERS.values()))
 LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
+LABELS |= {"cycle_miou": "course mIoU of Y→X→Y", "psnr_cycle": "PSNR of X→Y→X, dB"}
 # Sizes in pt for figures 9 to 11 in wide; across a slide (13.3 in) no text but numbers in cells is below 11 pt.
 STYLE = {
     "figure.dpi": 110,

@@ -11,7 +11,7 @@ from fastai.callback.core import Callback
 from ethand_utils import callbacks, distributed
 from ethand_utils.augment import Augmentation
 from ethand_utils.callbacks import AgainstTruth, Alternating, DiscriminatorLoss, KeepConfident
-from ethand_utils.cyclegan import CycleLoss, create_cyclegan
+from ethand_utils.cyclegan import create_cyclegan, cycle_loss
 from ethand_utils.cycleloader import make_mixed_dls
 from ethand_utils.cyclerows import REMEDIES
 from ethand_utils.cyclescores import Cycles
@@ -85,8 +85,8 @@ def phases(kind, stores, labels, extra=()):
 def cycle_phases(profile, stores, *opponents, extra=()):
     """The phase of a CycleGAN by a profile, and its loss."""
     dls = make_mixed_dls(stores, profile.bs, Augmentation())
-    loss = CycleLoss(SegmentationLoss("ce_dice"), profile.image_weight, profile.cycle_weight, profile.identity_weight)
-    return [Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *opponents, *extra))], loss
+    phase = Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *opponents, *extra))
+    return [phase], cycle_loss(profile, ())
 
 
 def run_cyclegan(folder, stores, extra):
