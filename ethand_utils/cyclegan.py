@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from ethand_utils.augment import normalise
-from ethand_utils.cyclerows import FRONT, LOOSE, cycle_nets
+from ethand_utils.callbacks import TrainingError
+from ethand_utils.cyclerows import FRONT, LOOSE, REMEDIES, cycle_nets
 from ethand_utils.labels import COLOURS, LEFT, RIGHT
 from ethand_utils.learners import place
 from ethand_utils.losses import SegmentationLoss, cross_entropy, one_hot_maps, prediction_maps
 from ethand_utils.models import create_model
 from ethand_utils.opponents import Opponents
-from ethand_utils.settings import Profile
+from ethand_utils.settings import Profile, nearest
 
 
 class CycleGAN(nn.Module):
@@ -132,9 +133,13 @@ def create_cyclegan(
 ) -> tuple[CycleGAN, Opponents]:
     """The nets of a training by a profile and some of cyclerows.REMEDIES, and its discriminators.
 
-    G_XY begins with the weights of `g1` where that is a remedy.
+    G_XY begins with the weights of `g1` where that is a remedy. Raises TrainingError for a remedy that is none.
     """
     p, device = profile, torch.device(device)
+    for name in remedies:
+        if name not in REMEDIES:
+            known = ", ".join(REMEDIES)
+            raise TrainingError(f"REMEDIES: {name!r}{nearest(name, REMEDIES)}, expected some of {known}")
     nets = {name: create_model(**how, seed=seed) for name, how in cycle_nets(p, remedies).items()}
     if "warm_start" in remedies:
         nets["G_XY"].load_state_dict(g1.state_dict())

@@ -35,14 +35,10 @@ CYCLE_ROWS = tuple(
         ("loose", "+ all six, looser image cycle", True, tuple(REMEDIES), "remedied"),
     )
 )
-CYCLE_NAMES = tuple(row["ROW"] for row in CYCLE_ROWS)
+CYCLE_TITLES = {row["ROW"]: row["TITLE"] for row in CYCLE_ROWS}
+CYCLE_NAMES = tuple(CYCLE_TITLES)
 REMEDIED = "remedied"
 G1_AS_LONG = "g1_as_long"  # folder of a G1 trained on as many images as they
-
-
-def cycle_row(name: str) -> dict:
-    """A row by its name."""
-    return next(row for row in CYCLE_ROWS if row["ROW"] == name)
 
 
 def cycle_training(row: str, seed: int) -> str:

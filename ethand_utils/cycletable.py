@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ethand_utils.ablation import COMPANIONS
-from ethand_utils.cyclerows import CYCLE_ROWS, G1_AS_LONG, cycle_row
+from ethand_utils.cyclerows import CYCLE_ROWS, CYCLE_TITLES, G1_AS_LONG
 from ethand_utils.opponents import balance
 from ethand_utils.runs import IMAGES_ROW, Run, RunError
 from ethand_utils.statistics import t_interval
@@ -23,6 +23,7 @@ MEASURES = {
     "d_y_accuracy": "D_Y right",
 }
 # What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
+_ORDER = {row: place for place, row in enumerate(CYCLE_TITLES)}
 BALANCED, IN_FRONT, WARM = "all five for balance", "which hand is in front", "warm start from G1"
 LOOSER = "looser image cycle"
 CONTRASTS = {
@@ -41,11 +42,10 @@ CONTRASTS = {
 def cycle_results(run: Run) -> pd.DataFrame:
     """Every `result.json` of the run's CycleGAN as one table, a row a training, in the order of CYCLE_ROWS.
 
-    Raises RunError when there is none.
+    Rows that a notebook has trained under another name come last. Raises RunError when there is none.
     """
-    files = [
-        file for row in CYCLE_ROWS for file in sorted((run.folder / "cyclegan" / row["ROW"]).glob("seed*/result.json"))
-    ]
+    files = sorted((run.folder / "cyclegan").glob("*/seed*/result.json"))
+    files.sort(key=lambda file: _ORDER.get(file.parts[-3], len(_ORDER)))
     if not files:
         raise RunError(
             f"{run.folder}/cyclegan: no result yet; run notebooks/11_cyclegan.ipynb, or `ethand run` with "
@@ -58,7 +58,7 @@ def cycle_results(run: Run) -> pd.DataFrame:
 def cycle_table(found: pd.DataFrame) -> pd.DataFrame:
     """`cycle_results` by row as numbers: `row`, `model`, `seeds`, and of each of MEASURES the mean and `_sd`."""
     rows = found.groupby("row", sort=False)
-    table = pd.DataFrame({"model": [cycle_row(row)["TITLE"] for row in rows.groups], "seeds": rows.size()})
+    table = pd.DataFrame({"model": [CYCLE_TITLES.get(row, row) for row in rows.groups], "seeds": rows.size()})
     for name in MEASURES:
         table[name], table[f"{name}_sd"] = rows[name].mean(), rows[name].std()
     return table.rename_axis("row").reset_index()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ from torch import nn
 from trainee import net
 
 from ethand_utils.augment import Augmentation, denormalise, normalise
+from ethand_utils.callbacks import TrainingError
 from ethand_utils.chain import stages
 from ethand_utils.cyclegan import CycleGAN, CycleLoss, create_cyclegan, cycle_loss, picture_of
 from ethand_utils.cycleloader import MixedLoader, make_mixed_dls, seen_hands, unpaired_labels
-from ethand_utils.cyclerows import BALANCE, CYCLE_NAMES, CYCLE_ROWS, REMEDIES, cycle_row
+from ethand_utils.cyclerows import BALANCE, CYCLE_NAMES, CYCLE_ROWS, REMEDIES
 from ethand_utils.cyclescores import blank_psnr, cycle_scores, front_right, image_store, psnr
 from ethand_utils.cyclestrips import most_overlapping, there_and_back
 from ethand_utils.cycletable import MEASURES, beside_table, cycle_results, cycle_table, effects, verdicts
@@ -450,8 +452,14 @@ def test_strips_begin_with_what_was_given(profile, dataset):
 def test_every_remedy_has_a_row_with_it_alone_and_one_with_all():
     alone = {row["REMEDIES"] for row in CYCLE_ROWS if len(row["REMEDIES"]) == 1}
     assert alone == {(name,) for name in (*BALANCE, "front")}
-    assert cycle_row("remedied")["REMEDIES"] == (*BALANCE, "front")
-    assert cycle_row("loose")["REMEDIES"] == tuple(REMEDIES)
+    all_six, loose = (row["REMEDIES"] for row in CYCLE_ROWS if row["ROW"] in ("remedied", "loose"))
+    assert all_six == (*BALANCE, "front")
+    assert loose == tuple(REMEDIES)
+
+
+def test_a_remedy_that_is_none_is_refused(profile):
+    with pytest.raises(TrainingError, match=r"'spectral_norm' \(did you mean spectral\?\), expected some"):
+        create_cyclegan(profile, ("spectral_norm",))
 
 
 def test_a_loose_cycle_asks_less_of_the_image_that_comes_back_and_no_less_of_all_else(profile):
@@ -543,6 +551,13 @@ def test_tables_have_the_rows_that_are_there(run):
     beside = beside_table(run)
     assert beside.index.tolist() == [f"G_XY, {row['TITLE']}" for row in CYCLE_ROWS]
     assert beside["course mIoU"].iloc[0] == pytest.approx(0.5055)
+
+
+def test_a_training_under_another_name_comes_last_in_the_table(run):
+    shutil.copytree(run.folder / "cyclegan/report", run.folder / "cyclegan/a_try")
+    for file in (run.folder / "cyclegan/a_try").glob("*/result.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"row": "a_try"}))
+    assert cycle_table(cycle_results(run))["model"].tolist()[-1] == "a_try"
 
 
 def test_a_run_without_cyclegan_says_how_to_get_one(tmp_path, profile):
