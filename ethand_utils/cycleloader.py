@@ -1,5 +1,7 @@
 """Batches for CycleGAN: pairs, and beside them images and labels that have nothing to do with one another."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
@@ -19,7 +21,7 @@ class MixedLoader(StoreLoader):
     at a pixel (the store's `front`; 0 everywhere where a store has none); `paired` bool [B], whether image and masks
     belong together. A batch has `bs` pairs and, with `unpaired` (a store of images, a store of masks), as many rows
     of an image and the masks of another scene. Those are shown in an order of their own, again from the start when
-    all were shown. Batches are not dealt to several processes (LoaderError).
+    all were shown. It cannot be pickled for several processes (LoaderError).
     """
 
     def __init__(
@@ -36,10 +38,8 @@ class MixedLoader(StoreLoader):
         self.unpaired = unpaired and (unpaired[0].require("images"), unpaired[1].require("masks"))
         self.description += repr([other.meta for other in self.unpaired or ()])
 
-    def deal(self, rank: int, of: int) -> None:
-        """Refuse more than one process."""
-        if of > 1:
-            raise LoaderError(f"CycleGAN's batches cannot be dealt to {of} processes; train it in one")
+    def __reduce__(self):
+        raise LoaderError("CycleGAN's batches are not for several processes; train it in one")
 
     def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
         """The batch of the pairs `samples`, which is this pass's `number`-th, with its unpaired rows after them."""
@@ -59,8 +59,14 @@ class MixedLoader(StoreLoader):
         """Samples of an unpaired store for a batch, in an order drawn for this round through the store."""
         places = (self.epoch * len(self) + number) * self.bs + np.arange(self.bs)
         rounds, within = np.divmod(places, len(store))
-        orders = {k: np.random.default_rng([self.seed, code, k]).permutation(len(store)) for k in set(rounds.tolist())}
-        return np.array([orders[k][i] for k, i in zip(rounds.tolist(), within, strict=True)])
+        found = [_order(self.seed, code, k, len(store))[i] for k, i in zip(rounds.tolist(), within, strict=True)]
+        return np.array(found)
+
+
+@lru_cache(maxsize=4)
+def _order(*seed_and_count: int) -> np.ndarray:
+    """A permutation, the same for the same numbers, of which the last is how many samples there are."""
+    return np.random.default_rng(seed_and_count[:-1]).permutation(seed_and_count[-1])
 
 
 def seen_hands(store: Store, samples: np.ndarray) -> np.ndarray:

@@ -34,14 +34,15 @@ def front_right(order: torch.Tensor, masks: torch.Tensor, seen: torch.Tensor) ->
     return (order.argmax(1) == seen.argmax(1))[both].float()
 
 
-def scores_of(model: CycleGAN, made: dict[str, torch.Tensor], images, masks, seen) -> dict[str, np.ndarray]:
-    """Scores of a batch of pairs by what `model` made of it, as in `cycle_scores`: one a sample, hand or pixel."""
+def scores_of(made: dict[str, torch.Tensor], images, masks, seen) -> dict[str, np.ndarray]:
+    """Scores of a batch of pairs by what `CycleGAN` made of it, as in `cycle_scores`: one a sample, hand or pixel."""
     found = {
         "psnr_cycle": psnr(made["images_again"], images),
+        "psnr_hardened": psnr(made["images_hardened"], images),
         "psnr_made": psnr(made["images"], images),
         "front_real": front_right(made["order"], masks, seen),
-        "front_made": front_right(model.order(made["images"]), masks, seen),
-        "front_cycle": front_right(model.order(made["images_again"]), masks, seen),
+        "front_made": front_right(made["order_of_images"], masks, seen),
+        "front_cycle": front_right(made["order_of_images_again"], masks, seen),
     }
     truth = masks.cpu().numpy()
     for name, logits in (("course_miou", made["logits"]), ("cycle_miou", made["logits_again"])):
@@ -68,14 +69,9 @@ def cycle_scores(model: CycleGAN, store: Store, bs: int = 32) -> dict[str, float
     `front`.
     """
     model.eval()
-    found = []
+    loader = tqdm(MixedLoader(store, bs, device=_device(model)), desc="cycles", leave=False)
     with fast_forward(model):
-        for *batch, _ in tqdm(MixedLoader(store, bs, device=_device(model)), desc="cycles", leave=False):
-            made = model(*batch)
-            hard = one_hot_maps(per_hand(made["logits"]).argmax(2))
-            hardened = psnr(model.images_of(hard, made["order"].sigmoid()), batch[0])
-            found.append(scores_of(model, made, *batch) | {"psnr_hardened": hardened.cpu().double().numpy()})
-    return pooled(found)
+        return pooled(scores_of(model(*batch), *batch) for *batch, _ in loader)
 
 
 def blank_psnr(train: Store, store: Store) -> float:
@@ -99,7 +95,7 @@ class Cycles(Callback):
             for name, term in self.loss_func.terms.items():
                 self.terms.setdefault(f"{name}_loss", []).append(term)
         else:
-            self.batches.append(scores_of(self.learn.model, self.pred, *self.xb))
+            self.batches.append(scores_of(self.pred, *self.xb))
 
     def scores(self) -> dict[str, float]:
         """For `history.csv`: the scores in validation, and the terms, means over the epoch in training."""

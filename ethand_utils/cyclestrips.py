@@ -9,7 +9,7 @@ from ethand_utils.augment import denormalise, normalise
 from ethand_utils.cyclegan import CycleGAN
 from ethand_utils.cycleloader import seen_hands
 from ethand_utils.labels import HANDS
-from ethand_utils.losses import one_hot_maps, per_hand
+from ethand_utils.losses import per_hand
 from ethand_utils.plots import colour_mask
 from ethand_utils.store import Store
 from ethand_utils.style import in_style
@@ -37,11 +37,11 @@ def there_and_back(model: CycleGAN, store: Store, samples: np.ndarray) -> tuple[
     masks = torch.from_numpy(store.masks[samples]).long().to(device)
     made = model(normalise(images), masks, torch.from_numpy(seen_hands(store, samples)).to(device))
     found, again = (per_hand(made[name]).argmax(2) for name in ("logits", "logits_again"))
-    hardened = model.images_of(one_hot_maps(found), made["order"].sigmoid())
-    pictures = {name: denormalise(made[name]).cpu().numpy() for name in ("images", "images_again")}
+    names = ("images", "images_again", "images_hardened")
+    pictures = {name: denormalise(made[name]).cpu().numpy() for name in names}
     images = images.cpu().numpy()
     forth = {"image": images, **_hands(found, "G_XY"), "back": pictures["images_again"]}
-    forth["back, arg-max"] = denormalise(hardened).cpu().numpy()
+    forth["back, arg-max"] = pictures["images_hardened"]
     back = {**_hands(masks, "mask"), "G_YX": pictures["images"], **_hands(again, "G_XY"), "its image": images}
     return forth, back
 

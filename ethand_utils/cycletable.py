@@ -22,12 +22,12 @@ MEASURES = {
     "d_x_accuracy": "D_X right",
     "d_y_accuracy": "D_Y right",
 }
-# What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
 _ORDER = {row: place for place, row in enumerate(CYCLE_TITLES)}
+# What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
 BALANCED, IN_FRONT, WARM = "all five for balance", "which hand is in front", "warm start from G1"
-LOOSER = "looser image cycle"
+CYCLES, LOOSER = "cycles and D", "looser image cycle"
 CONTRASTS = {
-    "cycles and D": (("pairs", "report"),),
+    CYCLES: (("pairs", "report"),),
     "replay buffer": (("report", "buffer"),),
     "two time scales": (("report", "rates"),),
     "spectral norm": (("report", "spectral"),),
@@ -79,15 +79,18 @@ def shown_cycles(table: pd.DataFrame) -> pd.DataFrame:
 def effects(found: pd.DataFrame) -> pd.DataFrame:
     """What each of CONTRASTS changes: a row a contrast and measure that some pair of trainings shows.
 
-    Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed that differ in this alone,
-    with the ends of its t interval, `low` and `high` (NaN for a single one); `count` of such pairs and `up`, in how
-    many it is upwards.
+    Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed and as many images that differ
+    in this alone, with the ends of its t interval, `low` and `high` (NaN for a single one); `count` of such pairs and
+    `up`, in how many it is upwards.
     """
     scores = found.set_index(["row", "seed"])
     rows = []
     for contrast, pairs in CONTRASTS.items():
         shared = [
-            ((one, seed), (other, seed)) for one, other in pairs for seed in _seeds(found, one) & _seeds(found, other)
+            ((one, seed), (other, seed))
+            for one, other in pairs
+            for seed in sorted(_seeds(found, one) & _seeds(found, other))
+            if scores.loc[(one, seed), "images_seen"] == scores.loc[(other, seed), "images_seen"]
         ]
         for measure in MEASURES:
             each = np.array([scores.loc[after, measure] - scores.loc[before, measure] for before, after in shared])
@@ -107,8 +110,8 @@ def shown_effects(changes: pd.DataFrame) -> pd.DataFrame:
     table = {}
     for _, change in changes.iterrows():
         heading = MEASURES[change["measure"]]
-        digits = 1 if "dB" in heading else 3
-        text = f"{change['difference']:+.{digits}f}{'*' if settled(change) else ''} ({change['up']}/{change['count']})"
+        difference = _number(change["measure"], change["difference"], "+")
+        text = f"{difference}{'*' if settled(change) else ''} ({change['up']}/{change['count']})"
         table.setdefault(heading, {})[change["contrast"]] = text
     return pd.DataFrame(table).reindex([name for name in CONTRASTS if name in set(changes["contrast"])]).fillna("–")
 
@@ -131,14 +134,16 @@ def _strength(found: pd.DataFrame, known: dict) -> str:
         if rates.notna().all():
             words.append(f"In the row {name}, D_X {balance(rates.iloc[0])}; D_Y {balance(rates.iloc[1])}.")
     measures = ("d_x_accuracy", "d_y_accuracy", "course_miou", "cycle_miou")
-    words += [_told(known, BALANCED, measure, "The five remedies for it") for measure in measures]
-    words += [_told(known, WARM, "course_miou", "Of them, the warm start alone, which brings G1's training with it,")]
-    words += [_told(known, "cycles and D", "course_miou", "Cycles and discriminators, against pairs alone,")]
+    words += [_told(known, BALANCED, measure, "Using the five remedies for it") for measure in measures]
+    words += [_told(known, WARM, "course_miou", "The warm start alone, which brings G1's training with it,")]
+    words += [_told(known, CYCLES, "course_miou", "Adding cycles and discriminators to pairs alone")]
     return " ".join(filter(None, words))
 
 
 def _order(found: pd.DataFrame, known: dict) -> str:
     words = ["Which hand is in front:"]
+    if found["front_real"].isna().all():
+        return f"{words[0]} unknown, as these data do not say which hand is nearer."
     for name in ("report", "remedied"):
         row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
         if row.notna().all():
@@ -146,29 +151,35 @@ def _order(found: pd.DataFrame, known: dict) -> str:
                 f"In the row {name}, images made of true masks show the right hand in front in {row['front_made']:.0%} "
                 f"of the shared pixels (guessing: 50%; the judge on real images: {row['front_real']:.0%})."
             )
-    words += [_told(known, IN_FRONT, name, "To tell G_YX") for name in ("front_made", "psnr_made", "course_miou")]
+    measures = ("front_made", "psnr_made", "course_miou")
+    words += [_told(known, IN_FRONT, measure, "Telling G_YX which hand it is") for measure in measures]
     return " ".join(filter(None, words))
 
 
 def _nowhere(known: dict) -> str:
     words = ["What neither suspicion names: light, skin and background, which masks cannot carry, are asked back."]
     measures = ("course_miou", "cycle_miou", "psnr_made", "psnr_cycle")
-    words += [_told(known, LOOSER, measure, "To count the image that comes back a fifth") for measure in measures]
+    words += [_told(known, LOOSER, measure, "Counting the image that comes back a fifth") for measure in measures]
     return " ".join(filter(None, words))
 
 
 def _told(known: dict, contrast: str, measure: str, subject: str) -> str:
-    """A sentence on what a contrast does to a measure; empty where no rows show it."""
+    """A sentence on what a contrast does to a measure; of the first measures, that no rows show it."""
     change = known.get((contrast, measure))
     if change is None:
         return f"{subject}: no two rows of one seed show it yet." if measure in ("d_x_accuracy", "front_made") else ""
-    verb = "raise(s)" if change["difference"] > 0 else "lower(s)"
-    sure = "beyond chance" if settled(change) else "within what chance may do" if change["count"] > 1 else "in one pair"
-    ends = f", 95 % {change['low']:+.3f} to {change['high']:+.3f}" if change["count"] > 1 else ""
-    return (
-        f"{subject} {verb} “{MEASURES[measure]}” by {abs(change['difference']):.3f} "
-        f"({change['up']} of {change['count']} pairs of trainings up{ends}: {sure})."
-    )
+    name, size = MEASURES[measure], _number(measure, abs(change["difference"]))
+    verb = "raises" if change["difference"] > 0 else "lowers"
+    ends = ", one pair of trainings"
+    if change["count"] > 1:
+        sure = "beyond chance" if settled(change) else "within what chance may do"
+        low, high = (_number(measure, change[end], "+") for end in ("low", "high"))
+        ends = f", {change['up']} of {change['count']} pairs of trainings up, 95 % {low} to {high}: {sure}"
+    return f"{subject} {verb} “{name}” ({size}{ends})."
+
+
+def _number(measure: str, value: float, sign: str = "") -> str:
+    return f"{value:{sign}.{1 if 'dB' in MEASURES[measure] else 3}f}"
 
 
 def beside_table(run: Run) -> pd.DataFrame:

@@ -5,7 +5,9 @@ Notebook 07 trains in the phases that `ethand run --dry-run` prints.
 
 from dataclasses import dataclass
 
-from ethand_utils.settings import Profile
+from ethand_utils.settings import Profile, ProfileError
+
+GENERATED = ("none", "labels", "images")
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ def g2_phases(profile: Profile, generated: str) -> tuple[PlannedPhase, ...]:
     """A row of Table 1 (section 3 of the report): pairs all the way (`none`), or two cycles.
 
     Each cycle is `unpaired`, then `paired`; the profile's `cycles` are their epochs. Unpaired are images with `labels`
-    that G1 has generated, or labels with `images` that G_YX has.
+    that G1 has generated, or labels with `images` that G_YX has. Raises ProfileError for anything else.
     """
     p = profile
+    if generated not in GENERATED:
+        raise ProfileError(f"GENERATED: {generated!r}, expected one of {', '.join(GENERATED)}")
     if generated == "none":
         return (PlannedPhase("paired", "train", p.epochs, p.bs, p.lr),)
     store = {"labels": "unpaired_images", "images": "unpaired_labels"}[generated]

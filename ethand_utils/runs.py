@@ -145,8 +145,7 @@ class Run:
     def weights(self, training: str) -> Path:
         """Weights of a finished training: `g1`, a D (`discriminator_name`) or `g2/<row>/seed<k>`."""
         kind = training.split("/")[0].split("_")[0]
-        notebooks = {"g1": "04_train_g1", "d": "05_train_discriminator", "g2": "07_train_g2", "cyclegan": "11_cyclegan"}
-        notebook = notebooks[kind]
+        notebook = {"g1": "04_train_g1", "d": "05_train_discriminator", "g2": "07_train_g2"}[kind]
         return self.made(f"{training}/weights.safetensors", notebook)
 
 

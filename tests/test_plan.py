@@ -24,7 +24,7 @@ from ethand_utils.models import create_model
 from ethand_utils.plan import d_phases, g1_phases, g2_phases
 from ethand_utils.pseudo import label_store
 from ethand_utils.runs import ROWS, Run
-from ethand_utils.settings import load_profile
+from ethand_utils.settings import ProfileError, load_profile
 
 REPOSITORY = Path(__file__).parent.parent
 ROW = {f"g2/{row['ROW']}": row for row in ROWS}
@@ -229,6 +229,11 @@ def test_rows_train_equally_long_in_every_profile(name):
         profile.g1_epochs,
         profile.d_epochs,
     ]
+
+
+def test_a_row_that_begins_with_something_unknown_is_refused():
+    with pytest.raises(ProfileError, match="GENERATED: True, expected one of none, labels, images"):
+        g2_phases(load_profile("ci"), True)
 
 
 # The command.

@@ -86,7 +86,7 @@ def cycle_phases(profile, stores, *opponents, extra=()):
     """The phase of a CycleGAN by a profile, and its loss."""
     dls = make_mixed_dls(stores, profile.bs, Augmentation())
     phase = Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *opponents, *extra))
-    return [phase], cycle_loss(profile, ())
+    return [phase], cycle_loss(profile, (), bool(opponents))
 
 
 def run_cyclegan(folder, stores, extra):
