@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ethand_utils.cyclerows import CYCLE_ROWS, G1_AS_LONG, REMEDIED, cycle_training
+from ethand_utils.cyclerows import BEST, CYCLE_ROWS, G1_AS_LONG, cycle_training
 from ethand_utils.files import atomic_write, hold
 from ethand_utils.parts import Part
 from ethand_utils.runs import (
@@ -79,7 +79,7 @@ def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stag
     """The training of a row of Table 1 on `gpus` GPUs, if any; `judges` are the stages of D by ADVERSARIAL."""
     parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
     needs = ["01_data"]
-    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(REMEDIED, 0)]}[row["GENERATED"]]
+    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(BEST, 0)]}[row["GENERATED"]]
     needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
     folder = training_name(row["ROW"], seed)
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
@@ -130,7 +130,7 @@ def cycle_stages(profile: Profile) -> list[Stage]:
         found.append(Stage(f"04_train_{G1_AS_LONG}", "04_train_g1", makes, ("01_data",), given, profile.processes))
         tables = ("cyclegan.csv", "cyclegan/result.json", "figures/cyclegan.png")
         found.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in found)))
-    if REMEDIED in profile.cyclegan:
+    if BEST in profile.cyclegan:
         found.append(row_stage(IMAGES_ROW, 0, {}, profile.processes))
     return found
 

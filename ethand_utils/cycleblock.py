@@ -6,9 +6,9 @@ from ethand_utils.cycletable import cycle_results, cycle_table, effects, shown_c
 from ethand_utils.markup import image_html, paragraph, table_html
 from ethand_utils.material import Material
 
-HOW = "No CycleGAN was trained: ethand run --set 'cyclegan=[remedied]' adds section 4's, with its six remedies."
+HOW = "No CycleGAN was trained: ethand run --set 'cyclegan=[loose]' adds section 4's, with all its remedies."
 STRIPS = {
-    "figures/cyclegan_images.png": "There and back from images, by the row remedied: X → Y → X (notebook 11).",
+    "figures/cyclegan_images.png": "There and back from images, by the row loose: X → Y → X (notebook 11).",
     "figures/cyclegan_masks.png": "There and back from masks: Y → X → Y (notebook 11).",
 }
 

@@ -37,7 +37,7 @@ CYCLE_ROWS = tuple(
 )
 CYCLE_TITLES = {row["ROW"]: row["TITLE"] for row in CYCLE_ROWS}
 CYCLE_NAMES = tuple(CYCLE_TITLES)
-REMEDIED = "remedied"
+BEST = "loose"  # whose pictures are shown, and whose G_YX makes images for G2
 G1_AS_LONG = "g1_as_long"  # folder of a G1 trained on as many images as they
 
 

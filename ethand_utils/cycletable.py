@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ethand_utils.ablation import COMPANIONS
-from ethand_utils.cyclerows import CYCLE_ROWS, CYCLE_TITLES, G1_AS_LONG
+from ethand_utils.cyclerows import BEST, CYCLE_ROWS, CYCLE_TITLES, G1_AS_LONG
 from ethand_utils.opponents import balance
 from ethand_utils.runs import IMAGES_ROW, Run, RunError
 from ethand_utils.statistics import t_interval
@@ -49,7 +49,7 @@ def cycle_results(run: Run) -> pd.DataFrame:
     if not files:
         raise RunError(
             f"{run.folder}/cyclegan: no result yet; run notebooks/11_cyclegan.ipynb, or `ethand run` with "
-            "--set 'cyclegan=[remedied]'"
+            "--set 'cyclegan=[loose]'"
         )
     found = pd.DataFrame([json.loads(file.read_text()) for file in files])
     return found.reindex(columns=[*found, *(name for name in MEASURES if name not in found)])
@@ -129,7 +129,7 @@ def verdicts(found: pd.DataFrame, changes: pd.DataFrame) -> list[str]:
 
 def _strength(found: pd.DataFrame, known: dict) -> str:
     words = ["Unequal strength:"]
-    for name in ("report", "remedied"):
+    for name in ("report", BEST):
         rates = found.loc[found["row"] == name, ["d_x_accuracy", "d_y_accuracy"]].mean()
         if rates.notna().all():
             words.append(f"In the row {name}, D_X {balance(rates.iloc[0])}; D_Y {balance(rates.iloc[1])}.")
@@ -144,7 +144,7 @@ def _order(found: pd.DataFrame, known: dict) -> str:
     words = ["Which hand is in front:"]
     if found["front_real"].isna().all():
         return f"{words[0]} unknown, as these data do not say which hand is nearer."
-    for name in ("report", "remedied"):
+    for name in ("report", BEST):
         row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
         if row.notna().all():
             words.append(

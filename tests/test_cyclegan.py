@@ -490,12 +490,12 @@ def test_the_profile_chooses_the_rows_of_the_chain(profile):
         return {stage.name: stage for stage in stages(chosen)}
 
     assert not any("cyclegan" in name or "as_long" in name for name in names())
-    found = names("pairs", "remedied", seeds=2)
-    wanted = {f"11_cyclegan_{row}_seed{seed}" for row in ("pairs", "remedied") for seed in (0, 1)}
+    found = names("pairs", "loose", seeds=2)
+    wanted = {f"11_cyclegan_{row}_seed{seed}" for row in ("pairs", "loose") for seed in (0, 1)}
     assert {name for name in found if name.startswith("11")} == wanted
     assert set(found["12_cyclegan_rows"].needs) == {*wanted, "04_train_g1_as_long"}
     assert found["04_train_g1_as_long"].parameters["EPOCHS"] == 2 * profile.cyclegan_epochs
-    assert "11_cyclegan_remedied_seed0" in found[f"07_train_g2_{IMAGES_ROW['ROW']}_seed0"].needs
+    assert "11_cyclegan_loose_seed0" in found[f"07_train_g2_{IMAGES_ROW['ROW']}_seed0"].needs
     assert f"07_train_g2_{IMAGES_ROW['ROW']}_seed0" not in names("pairs")
 
 
@@ -589,6 +589,6 @@ def test_a_training_under_another_name_comes_last_in_the_table(run):
 
 
 def test_a_run_without_cyclegan_says_how_to_get_one(tmp_path, profile):
-    with pytest.raises(RunError, match=r"cyclegan: no result yet; .*cyclegan=\[remedied\]"):
+    with pytest.raises(RunError, match=r"cyclegan: no result yet; .*cyclegan=\[loose\]"):
         cycle_results(Run(tmp_path, profile))
     assert beside_table(Run(tmp_path, profile)).empty

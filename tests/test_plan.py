@@ -109,7 +109,7 @@ def test_only_the_last_rows_have_a_d_that_sees_probability_maps_and_is_not_train
 
 def test_half_of_what_cyclegan_sees_is_unpaired_and_a_g1_sees_as_much(paper):
     trainings = by_name(paper)
-    (phase,) = trainings["cyclegan/remedied"]["phases"]
+    (phase,) = trainings["cyclegan/loose"]["phases"]
     assert (phase["bs"], phase["batches"], phase["images"]) == (8, 8_500, 16 * phase["steps"])
     assert trainings["g1_as_long"]["phases"][0]["images"] == phase["images"]
     assert "D_X" in phase["loss"]
@@ -166,7 +166,7 @@ def test_seeds_are_counted_and_every_training_of_the_chain_is_planned():
         "d": 1,
         "d_argmax": 1,
         **dict.fromkeys(ROW, 3),
-        "cyclegan/remedied": 3,
+        "cyclegan/loose": 3,
         "g1_as_long": 1,
         "g2/unetpp_images": 1,
     }

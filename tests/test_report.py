@@ -147,7 +147,7 @@ def test_the_section_on_cyclegan_says_what_there_is_and_how_to_have_it(text, run
     assert "CycleGAN as in the report" in words
     assert "Which hand is in front: In the row report, images made of true masks show the right hand in front" in words
     without = Run(run.folder, dataclasses.replace(run.profile, cyclegan=[]))
-    assert "cyclegan=[remedied]" in page_of(without, monkeypatch, "CycleGAN").words
+    assert "cyclegan=[loose]" in page_of(without, monkeypatch, "CycleGAN").words
 
 
 def test_the_page_needs_nothing_from_outside(text):
