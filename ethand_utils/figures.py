@@ -125,17 +125,16 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
 
 
 @in_style
-def balance_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """What D_X and D_Y tell apart of real and made, by epoch, for several trainings of CycleGAN beside one another."""
+def balance_curves(courses: dict[str, pd.DataFrame]) -> Figure:
+    """What D_X and D_Y tell apart of real and made, by epoch (`Opponents.course`), for several trainings together."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, name in zip(axes, ("D_X: images", "D_Y: masks"), strict=True):
-        for i, (row, history) in enumerate(histories.items()):
-            look = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)]}
-            look["ls"] = "-" if i < len(CYCLE) else ":"
-            axis.plot(history["epoch"], history[f"{name[:3].lower()}_accuracy"], label=row, **look)
+        for i, (row, course) in enumerate(courses.items()):
+            look = {"color": CYCLE[i % len(CYCLE)], "ls": "-" if i < len(CYCLE) else ":"}
+            axis.plot(course["epoch"], course[f"{name[:3].lower()}_accuracy"], label=row, marker="", **look)
         axis.axhline(0.5, color="0.25", ls="--", lw=1)
         axis.set(xlabel="epoch", ylim=(0.35, 1.02), title=name)
-        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("told apart")
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    if courses:
+        axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

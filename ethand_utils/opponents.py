@@ -12,6 +12,7 @@ from ethand_utils.cyclerows import GANS
 from ethand_utils.losses import one_hot_maps
 
 WON, LOST = 0.9, 0.55  # shares of right verdicts
+PIECES = 20  # of an epoch, of which `Opponents.course` has a mean each
 
 
 def verdict_loss(verdicts: torch.Tensor, real: bool, gan: str = "least_squares") -> torch.Tensor:
@@ -70,6 +71,7 @@ class Opponents(Callback):
 
     Their verdicts come to the generators' loss with `weight`. Their rate is the generators' times `rate`; with `buffer`
     they learn from things made earlier, too. Both are in evaluation mode while they judge, as in `Alternating`.
+    `course` tells how many of each one's verdicts were right, by `epoch`, a row for each twentieth of one.
     """
 
     def __init__(self, d_x: nn.Module, d_y: nn.Module, gan: str, weight: float, rate: float = 1.0, buffer: int = 0):
@@ -77,6 +79,7 @@ class Opponents(Callback):
         self.nets.eval().requires_grad_(False)
         self.opt_d = torch.optim.Adam(self.nets.parameters(), fused=True)
         self.buffers = {name: ReplayBuffer(buffer) for name in self.nets}
+        self.course: list[dict[str, float]] = []
         self.description = f"Opponents({d_x.recipe}, {d_y.recipe}, {gan}, {weight}, {rate}, {buffer})"
 
     def before_fit(self):
@@ -89,6 +92,14 @@ class Opponents(Callback):
 
     def before_train(self):
         self.terms = {}
+
+    def after_train(self):
+        names, epoch = [f"{name}_accuracy" for name in self.nets], round(self.course[-1]["epoch"]) if self.course else 0
+        told = torch.stack([torch.stack(self.terms[name]) for name in names])
+        pieces = torch.tensor_split(told, min(PIECES, told.shape[1]), dim=1)
+        for number, piece in enumerate(pieces, 1):
+            means = dict(zip(names, piece.mean(1).tolist(), strict=True))
+            self.course.append({"epoch": epoch + number / len(pieces), **means})
 
     def after_loss(self):
         if not self.training:
@@ -129,11 +140,13 @@ class Opponents(Callback):
     def state_dict(self) -> dict:
         """What an interrupted training needs to go on."""
         kept = {name: buffer.kept for name, buffer in self.buffers.items()}
-        return {"nets": self.nets.state_dict(), "opt": self.opt_d.state_dict(), "buffers": kept}
+        state = {"nets": self.nets.state_dict(), "opt": self.opt_d.state_dict()}
+        return state | {"buffers": kept, "course": self.course}
 
     def load_state_dict(self, state: dict) -> None:
         """Take up what `state_dict` gave."""
         self.nets.load_state_dict(state["nets"])
         self.opt_d.load_state_dict(state["opt"])
+        self.course = state["course"]
         for name, kept in state["buffers"].items():
             self.buffers[name].kept = kept if kept is None else kept.to(next(self.nets.parameters()).device)

@@ -278,8 +278,11 @@ def test_generators_and_discriminators_learn_each_from_its_own_loss(profile, dat
     learned = opponents.nets.named_parameters()
     assert {name.split(".")[0] for name, value in learned if not torch.equal(value, judges[name])} == {"d_x", "d_y"}
     assert not any(weight.requires_grad for weight in opponents.nets.parameters())
-    history = pd.read_csv(tmp_path / "history.csv")
+    history, course = pd.read_csv(tmp_path / "history.csv"), pd.DataFrame(opponents.course)
     assert {"adversarial_loss", *MEASURES} <= set(history)
+    assert course["epoch"].iloc[-1] == len(history)
+    assert course["epoch"].is_monotonic_increasing
+    assert course["d_x_accuracy"].between(0, 1).all()
     assert learn.opt.hypers[-1]["lr"] == opponents.opt_d.param_groups[0]["lr"]
 
 
