@@ -95,7 +95,7 @@ def make_mixed_dls(
 ) -> DataLoaders:
     """fastai DataLoaders of a data set for CycleGAN: `bs` images a batch, half of them paired; `val` as it is.
 
-    Raises StoreError for a data set without `unpaired_images`.
+    `stores` have `train`, `val` and `unpaired_images`, as `Run.dataset` can ask for.
     """
     unpaired = (stores["unpaired_images"], unpaired_labels(stores))
     train = MixedLoader(stores["train"], max(1, bs // 2), augmentation, seed, device, unpaired)

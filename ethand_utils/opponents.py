@@ -44,7 +44,7 @@ def balance(accuracy: float) -> str:
 
 
 class ReplayBuffer:
-    """The last `size` things a generator made: each new one is given to D half the time, else an older one.
+    """A pool of `size` things a generator made: half the time D is given a new one, else an older one in exchange.
 
     So D does not forget what the generator has done before (Shrivastava et al. 2017). Kept in half precision.
     """
