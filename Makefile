@@ -16,7 +16,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -c "from ethand_utils.meshfile import mesh_file; mesh_file()"
+	$(BIN)/python -c "from ethand_utils.hands.rig import mesh_file; mesh_file()"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small
@@ -33,7 +33,7 @@ lint: $(READY)  ## style of code and notebooks
 	$(BIN)/ruff format --check .
 
 bench: $(READY)  ## speed of this machine, beside plain reference code
-	$(BIN)/ethand bench
+	$(BIN)/python -m benchmarks
 
 clean:  ## remove what a run made; .venv stays
 	rm -rf outputs .pytest_cache .ruff_cache

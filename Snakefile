@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import ethand_utils
-from ethand_utils.chain import gpu_count, rendered_parts, sources, stages
-from ethand_utils.runs import open_run
-from ethand_utils.sources import module_sources
+from ethand_utils.experiments.workflow import gpu_count, rendered_parts, sources, stages
+from ethand_utils.experiments.run import open_run
+from ethand_utils.dependencies import module_files
 
 folder = Path.cwd()
 profile = open_run(folder.name).profile
@@ -42,7 +42,7 @@ for done, part in parts.items():
     rule:
         name: f"render_{part.number}_of_{part.of}"
         input:
-            module_sources("datasets"),
+            module_files("sources.rendered"),
             "profile.yaml",
         output:
             touch(done),
@@ -51,7 +51,7 @@ for done, part in parts.items():
         threads: threads or max(1, workflow.cores // len(parts))
         priority: len(steps)
         shell:
-            "{sys.executable} -m ethand_utils.cli render-part {folder} {params.part} {threads}"
+            "{sys.executable} -m ethand_utils.app.cli render-part {folder} {params.part} {threads}"
 
 
 for stage in steps.values():
@@ -74,16 +74,16 @@ for stage in steps.values():
             gpu=stage.gpus,  # no limit where there is no GPU
         priority: waiting[stage.name]
         shell:
-            "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.cli stage {folder} {params.name}"
+            "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.app.cli stage {folder} {params.name}"
 
 
 rule index:
     input:
-        module_sources("report"),
-        str(Path(ethand_utils.__file__).parent / "page" / "report.css"),
+        module_files("app.report"),
+        str(Path(ethand_utils.__file__).parent / "app" / "page" / "report.css"),
         *[f"html/{name}.html" for name in steps],
         *[made for stage in steps.values() for made in stage.makes],
     output:
         "index.html",
     shell:
-        "{sys.executable} -m ethand_utils.cli index {folder}"
+        "{sys.executable} -m ethand_utils.app.cli index {folder}"

@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 from playwright.sync_api import sync_playwright
 
-from ethand_utils.building import build_store
-from ethand_utils.datasets import render_dataset
+from ethand_utils.analysis.evaluate import evaluate
+from ethand_utils.data.store_builder import build_store
 from ethand_utils.labels import N_CLASSES
-from ethand_utils.predict import evaluate
+from ethand_utils.sources.rendered import render_dataset
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RENDERED = 200  # different samples; the others are these, moved

@@ -36,7 +36,7 @@ def time_reading(root: Path, out: Path, frames: int, workers: int) -> None:
     """Frames a second from the start of the command to its end."""
     made = tables(frames)
     madetree.write_tree(root, made)
-    command = [sys.executable, "-m", "ethand_utils.cli", "data", "interhand", "--root", root, "--out", out]
+    command = [sys.executable, "-m", "ethand_utils.app.cli", "data", "interhand", "--root", root, "--out", out]
     began = time.perf_counter()
     subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
     seconds, count = time.perf_counter() - began, len(made["data"]["images"])

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from ethand_utils import EthandError
+from ethand_utils.exceptions import EthandError
 
 
 class FileError(EthandError):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from ethand_utils import cli
-from ethand_utils.building import build_store
-from ethand_utils.datasets import render_dataset
+from ethand_utils.analysis.evaluate import evaluate
+from ethand_utils.app import cli
+from ethand_utils.data.store_builder import build_store
 from ethand_utils.labels import N_CLASSES
-from ethand_utils.predict import evaluate
-from ethand_utils.scenes import sample_scene
-from ethand_utils.subjects import sample_subject
+from ethand_utils.rendering.scenes import sample_scene
+from ethand_utils.rendering.subjects import sample_subject
+from ethand_utils.sources.rendered import render_dataset
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)

@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.handmesh import MIRROR, Shape, load_rig, pose_joints
-from ethand_utils.joints import CHAINS, WRIST, landmarks
+from ethand_utils.hands.joints import CHAINS, WRIST, landmarks
+from ethand_utils.hands.raycast import Camera
+from ethand_utils.hands.rig import MIRROR, Shape, load_rig, pose_joints
 from ethand_utils.labels import N_JOINTS
-from ethand_utils.poses import free_pose
-from ethand_utils.raycast import Camera
+from ethand_utils.rendering.poses import free_pose
 
 SIZE = (96, 64)  # px
 FOCAL = 160.0  # px at a width of 96

@@ -8,19 +8,20 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback
 
-from ethand_utils import callbacks, distributed
-from ethand_utils.augment import Augmentation
-from ethand_utils.callbacks import AgainstTruth, Alternating, DiscriminatorLoss, KeepConfident
-from ethand_utils.cyclegan import create_cyclegan, cycle_loss
-from ethand_utils.cycleloader import make_mixed_dls
-from ethand_utils.cyclerows import REMEDIES
-from ethand_utils.cyclescores import Cycles
-from ethand_utils.learners import Phase, finish, place, train_phases
-from ethand_utils.loaders import make_dls
-from ethand_utils.losses import D_CHANNELS, SegmentationLoss
-from ethand_utils.models import create_model, save_weights
-from ethand_utils.settings import load_profile
-from ethand_utils.store import Store
+from ethand_utils.data.augment import Augmentation
+from ethand_utils.data.dataloaders import make_dls
+from ethand_utils.data.store import Store
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.training import callbacks, distributed
+from ethand_utils.training.adversarial import AgainstTruth, Alternating, DiscriminatorLoss
+from ethand_utils.training.cyclegan.dataloader import make_mixed_dls
+from ethand_utils.training.cyclegan.model import create_cyclegan, cycle_loss
+from ethand_utils.training.cyclegan.scores import Cycles
+from ethand_utils.training.cyclegan.variants import REMEDIES
+from ethand_utils.training.learner import Phase, finish, place, train_phases
+from ethand_utils.training.losses import D_CHANNELS, SegmentationLoss
+from ethand_utils.training.models import create_model, save_weights
+from ethand_utils.training.pseudo_labels import KeepConfident
 
 CPU = torch.device("cpu")
 LR = 1e-2

@@ -1,0 +1,206 @@
+"""Batched augmentation on the training device: image and masks from one transform, a flip exchanges the hands."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ethand_utils.data.kernels import warp
+
+# ImageNet statistics of RGB in 0…1, as the encoders' weights expect them.
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """How far another camera in another light may be from the one that took an image; 0 leaves a thing as it is.
+
+    Of every sample, the gain is 2^U(±`exposure`), each channel's own 2^U(±`cast`), so both are stops; intensities
+    0…1 are raised to 2^U(±`gamma`); their distance from the image's mean is multiplied with 1 + U(±`contrast`); with
+    probability `grey_p` all colour is taken out; a Gaussian blur has a sigma of U(0, `blur`) px at 128 px, and in
+    proportion at another size; the noise of each pixel and channel has a deviation of U(0, `noise`) of 255 levels.
+    """
+
+    exposure: float = 0.8
+    cast: float = 0.25
+    gamma: float = 0.4
+    contrast: float = 0.3
+    grey_p: float = 0.3
+    blur: float = 1.2
+    noise: float = 10.0
+
+
+# What a profile's `photometric` stands for; the report only varies each channel's intensity.
+PHOTOMETRIC = {"report": None, "strong": Photometric()}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strengths of the report's section 2.3 as its authors released it (REFERENCE.md section 2).
+
+    Scale is 1 + `scale`·clip(N(0, 1), ±1); rotation `rotation` degrees·clip(N(0, 1), ±2) with probability
+    `rotation_p`; each channel is multiplied with U(1 − `intensity`, 1 + `intensity`); a horizontal flip that exchanges
+    the hands comes with probability `flip_p`. `photometric` adds changes of light and camera to the report's.
+    """
+
+    scale: float = 0.01
+    rotation: float = 5.0
+    rotation_p: float = 0.6
+    intensity: float = 0.01
+    flip_p: float = 0.5
+    photometric: Photometric | None = None
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """uint8 RGB [B, H, W, 3] → float [B, 3, H, W] with ImageNet mean and standard deviation."""
+    return _standardise(images.permute(0, 3, 1, 2).float())
+
+
+def denormalise(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of `normalise`."""
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _standardise(images: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
+    return (images / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for n samples, on the CPU, so that it does not depend on the device.
+
+    `angle` [n] rad, `scale` [n], `gain` [n, 3, 1, 1], `flipped` bool [n]; for a change of light `light` [n, 9, 1, 1]
+    in 0…1 and the seed of the `noise`.
+    """
+
+    angle: torch.Tensor
+    scale: torch.Tensor
+    gain: torch.Tensor
+    flipped: torch.Tensor
+    light: torch.Tensor | None = None
+    noise: int = 0
+
+    def part(self, places: torch.Tensor) -> "Draws":
+        """Of the samples at `places` int64 [m], one or more of them; only the noise is not what it is in the whole."""
+        chosen = {name: value[places] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return Draws(**chosen, noise=self.noise + int(places[0]))
+
+
+def draw(n: int, settings: Augmentation, generator: torch.Generator) -> Draws:
+    """Draw for `n` samples; the generator, on the CPU, is asked the same of each n whatever the settings' strengths."""
+    scale = 1 + settings.scale * torch.randn(n, generator=generator).clamp(-1, 1)
+    degrees = settings.rotation * torch.randn(n, generator=generator).clamp(-2, 2)
+    turned = torch.rand(n, generator=generator) < settings.rotation_p
+    gain = 1 + settings.intensity * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
+    flipped = torch.rand(n, generator=generator) < settings.flip_p
+    geometry = Draws(torch.deg2rad(degrees * turned), scale, gain, flipped)
+    # Light is drawn last, so that it leaves all other draws as they are.
+    return geometry if settings.photometric is None else replace(geometry, **draw_light(n, generator))
+
+
+def draw_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor | int]:
+    """The draws that a change of light needs for `n` samples."""
+    light = torch.rand(n, 9, 1, 1, generator=generator)
+    return {"light": light, "noise": int(torch.randint(2**62, (), generator=generator))}
+
+
+def augment(
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw for a batch with `generator`, and `transform` it so."""
+    return transform(images, masks, settings, draw(len(images), settings, generator))
+
+
+def transform(
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, draws: Draws
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augment images uint8 [B, H, W, 3] with masks uint8 [B, 2, H, W] → normalised float [B, 3, H, W], int64 masks.
+
+    One affine transform a sample resamples the image bilinearly and the masks by nearest neighbour, black and
+    background beyond the border.
+    """
+    device = images.device
+    if device.type == "cpu" and settings.photometric is None:
+        return _transform_on_cpu(images, masks, draws)
+    grid = affine_grid(draws.angle, draws.scale, images.shape[1]).to(device)
+    pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
+    labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
+    pixels = (pixels * draws.gain.to(device)).clamp(0, 255)
+    if settings.photometric is not None:
+        pixels = relight(pixels, settings.photometric, draws.light, draws.noise)
+    pixels, labels = flip(pixels, labels, draws.flipped.to(device))
+    return _standardise(pixels), labels
+
+
+def _transform_on_cpu(images: torch.Tensor, masks: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in one pass over the pixels, but for changes of light and camera."""
+    middle = (images.shape[1] - 1) / 2
+    cos, sin = torch.cos(draws.angle) / draws.scale, torch.sin(draws.angle) / draws.scale
+    across, down = middle * (1 - cos + sin), middle * (1 - sin - cos)
+    matrices = torch.stack([cos, -sin, across, sin, cos, down], 1).view(-1, 2, 3)
+    mean, std = (255 * np.array(values, np.float32) for values in (IMAGE_MEAN, IMAGE_STD))
+    arrays = (images, masks, matrices, draws.gain.flatten(1), draws.flipped)
+    return tuple(map(torch.from_numpy, warp(*(array.numpy() for array in arrays), mean, std)))
+
+
+def relight(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise_seed: int) -> torch.Tensor:
+    """RGB float [B, 3, H, W] in 0…255 as another camera in another light might have given them, in 0…255 as well.
+
+    In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `light` [B, 9, 1, 1] in 0…1
+    is drawn on the CPU; the noise comes from a seed on the images' device, where that many numbers cost nothing.
+    """
+    device, size = images.device, images.shape[-1]
+    exposure, gamma, contrast, cast = (2 * light[:, :6].to(device) - 1).split([1, 1, 1, 3], 1)
+    level, grey = light[:, 6:8].to(device).split(1, 1)
+    noise = torch.randn(images.shape, generator=torch.Generator(device).manual_seed(noise_seed), device=device)
+
+    pixels = blur(images / 255, settings.blur * size / 128 * light[:, 8].flatten())
+    pixels = pixels * 2 ** (settings.exposure * exposure + settings.cast * cast)
+    pixels = (pixels + settings.noise / 255 * level * noise).clamp(0, 1) ** (2 ** (settings.gamma * gamma))
+    mean = pixels.mean((1, 2, 3), keepdim=True)
+    pixels = (mean + (pixels - mean) * (1 + settings.contrast * contrast)).clamp(0, 1)
+    luma = (pixels * torch.tensor(LUMA, device=device).view(3, 1, 1)).sum(1, keepdim=True)
+    return 255 * torch.where(grey < settings.grey_p, luma, pixels)
+
+
+def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Images [B, C, H, W] under a Gaussian of `sigma` [B] px each (on the CPU); beyond the border its pixels go on."""
+    n, channels, height, width = images.shape
+    reach = max(1, math.ceil(2.5 * float(sigma.max())))
+    weights = torch.exp(-((torch.arange(-reach, reach + 1) / sigma.clamp(min=1e-3)[:, None]) ** 2) / 2)
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, None].to(images.device)
+    groups = images.reshape(1, n * channels, height, width)
+    padded = F.pad(groups, (reach,) * 4, mode="replicate")
+    along = F.conv2d(padded, weights, groups=n * channels)
+    return F.conv2d(along, weights.transpose(2, 3), groups=n * channels).view_as(images)
+
+
+def affine_grid(angle: torch.Tensor, scale: torch.Tensor, size: int) -> torch.Tensor:
+    """Sampling grid [B, H, W, 2] that turns images by `angle` [B] rad and enlarges them by `scale` [B]."""
+    cos, sin, zero = torch.cos(angle) / scale, torch.sin(angle) / scale, torch.zeros_like(angle)
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    return F.affine_grid(matrix, [len(angle), 1, size, size], align_corners=False)
+
+
+def flip(images: torch.Tensor, masks: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror the samples chosen by `which` bool [B]: images [B, C, H, W], masks [B, 2, H, W]; left becomes right."""
+    which = which.view(-1, 1, 1, 1)
+    return torch.where(which, images.flip(3), images), torch.where(which, masks.flip(3).flip(1), masks)
+
+
+def damage(masks: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Masks int64 [B, 2, H, W] with a square of `side` px cut out of each hand about a random pixel of it."""
+    damaged = masks.clone()
+    for sample in damaged:
+        for hand in sample:
+            pixels = hand.nonzero()
+            if len(pixels):
+                row, column = pixels[torch.randint(len(pixels), (1,), generator=generator)[0]].tolist()
+                top, left = max(row - side // 2, 0), max(column - side // 2, 0)
+                hand[top : top + side, left : left + side] = 0
+    return damaged

@@ -1,0 +1,120 @@
+"""Data sets: folders of stores. Render one, open one, look one over."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ethand_utils.data.store import Store, StoreError
+from ethand_utils.labels import HAND_TYPES, HANDS
+
+MUCH = 0.2  # share of a hand that is occluded
+COLUMNS = ("id", "hand_type", "subject")  # what the index of every store has, wherever it comes from
+
+REPORT = "report.json"  # of a data set that was read, beside its stores
+EXAMPLES = 10  # names kept with every reason
+
+
+def open_dataset(path: str | Path) -> dict[str, Store]:
+    """Every store of a data set by name; `path` may also be a single store. Raises StoreError when there is none."""
+    path = Path(path)
+    if (path / "meta.json").exists():
+        return {path.name: Store(path)}
+    stores = {p.parent.name: Store(p.parent) for p in sorted(path.glob("*/meta.json")) if p.parent.name[0] != "."}
+    if not stores:
+        raise StoreError(f"{path}: no data set here; build one with `ethand data render --out {path}`")
+    return stores
+
+
+def require_stores(stores: dict[str, Store], folder: str | Path, *names: str) -> dict[str, Store]:
+    """`stores` of the data set in `folder`, if all of `names` are among them with COLUMNS; else StoreError."""
+    for name in names:
+        if name not in stores:
+            remedy = (
+                "lower `train`, so that images are left over to go without masks"
+                if name == "unpaired_images"
+                else "take in more captures or splits, so that there are other people for it"
+            )
+            raise StoreError(f"{folder}: has no store {name}, which is needed here, only {', '.join(stores)}; {remedy}")
+        for column in COLUMNS:
+            if column not in stores[name].index:
+                raise StoreError(f"{folder}/{name}/index.parquet: has no column {column}; build the store again")
+    return stores
+
+
+def held_out(stores: dict[str, Store], *arrays: str) -> Store:
+    """The store to judge a net on: `test`, or `val` where `test` is missing or lacks one of `arrays`.
+
+    The course keeps the masks of its test images to itself. Raises StoreError when there is neither.
+    """
+    for name in ("test", "val"):
+        if name in stores and all(getattr(stores[name], array) is not None for array in arrays):
+            return stores[name]
+    raise StoreError(
+        f"{next(iter(stores.values())).path.parent}: neither test nor val has {' and '.join(arrays)} to judge a net "
+        f"on, only {', '.join(stores)}; take in more captures or splits, so that there are other people for one"
+    )
+
+
+def occlusion(index: pd.DataFrame) -> pd.DataFrame:
+    """Share of each hand that is occluded, columns `left` and `right`; NaN where it is absent or nobody can tell."""
+    return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
+
+
+def describe(store: Store) -> dict:
+    """One row on a store: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
+
+    the mean share of a hand that is occluded, the share of samples with a hand of which more than MUCH is, and median
+    and 95th percentile of how deep the hands run into each other, in mm. None where the index does not know.
+    """
+    two = store.index[store.index["hand_type"] == HAND_TYPES[-1]]
+    occluded = occlusion(two).to_numpy()
+    depth = two["penetration_mm"].to_numpy() if "penetration_mm" in two else np.zeros(0)
+    types = store.index["hand_type"].value_counts()
+    known = np.isfinite(occluded).any()
+    return {
+        "samples": len(store),
+        "size": store.size,
+        "arrays": ", ".join(store.meta["arrays"]),
+        "subjects": int(store.index["subject"].nunique()),
+        **{kind: int(types.get(kind, 0)) for kind in HAND_TYPES},
+        "occluded_share": float(np.nanmean(occluded)) if known else None,
+        "much_occluded": float((occluded > MUCH).any(1).mean()) if known else None,
+        "penetration_mm_median": float(np.median(depth)) if len(depth) else None,
+        "penetration_mm_p95": float(np.percentile(depth, 95)) if len(depth) else None,
+        "source": store.meta.get("source", ""),
+    }
+
+
+class Faults:
+    """What was passed over: by reason, how often, with the first EXAMPLES names, in `found`."""
+
+    def __init__(self):
+        self.found: dict[str, dict] = {}
+
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count something of this `name`."""
+        entry = self.found.setdefault(reason, {"count": 0, "names": []})
+        entry["count"] += count
+        if len(entry["names"]) < EXAMPLES:
+            entry["names"].append(name)
+
+    def commonest_first(self) -> dict[str, dict]:
+        """`found`, sorted."""
+        return dict(sorted(self.found.items(), key=lambda item: -item[1]["count"]))
+
+
+def report_table(report: dict) -> pd.DataFrame:
+    """A `report.json` as a table, a row a fact: `what`, of which split or store or for which reason, `count`, `names`.
+
+    Of the report, `listed` counts what the lists or annotations name, `passed_over` their entries at fault, `skipped`
+    samples by reason, `kept` those in each store; `left_out` says why a store is not there at all.
+    """
+    rows = [("listed", split, count, []) for split, count in report.get("listed", {}).items()]
+    for split, faults in report.get("passed_over", {}).items():
+        rows += [("passed over", f"{split}: {why}", found["count"], found["names"]) for why, found in faults.items()]
+    rows += [("skipped", why, found["count"], found["names"]) for why, found in report.get("skipped", {}).items()]
+    rows += [("kept", store, count, []) for store, count in report.get("kept", {}).items()]
+    rows += [("left out", f"{store}: {why}", 0, []) for store, why in report.get("left_out", {}).items()]
+    table = pd.DataFrame(rows, columns=["what", "of", "count", "names"])
+    return table.assign(names=table["names"].map(lambda names: " ".join(map(str, names[:2])))).set_index("what")

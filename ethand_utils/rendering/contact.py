@@ -1,0 +1,135 @@
+"""Two hands that touch: spheres that fill a hand, when they meet, how deep two meshes run into each other."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ethand_utils.hands.rig import FOREARM_RINGS, FOREARM_START, Posed, Rig, Shape, load_rig
+from ethand_utils.labels import PALM
+
+SPHERE_STEP = 0.007  # m between spheres along a finger
+PALM_CELL, PALM_RADIUS = 0.013, 0.0095  # m between and within spheres of the palm, one layer a side
+REACH = 0.014  # m: a vertex whose nearest neighbour on the other mesh is farther cannot be inside it
+
+
+@dataclass(frozen=True)
+class Spheres:
+    """Spheres in a hand at rest: `centres` float [S, 3] and `radii` [S] m, and the `joint` each follows, int [S]."""
+
+    centres: np.ndarray
+    radii: np.ndarray
+    joint: np.ndarray
+
+    def places(self, posed: Posed) -> np.ndarray:
+        """Centres float [B, S, 3] m in B poses, in the forearm's frame."""
+        turned = (posed.linear[:, self.joint] @ self.centres[:, :, None])[..., 0]
+        return turned + posed.shift[:, self.joint]
+
+    def sizes(self, rig: Rig, shape: Shape) -> np.ndarray:
+        """Radii float [S] m of a shape."""
+        girth = np.append(shape.thickness, 1.0)[rig.finger_of[self.joint]]
+        return self.radii * girth * shape.scale * (shape.breadth + shape.depth) / 2
+
+
+@cache
+def hand_spheres() -> Spheres:
+    """Spheres of the generic hand, made from its vertices: rows along phalanges and forearm, two layers in the palm."""
+    rig = load_rig()
+    parts = [_finger_spheres(rig), _palm_spheres(rig), _forearm_spheres(rig)]
+    centres, radii, joint = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return Spheres(centres, radii, joint)
+
+
+def _finger_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    follows, rest = rig.weights.argmax(1), rig.rest[:, :3, 3]
+    found = []
+    for joint in rig.phalanges.ravel():
+        last = rig.names[joint].endswith("distal")
+        skin = rig.vertices[np.isin(follows, [joint, joint + 1] if last else [joint])]
+        axis = rest[joint + 1] - rest[joint]
+        axis /= np.linalg.norm(axis)
+        along = (skin - rest[joint]) @ axis
+        centre = skin.mean(0)
+        girth = np.median(np.linalg.norm(skin - centre - ((skin - centre) @ axis)[:, None] * axis, axis=1))
+        low, high = max(along.min(), 0) + girth * 0.4, along.max() - girth * (0.9 if last else 0.4)
+        for at in np.linspace(low, high, max(2, round((high - low) / SPHERE_STEP) + 1)):
+            slab = skin[np.abs(along - at) < SPHERE_STEP]
+            middle = (slab.min(0) + slab.max(0)) / 2
+            middle += axis * (at - (middle - rest[joint]) @ axis)
+            around = slab - middle
+            radius = np.linalg.norm(around - (around @ axis)[:, None] * axis, axis=1).mean()
+            found.append((middle, min(radius, girth * 1.15), joint))
+    centres, radii, joints = zip(*found, strict=True)
+    return np.array(centres), np.array(radii), np.array(joints)
+
+
+def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    skin = rig.vertices[rig.part_weights.argmax(1) == PALM]
+    low, high = skin[:, 2].min(), skin[:, 2].max()
+    centres, radii = [], []
+    for z in np.arange(high - PALM_CELL / 2, low + PALM_CELL / 2, -PALM_CELL):
+        row = skin[np.abs(skin[:, 2] - z) < PALM_CELL * 0.6, 0]
+        left, right = row.min() + PALM_RADIUS, row.max() - PALM_RADIUS
+        for x in np.linspace(left, right, max(1, round((right - left) / PALM_CELL) + 1)):
+            cell = skin[(np.abs(skin[:, [0, 2]] - [x, z]) < PALM_CELL * 0.6).all(1), 1]
+            if len(cell) >= 3 and np.ptp(cell) > PALM_RADIUS:
+                radius = min(PALM_RADIUS, np.ptp(cell) / 2)
+                centres += [[x, cell.min() + radius, z], [x, cell.max() - radius, z]]
+                radii += [radius, radius]
+    return np.array(centres), np.array(radii), np.full(len(radii), rig.joint("wrist"))
+
+
+def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    skin, rings = rig.vertices[rig.vertices[:, 2] >= FOREARM_START], FOREARM_RINGS[1:5]
+    centre = (skin[:, :2].min(0) + skin[:, :2].max(0)) / 2
+    girth = [np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in rings]
+    return np.array([[*centre, z] for z in rings]), np.array(girth), np.full(len(rings), rig.joint("forearm"))
+
+
+def overlap(a: np.ndarray, a_radii: np.ndarray, b: np.ndarray, b_radii: np.ndarray) -> np.ndarray:
+    """How far spheres `a` [..., S, 3] reach into spheres `b` [T, 3]: float [..., S] m, negative where apart."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    apart = (a**2).sum(-1)[..., None] + (b**2).sum(-1) - 2 * (a @ b.T)
+    reach = (a_radii[:, None] + b_radii).astype(np.float32)
+    return (reach - np.sqrt(np.maximum(apart, 0))).max(-1)
+
+
+def first_contact(
+    moving: np.ndarray, moving_radii: np.ndarray, still: np.ndarray, still_radii: np.ndarray, direction: np.ndarray
+) -> float:
+    """How far to shift spheres `moving` [S, 3] along a unit `direction` [3], coming from far, to touch `still` [T, 3].
+
+    The way in m from where they are (negative: back); NaN where they pass one another.
+    """
+    between = (moving[:, None] - still).reshape(-1, 3)
+    reach = (moving_radii[:, None] + still_radii).ravel()
+    ahead = between @ direction
+    beside = ahead**2 - (between**2).sum(1) + reach**2
+    meets = beside > 0
+    return float((-ahead[meets] - np.sqrt(beside[meets])).min()) if meets.any() else float("nan")
+
+
+def penetration(a: np.ndarray, a_normals: np.ndarray, b: np.ndarray, b_normals: np.ndarray) -> float:
+    """Depth in m of the deepest vertex of two closed meshes inside the other: 0 where they are apart.
+
+    Vertices float [V, 3] with outward unit normals. The depth of a vertex is its distance to the tangent plane of the
+    other mesh's nearest vertex.
+    """
+    low, high = np.maximum(a.min(0), b.min(0)), np.minimum(a.max(0), b.max(0))
+    if (low > high + REACH).any():
+        return 0.0
+    near_a, near_b = (((v > low - REACH) & (v < high + REACH)).all(1) for v in (a, b))
+    pairs = ((a[near_a], b[near_b], b_normals[near_b]), (b[near_b], a[near_a], a_normals[near_a]))
+    return max(_deepest(points, surface, normals) for points, surface, normals in pairs)
+
+
+def _deepest(points: np.ndarray, surface: np.ndarray, normals: np.ndarray) -> float:
+    if not len(points) or not len(surface):
+        return 0.0
+    distance, nearest = cKDTree(surface).query(points, distance_upper_bound=REACH)
+    found = np.isfinite(distance)
+    nearest = nearest[found]
+    inside = -((points[found] - surface[nearest]) * normals[nearest]).sum(1)
+    return float(np.clip(inside, 0, distance[found]).max(initial=0.0))

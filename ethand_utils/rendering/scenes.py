@@ -1,0 +1,185 @@
+"""Sample what one camera of a capture dome sees at one moment: a person's hands, the camera, the crop."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ethand_utils.hands.raycast import Camera, vertex_normals
+from ethand_utils.hands.rig import MIRROR, load_rig
+from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.rendering.arrangements import ARRANGEMENTS, INTERLEAVED_SLACK, SLACK, Arm, hanging_arm
+from ethand_utils.rendering.contact import first_contact, overlap, penetration
+from ethand_utils.rendering.subjects import Subject
+
+SINGLE_HAND_SHARE = 0.3
+FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
+DEEPEST = 0.0055  # m that one hand may run into the other
+WIDEST = 200.0  # px that the hands take up at most
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where cameras are: within ±`yaw` degrees of the person's front, a `round_share` of them all around and above.
+
+    Arms hold the hands askew by about `askew` degrees.
+    """
+
+    yaw: float
+    askew: float
+    round_share: float
+
+
+# The whole dome; and a choice from which small nets learn in minutes.
+VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=60, askew=0, round_share=0)}
+
+
+@dataclass(frozen=True)
+class Limb:
+    """One posed arm: `vertices` [V, 3], `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    faces: np.ndarray
+    joints: np.ndarray
+
+    @staticmethod
+    def of(arm: Arm) -> "Limb":
+        """The right limb that an arm is."""
+        vertices, faces = arm.vertices(), load_rig().faces
+        return Limb(vertices, vertex_normals(vertices, faces), faces, arm.joints)
+
+    def moved(self, shift: np.ndarray) -> "Limb":
+        """The same limb shifted by [3] m."""
+        return replace(self, vertices=self.vertices + shift, joints=self.joints + shift)
+
+    def mirrored(self) -> "Limb":
+        """The limb of the other side."""
+        return Limb(self.vertices * MIRROR, self.normals * MIRROR, self.faces[:, ::-1], self.joints * MIRROR)
+
+    def turned(self, turn: Rotation) -> "Limb":
+        """The same limb turned about the origin."""
+        return Limb(turn.apply(self.vertices), turn.apply(self.normals), self.faces, turn.apply(self.joints))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a camera sees: `limbs` left and right (None: absent) of a `subject`, in camera coordinates.
+
+    `camera` and the size `frame` (width, height) px are the capture's, `bbox` (x, y, w, h) the hands' in its frame,
+    `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` how they are
+    to one another ("single": one hand); `penetration` is the depth in m to which they run into each other.
+    """
+
+    limbs: tuple[Limb | None, Limb | None]
+    camera: Camera
+    frame: tuple[int, int]
+    bbox: tuple[float, float, float, float]
+    crop: tuple[float, float, float]
+    subject: Subject
+    arrangement: str = "single"
+    poses: tuple[str, str] = ("", "")
+    penetration: float = 0.0
+
+    @property
+    def hand_type(self) -> str:
+        """right, left or interacting."""
+        present = [name for name, limb in zip(HANDS, self.limbs, strict=True) if limb is not None]
+        return present[0] if len(present) == 1 else HAND_TYPES[-1]
+
+
+def sample_scene(
+    rng: np.random.Generator, subject: Subject, hand_type: str | None = None, views: str = "round"
+) -> Scene:
+    """A subject's hands before a camera of the capture, one of VIEWS; `hand_type` as in HAND_TYPES, drawn when None."""
+    if hand_type is None:
+        single = rng.random() < SINGLE_HAND_SHARE
+        hand_type = str(rng.choice(HAND_TYPES[:2])) if single else HAND_TYPES[-1]
+    if hand_type == HAND_TYPES[-1]:
+        kind, arms, limbs, depth = _two_hands(rng, subject)
+    else:
+        kind, arm, depth = "single", hanging_arm(rng, subject.shape), 0.0
+        arms = [arm if name == hand_type else None for name in HANDS]
+        limbs = _limbs(arms)
+    return _seen(
+        rng, subject, limbs, _direction(rng, VIEWS[views]), kind, tuple(arm.name if arm else "" for arm in arms), depth
+    )
+
+
+def _two_hands(rng: np.random.Generator, subject: Subject) -> tuple[str, list[Arm], list[Limb], float]:
+    """An arrangement by its share, with each hand in either role, its limbs no deeper in each other than DEEPEST."""
+    kinds = list(ARRANGEMENTS)
+    while True:
+        kind = str(rng.choice(kinds, p=[ARRANGEMENTS[kind][1] for kind in kinds]))
+        arms = _kept_apart(ARRANGEMENTS[kind][0](rng, subject.shape))
+        arms = arms[::-1] if rng.random() < 0.5 else arms
+        limbs, depth = _parted(*_limbs(arms))
+        if depth <= DEEPEST:
+            return kind, arms, limbs, depth
+
+
+def _parted(left: Limb, right: Limb) -> tuple[list[Limb], float]:
+    """Both limbs, the right one moved away a few times while they are too deep in each other, and their depth in m."""
+    for _ in range(3):
+        depth = penetration(left.vertices, left.normals, right.vertices, right.normals)
+        if depth <= DEEPEST:
+            break
+        way = right.joints[:-1].mean(0) - left.joints[:-1].mean(0)
+        right = right.moved(way / np.linalg.norm(way) * depth)
+    return [left, right], depth
+
+
+def _limbs(arms: list[Arm | None]) -> list[Limb | None]:
+    limbs = [arm and Limb.of(arm) for arm in arms]
+    return [limbs[LEFT] and limbs[LEFT].mirrored(), limbs[RIGHT]]
+
+
+def _kept_apart(arms: list[Arm]) -> list[Arm]:
+    """Both arms, the right one moved away along the line of their middles where they would share space."""
+    left, right = arms[LEFT].spheres() * MIRROR, arms[RIGHT].spheres()
+    radii = arms[LEFT].radii
+    if overlap(right, radii, left, radii).max() <= INTERLEAVED_SLACK:
+        return arms
+    line = left.mean(0) - right.mean(0)
+    line /= np.linalg.norm(line)
+    return [arms[LEFT], arms[RIGHT].moved(line * (first_contact(right, radii, left, radii, line) + SLACK))]
+
+
+def _direction(rng: np.random.Generator, views: Views) -> Rotation:
+    """Where a camera of the dome looks from, and how the person's arms hold the hands askew."""
+    around = rng.random() < views.round_share
+    yaw = rng.uniform(-180, 180) if around else rng.uniform(-views.yaw, views.yaw)
+    pitch = rng.normal(15, 25) if around else rng.normal(0, 12)
+    camera = Rotation.from_euler("ZXY", np.radians([rng.normal(0, 5), pitch, yaw]))
+    return camera * Rotation.from_rotvec(rng.normal(0, np.radians(views.askew) * np.array([1, 1, 0.6])))
+
+
+def _seen(rng, subject, limbs, turn: Rotation, kind: str, poses: tuple[str, str], depth: float) -> Scene:
+    """The scene turned before a camera at the capture's distance, with the course's crop about the hands."""
+    joints = np.concatenate([_hand_joints(limb) for limb in limbs if limb])
+    middle = (joints.min(0) + joints.max(0)) / 2
+    width = np.ptp(turn.apply(joints)[:, :2], axis=0).max()
+    away = np.array([*rng.normal(0, 0.015, 2), max(rng.uniform(0.95, 1.25), width * FOCAL / WIDEST)])
+    limbs = tuple(limb and limb.moved(-middle).turned(turn).moved(away) for limb in limbs)
+    frame = FRAME if rng.random() < 0.75 else FRAME[::-1]
+    camera = Camera((FOCAL, FOCAL), tuple(np.array(frame) / 2 + rng.normal(0, 12, 2)))
+    pixels = camera.project(np.concatenate([_hand_joints(limb) for limb in limbs if limb]))
+    low, high = pixels.min(0), pixels.max(0)
+    centre, extent = (low + high) / 2, (high - low) * BOX_OVER_JOINTS
+    side = extent.max() * CROP_OVER_BOX
+    return Scene(
+        limbs=limbs,
+        camera=camera,
+        frame=frame,
+        bbox=(*(centre - extent / 2), *extent),
+        crop=(*(centre - side / 2), side),
+        subject=subject,
+        arrangement=kind,
+        poses=poses,
+        penetration=depth,
+    )
+
+
+def _hand_joints(limb: Limb) -> np.ndarray:
+    """Wrist and finger joints, without the forearm's."""
+    return limb.joints[:-1]

@@ -1,0 +1,83 @@
+"""People: hand shapes within published adult ranges, skin, clothes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ethand_utils.hands.rig import Shape
+
+RIG_LENGTH, RIG_BREADTH = 0.190, 0.085  # m of the generic hand: wrist to the middle finger's tip; across the knuckles
+# m, mean and standard deviation over women and men (Gordon et al., 1988 Anthropometric Survey of U.S. Army Personnel).
+HAND_LENGTH = ((0.1805, 0.0097), (0.1938, 0.0098))
+CORRELATION = 0.55  # of length and breadth
+HAND_BREADTH = ((0.0794, 0.0038), (0.0904, 0.0042))
+
+# Linear RGB of skin from dark to light, about the range of the Monk scale.
+SKIN_TONES = np.array(
+    [[0.055, 0.028, 0.018], [0.16, 0.080, 0.048], [0.34, 0.19, 0.115], [0.58, 0.36, 0.24], [0.78, 0.55, 0.43]]
+)
+PATTERNS = ("plain", "plain", "checked", "striped", "print")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A person. Colours are linear RGB in 0…1, the other looks shares in 0…1.
+
+    Hand `shape`, `skin` colour, how strongly the skin is `mottled`, shows `veins`, `creases`, `hair` on the forearm and
+    a `gloss`; colour of the `nails`; `shirt` colour, a second `trim` colour, `pattern` (PATTERNS); bare skin ends
+    `sleeve` m from the wrist.
+    """
+
+    shape: Shape
+    skin: np.ndarray
+    nails: np.ndarray
+    mottled: float
+    veins: float
+    creases: float
+    hair: float
+    gloss: float
+    shirt: np.ndarray
+    trim: np.ndarray
+    pattern: str
+    sleeve: float
+
+
+def sample_subject(rng: np.random.Generator) -> Subject:
+    """A person's hand shape, skin and clothes."""
+    tone = rng.beta(1.8, 1.2) * (len(SKIN_TONES) - 1)
+    skin = np.array([np.interp(tone, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])
+    skin = skin * np.exp(rng.normal(0, [0.08, 0.06, 0.10]))
+    cloth = rng.uniform(0.01, 0.5, (2, 3)) * rng.uniform(0.1, 1, (2, 1))
+    cloth = cloth.mean(1, keepdims=True) + (cloth - cloth.mean(1, keepdims=True)) * rng.uniform(0, 1, (2, 1))
+    return Subject(
+        shape=_sample_shape(rng),
+        skin=skin,
+        nails=skin * rng.uniform([1.05, 1.0, 1.0], [1.3, 1.25, 1.3]),
+        mottled=rng.beta(2, 3),
+        veins=rng.beta(1.5, 3),
+        creases=rng.beta(2, 2),
+        hair=rng.beta(1, 2.5),
+        gloss=rng.beta(2, 3),
+        shirt=cloth[0],
+        trim=cloth[1] if rng.random() < 0.7 else cloth[0] * rng.uniform(0.05, 3),
+        pattern=str(rng.choice(PATTERNS)),
+        sleeve=rng.uniform(0.05, 0.14) if rng.random() < 0.2 else np.inf,
+    )
+
+
+def _sample_shape(rng: np.random.Generator) -> Shape:
+    """Length and breadth of a woman's or a man's hand, correlated; fingers vary together and each on its own."""
+    man = int(rng.random() < 0.5)
+    z = rng.normal(0, 1, 2)
+    z[1] = CORRELATION * z[0] + np.sqrt(1 - CORRELATION**2) * z[1]
+    z = np.clip(z, -2.2, 2.2)
+    length, breadth = (mean + sd * v for (mean, sd), v in zip((HAND_LENGTH[man], HAND_BREADTH[man]), z, strict=True))
+    scale = length / RIG_LENGTH
+    broad = breadth / RIG_BREADTH / scale
+    return Shape(
+        scale=scale,
+        breadth=broad,
+        depth=np.clip(broad * rng.normal(1, 0.05), 0.85, 1.2),
+        length=tuple(np.clip(rng.normal(1, 0.03) + rng.normal(0, 0.025, 5), 0.88, 1.12)),
+        thickness=tuple(np.clip(rng.normal(1, 0.05) + rng.normal(0, 0.02, 5), 0.85, 1.2)),
+    )

@@ -1,0 +1,253 @@
+"""InterHand2.6M as downloaded → a data set: frames checked, drawn, cropped, and given amodal masks."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ethand_utils.data.crops import ImageError, crop_square
+from ethand_utils.data.datasets import EXAMPLES, REPORT, Faults
+from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store_builder import (
+    Part,
+    build_part,
+    finished_parts,
+    join_parts,
+    kept_store,
+    remove_parts,
+    store_meta,
+)
+from ethand_utils.dependencies import module_files
+from ethand_utils.files import write_json
+from ethand_utils.hands.amodal import hand_masks, occluded_share
+from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.sources.interhand_checks import Check, OncePerMoment, mean_residuals, open_rows, save_rows
+from ethand_utils.sources.interhand_frames import FrameFault, Frames, frame_crops
+from ethand_utils.sources.interhand_index import InterHandError, find_annotations, index_annotation
+from ethand_utils.sources.interhand_selection import STORES, Selection, arrange, select
+from ethand_utils.sources.joint_annotations import RigHands
+
+FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
+
+
+@dataclass(frozen=True)
+class InterHandSample:
+    """Makes sample i of a store from the i-th of a file of rows: the same in any process."""
+
+    rows: Path
+    splits: tuple[Frames, ...]
+    size: int
+    hands: OncePerMoment
+    with_masks: bool
+
+    def __call__(self, i: int) -> dict:
+        at = open_rows(self.rows)[i]
+        frames, number = self.splits[at["split"]], int(at["number"])
+        try:
+            frame = frames.frame(number)
+            crop = crop_square(frame.bbox)
+            sample = {"images": frame_crops(frame, [crop], self.size)[0]}
+        except (FrameFault, ImageError) as error:
+            remedy = f"mend it, or remove {self.rows.parent} to have all frames checked again"
+            raise InterHandError(f"{error}; it was sound when it was checked: {remedy}") from None
+        occluded = residuals = (np.nan, np.nan)
+        if self.with_masks:
+            hands = self.hands.hands(frame)
+            sample |= hand_masks(hands, frame.camera, frame.turn, frame.position, crop, self.size, frame.size)
+            occluded = occluded_share(sample["masks"], sample["front"])
+            residuals = mean_residuals(hands)
+        split, (x, y, w, h) = frames.annotation.split, frame.bbox
+        row = {
+            "id": f"{split}-{number:07d}",
+            "hand_type": frame.hand_type,
+            "subject": frame.subject,
+            "capture": f"{split}/{frame.capture}",
+            "seq": frame.seq,
+            "camera": frame.camera_name,
+            "frame": frame.moment,
+            "bbox_x": x,
+            "bbox_y": y,
+            "bbox_w": w,
+            "bbox_h": h,
+            "occluded_left": occluded[LEFT],
+            "occluded_right": occluded[RIGHT],
+            "residual_left_mm": residuals[LEFT],
+            "residual_right_mm": residuals[RIGHT],
+            "source": frame.image.relative_to(frames.root).as_posix(),
+        }
+        return sample | {"row": row}
+
+
+def interhand_dataset(
+    out: str | Path,
+    root: str | Path,
+    splits: tuple[str, ...] | None = None,
+    paired: int = 68000,
+    unpaired: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    size: int = 128,
+    hands=None,
+    every: int = 1,
+    limit: int | None = None,
+    captures: tuple[str, ...] | None = None,
+    hand_types: tuple[str, ...] = HAND_TYPES,
+    seed: int = 0,
+    workers: int = 1,
+    part: Part | None = None,
+    replace: bool = False,
+) -> dict[str, Store]:
+    """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
+
+    Stores `train`, `val` and `test` are paired and hold at most `paired`, `val` and `test` frames (None: all there
+    are); `unpaired_images` has the images of at most `unpaired` training frames beyond them. `hands` is the source of
+    hands: `fitting.RigHands` (the default) or `mano.ManoHands`. `draws.Selection` says what the other choices mean.
+    Where the annotations are of the official splits, more than one or asked for by `splits`, each makes the store of
+    its name; else subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
+    says what was skipped and why.
+
+    The index of the annotation and what the checks found stay in a hidden folder of `out`, so that an interrupted call
+    goes on where it stopped. With `part`, the jobs share the checks, and each builds only its share of every store;
+    a later call without `part` joins them, as `datasets.render_dataset` does. Raises InterHandError when a file is
+    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_part` and `join_parts` do.
+    """
+    out, root = Path(out), Path(root).expanduser()
+    selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
+    if size < 16:
+        raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
+    check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
+    if not replace:
+        _refuse_others(out, check, selection, size)
+    check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
+    kept, report = _findings(check)
+    stores = arrange(open_rows(check.rows)[kept], selection)
+    report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
+    plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
+    for name, plan in plans.items():
+        kept_store(out / name, _wanted(plan), replace)
+    write_json(out / REPORT, report)  # only now: one of stores that stay must stay, too
+    if not stores:
+        reason, worst = next(iter(report["skipped"].items()))
+        raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
+    if part is not None:
+        built = {
+            name: build_part(out / name, part, **plan, workers=workers, replace=replace) for name, plan in plans.items()
+        }
+        return {name: store for name, store in built.items() if store is not None}
+    made = _join(out, plans, workers, replace)
+    write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(made)})
+    return made
+
+
+def _join(out: Path, plans: dict[str, dict], workers: int, replace: bool) -> dict[str, Store]:
+    """Whole stores, of their parts where there are any; parts that do not fit are refused before any work begins."""
+    for name, plan in plans.items():
+        finished_parts(out / name, _wanted(plan), ignore=replace)
+    made = {name: join_parts(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
+    remove_parts(out)
+    return made
+
+
+def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> None:
+    """Raise StoreError where a store of a data set in `out` was made otherwise: before the hours that a check takes."""
+    for name in (*STORES, "unpaired_images"):
+        if (out / name / "meta.json").exists():
+            wanted = {"size": size, **_store_meta(name, check, selection)}
+            if not Store(out / name).meta.items() >= wanted.items():
+                raise StoreError(
+                    f"{out / name}: holds a store made with other settings; remove it or choose another folder"
+                )
+
+
+def _shared_subjects(stores: dict[str, Store]) -> list[str]:
+    """Subjects that more than one of the paired stores has: the official splits may share some."""
+    seen = Counter(subject for name in STORES if name in stores for subject in set(stores[name].index["subject"]))
+    return sorted(subject for subject, count in seen.items() if count > 1)
+
+
+def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tuple[Frames, ...]:
+    """The annotations to be read, indexed in `folder`."""
+    found = {annotation.split: annotation for annotation in find_annotations(root)}
+    missing = sorted(set(splits or ()) - found.keys())
+    if missing:
+        raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(found)}")
+    chosen = [annotation for split, annotation in found.items() if splits is None or split in splits]
+    return tuple(Frames(annotation, index_annotation(annotation, folder), root) for annotation in chosen)
+
+
+def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, asked: bool, source) -> Check:
+    """The check of all frames that may be used, in a folder of its own for these frames and this code."""
+    names, hands = [frames.annotation.split for frames in splits], OncePerMoment(source or RigHands())
+    rows = select(splits, selection, official=set(names) <= set(STORES) and (asked or len(names) > 1))
+    made_by = [_version(hands), *(frames.digest() for frames in splits), hashlib.sha256(rows.tobytes()).hexdigest()]
+    folder = folder / hashlib.sha256("".join(made_by).encode()).hexdigest()[:12]
+    return Check(save_rows(folder, "frames", rows), splits, hands, folder / "checks")
+
+
+def _version(hands: OncePerMoment) -> str:
+    """Digest of the code that finds hands and makes their masks, and of the user's model files."""
+    source = type(hands.source).__module__.removeprefix("ethand_utils.")
+    files = [Path(file) for file in module_files("hands.amodal", "sources.interhand_checks", source)]
+    code = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(code + hands.source.digest.encode()).hexdigest()[:12]
+
+
+def _findings(check: Check) -> tuple[np.ndarray, dict]:
+    """Which frames are sound, bool [n], and the report on all of them."""
+    rows, splits = open_rows(check.rows), check.splits
+    kept, faults, residuals = np.zeros(len(rows), bool), Faults(), {hand: [0.0, 0] for hand in HANDS}
+    for start, found in check.found():
+        sound = (found["fault"] == "").to_numpy()
+        kept[start : start + len(sound)] = sound
+        for hand in HANDS:
+            known = found[hand].dropna()
+            residuals[hand][0] += known.sum()
+            residuals[hand][1] += len(known)
+        for reason, which in found[~sound].groupby("fault").groups.items():
+            for k, i in enumerate(which):
+                at = rows[start + i]
+                faults.add(reason, splits[at["split"]].name(int(at["number"])) if k < EXAMPLES else "")
+    mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
+    report = {
+        "listed": {frames.annotation.split: frames.count() for frames in splits},
+        "passed_over": {frames.annotation.split: frames.faults() for frames in splits},
+        "read": len(rows),
+        "sound": int(kept.sum()),
+        "skipped": faults.commonest_first(),
+        "residual_mm": mean,
+    }
+    return kept, report
+
+
+def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> dict:
+    """Arguments of `build_store` for a store of the frames `rows`."""
+    masks = name != "unpaired_images"
+    file = save_rows(check.folder.parent, name, rows)
+    meta = {**_store_meta(name, check, selection), "frames": file.stem.rpartition("-")[2]}
+    return {
+        "make": InterHandSample(file, check.splits, size, check.hands, masks),
+        "count": len(rows),
+        "size": size,
+        "arrays": ("images", "masks", "front") if masks else ("images",),
+        "meta": meta,
+    }
+
+
+def _store_meta(name: str, check: Check, selection: Selection) -> dict:
+    """What `meta.json` of a store says of how it was made that is known before any frame is checked."""
+    return {
+        "source": "interhand",
+        "split": name,
+        "hands": check.hands.source.name,
+        "maker": _version(check.hands),
+        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
+        **json.loads(json.dumps(asdict(selection))),
+    }
+
+
+def _wanted(plan: dict) -> dict:
+    """`meta.json` of the store of a plan."""
+    return store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])

@@ -1,0 +1,145 @@
+"""The rendered data set: samples, stores, and the renderer's version."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store_builder import Part, build_part, finished_parts, join_parts, remove_parts, store_meta
+from ethand_utils.dependencies import module_files
+from ethand_utils.hands.amodal import occluded_share
+from ethand_utils.labels import LEFT, RIGHT
+from ethand_utils.rendering.render import render, render_masks
+from ethand_utils.rendering.scenes import VIEWS, sample_scene
+from ethand_utils.rendering.subjects import sample_subject
+
+# Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
+SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
+TRUTH = "unpaired_truth"
+SAMPLES_PER_SUBJECT = 25
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """Makes sample i of a rendered split: a function of (seed, split, i) alone, so that any process gives the same."""
+
+    split: str
+    subjects: int
+    size: int
+    seed: int
+    with_image: bool
+    views: str = "round"
+
+    def __call__(self, i: int) -> dict:
+        code, person = SPLITS[self.split], i % self.subjects
+        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
+        rng = np.random.default_rng([self.seed, code, 1, i])
+        scene = sample_scene(rng, subject, views=self.views)
+        sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
+        left, right = occluded_share(sample["masks"], sample["front"])
+        x, y, w, h = scene.bbox
+        row = {
+            "id": f"{self.split}-{i:07d}",
+            "hand_type": scene.hand_type,
+            "subject": f"{self.split}-{person:05d}",
+            "capture": self.split,
+            "seq": "rendered",
+            "camera": f"{i:07d}",
+            "frame": i,
+            "bbox_x": x,
+            "bbox_y": y,
+            "bbox_w": w,
+            "bbox_h": h,
+            "occluded_left": left,
+            "occluded_right": right,
+            "arrangement": scene.arrangement,
+            "pose_left": scene.poses[LEFT],
+            "pose_right": scene.poses[RIGHT],
+            "penetration_mm": 1000 * scene.penetration,
+            "source": "",
+        }
+        truth = {name: sample[name] for name in ("masks", "front", "depth")}
+        return {"images": sample.get("image"), **truth, "row": row}
+
+
+def render_dataset(
+    out: str | Path,
+    train: int = 4000,
+    val: int = 400,
+    test: int = 400,
+    unpaired: int = 4000,
+    size: int = 128,
+    seed: int = 0,
+    workers: int = 1,
+    replace: bool = False,
+    depth: bool = False,
+    views: str = "round",
+    part: Part | None = None,
+) -> dict[str, Store]:
+    """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
+
+    Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
+    scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
+    `views` is one of `scenes.VIEWS`. With `depth`, every store that has masks has the depth of both limbs, too.
+    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or rendered anew
+    if `replace`.
+
+    With `part`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
+    are returned; as many jobs may be at work at once as there are parts. A later call without `part` joins those that
+    are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_part` and
+    `join_parts` do.
+    """
+    counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
+    if views not in VIEWS:
+        raise StoreError(f"{out}: views {views}, expected one of {', '.join(VIEWS)}")
+    if min(counts.values()) < 1 or size < 16 or seed < 0:
+        raise StoreError(
+            f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
+        )
+    out, plans, how = Path(out), _plans(counts, size, seed, depth, views), {"workers": workers, "replace": replace}
+    if part is not None:
+        built = {name: build_part(out / name, part, **plan, **how) for name, plan in plans.items()}
+        return {name: store for name, store in built.items() if store is not None}
+    for name, plan in plans.items():  # parts that do not fit are refused before any work begins
+        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
+        finished_parts(out / name, wanted, ignore=replace)
+    stores = {name: join_parts(out / name, **plan, **how) for name, plan in plans.items()}
+    remove_parts(out)
+    return stores
+
+
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, dict]:
+    """Arguments of `build_store` for every store of a rendered data set, by name."""
+    truth = ("masks", "front", "depth") if depth else ("masks", "front")
+    stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
+    stores["unpaired_images"] = ("unpaired_images", ("images",))
+    stores[TRUTH] = ("unpaired_images", truth)
+    stores["unpaired_labels"] = ("unpaired_labels", truth)
+    plans = {}
+    for name, (split, arrays) in stores.items():
+        subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
+        plans[name] = {
+            "make": RenderedSample(split, subjects, size, seed, "images" in arrays, views),
+            "count": counts[split],
+            "size": size,
+            "arrays": arrays,
+            "meta": {
+                "source": "rendered",
+                "split": split,
+                "subjects": subjects,
+                "seed": seed,
+                "views": views,
+                "renderer": renderer_version(),
+            },
+        }
+    return plans
+
+
+@cache
+def renderer_version() -> str:
+    """Digest of the code that makes rendered samples, so that a store says which renderer made it."""
+    files = [Path(file) for file in module_files("rendering.render", "rendering.subjects")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

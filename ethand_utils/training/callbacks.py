@@ -1,0 +1,103 @@
+"""What makes a training special, each a few lines: precision, the pseudo-label filter, D, the score."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner, Metric
+from fastai.torch_core import to_float
+from torch import nn
+
+from ethand_utils.exceptions import EthandError
+from ethand_utils.training.losses import per_hand
+from ethand_utils.training.metrics import confusion, hand_miou, nanmean
+
+
+class TrainingError(EthandError):
+    """A training that cannot go on."""
+
+
+@cache
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+@contextlib.contextmanager
+def fast_forward(model: nn.Module) -> Iterator[None]:
+    """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32, all that it gives.
+
+    On a CPU its images are laid out channels-last, as `place` has put the net.
+    """
+    device, plain = next(model.parameters()).device, model.forward
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+
+    def forward(*inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+            return to_float(plain(*(values.to(memory_format=layout) for values in inputs)))
+
+    model.forward = forward
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+class FiniteLoss(Callback):
+    """Stops a training whose loss is NaN or infinite before a step is taken, or whose weights are after an epoch.
+
+    Both come before the epoch's state is written, so that the one of the last good epoch stays.
+    """
+
+    order = 60  # after the terms that methods add to the loss
+
+    def after_loss(self):
+        if self.training:
+            require_finite(self.loss, "loss", self)
+
+    def after_epoch(self):
+        if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
+            raise TrainingError("its last step left weights that are not finite; lower the learning rate")
+
+
+def require_finite(loss: torch.Tensor, name: str, at: Callback) -> None:
+    """Raise TrainingError, naming the batch that callback `at` is in, when a loss is NaN or infinite."""
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the {name} is {loss.item()} in batch {at.iter}; lower the learning rate")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Twelve letters that change with any of a net's weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+class CourseMIoU(Metric):
+    """The course's mIoU over the validation set, as a fastai metric."""
+
+    name = "course_miou"
+
+    def reset(self):
+        """Start a new pass."""
+        self.scores = []
+
+    def accumulate(self, learn: Learner):
+        """Add a batch."""
+        predicted = per_hand(learn.pred).argmax(2).cpu().numpy()
+        self.scores.append(hand_miou(confusion(predicted, learn.y.cpu().numpy()), predicted.shape[-1]))
+
+    @property
+    def value(self) -> float:
+        """nan-mean over all hands so far."""
+        return nanmean(np.concatenate(self.scores)) if self.scores else float("nan")

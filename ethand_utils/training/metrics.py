@@ -1,0 +1,167 @@
+"""The course's mIoU and its companions, from confusion counts (REFERENCE.md section 1)."""
+
+import numpy as np
+
+from ethand_utils.data.kernels import count_classes, count_pairs
+from ethand_utils.labels import (
+    FRONT_LEFT,
+    FRONT_RIGHT,
+    HANDS,
+    JOINT_PARTS,
+    N_CLASSES,
+    N_JOINTS,
+    PARTS,
+    min_pixels,
+    slug,
+)
+
+ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JOINT_PARTS])  # bool [21, 17]
+
+
+def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
+    return count_pairs(_flat(truth), _flat(predicted)).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
+
+
+def _flat(masks: np.ndarray) -> np.ndarray:
+    """Masks [n, 2, H, W] as uint8 [2n, pixels]."""
+    return np.asarray(masks, np.uint8).reshape(-1, masks.shape[-2] * masks.shape[-1])
+
+
+def _sums(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels [..., 17] of every class in both, in the truth and predicted, from confusion counts [..., 17, 17]."""
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
+
+
+def _iou(both: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    either = true + predicted - both
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+
+
+def _mean_iou(both: np.ndarray, true: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
+    scored = true[..., 1:] >= min_pixels(size)
+    total = np.where(scored, _iou(both, true, predicted)[..., 1:], 0).sum(-1)
+    number = scored.sum(-1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """IoU float [..., 17] of every class from confusion counts [..., 17, 17]; NaN where it is in neither."""
+    return _iou(*_sums(counts))
+
+
+def hand_miou(counts: np.ndarray, size: int) -> np.ndarray:
+    """Mean IoU float [n, 2] of each hand over the parts with enough truth pixels; NaN for a hand that has none."""
+    return _mean_iou(*_sums(counts), size)
+
+
+def course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The score behind every number of the report: nan-mean over all hands of all images of `hand_miou`."""
+    sums = count_classes(_flat(truth), _flat(predicted)).transpose(1, 0, 2)
+    return nanmean(_mean_iou(*sums, truth.shape[-1]))
+
+
+def dataset_miou(counts: np.ndarray) -> float:
+    """Mean IoU over parts 1…16 of the confusion matrix of the whole data set, both hands together."""
+    return nanmean(class_iou(counts.sum((0, 1)))[1:])
+
+
+def part_iou(counts: np.ndarray) -> np.ndarray:
+    """IoU float [17] of every class over the whole data set."""
+    return class_iou(counts.sum((0, 1)))
+
+
+def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, region: str) -> np.ndarray:
+    """IoU float [n, 2] of each hand's silhouette in its `visible` or `occluded` pixels.
+
+    Occluded are truth pixels where the other hand is nearer (`front` [n, H, W]); the other truth pixels are visible.
+    Each region is compared after the other one is taken away from prediction and truth alike. NaN where the region has
+    fewer pixels than a part needs to be scored.
+    """
+    other = np.array([FRONT_RIGHT, FRONT_LEFT]).reshape(1, 2, 1, 1)
+    hand, hidden = truth > 0, (truth > 0) & (front[:, None] == other)
+    wanted, ignored = (hidden, hand & ~hidden) if region == "occluded" else (hand & ~hidden, hidden)
+    guess = (predicted > 0) & ~ignored
+    both, either = (guess & wanted).sum((2, 3)), (guess | wanted).sum((2, 3))
+    enough = wanted.sum((2, 3)) >= min_pixels(truth.shape[-1])
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=enough)
+
+
+def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:
+    """For each hand float [n, 2]: NaN if present; else 1 when enough pixels to score a part are predicted, or 0."""
+    absent = counts[..., 1:, :].sum((-1, -2)) == 0
+    invented = counts[..., 1:].sum((-1, -2)) >= min_pixels(size)
+    return np.where(absent, invented.astype(float), np.nan)
+
+
+def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Columns [n] for every sample: course mIoU (both hands and each), visible and occluded IoU, invented hands."""
+    counts, size = confusion(predicted, truth), truth.shape[-1]
+    hands = hand_miou(counts, size)
+    nothing = np.full(hands.shape, np.nan)
+    regions = {
+        f"{region}_iou": nothing if front is None else region_iou(predicted, truth, front, region)
+        for region in ("visible", "occluded")
+    }
+    per_hand = {"course_miou": hands, **regions, "absent_fp": absent_false_positives(counts, size)}
+    columns = {}
+    for name, values in per_hand.items():
+        columns[name] = nanmean(values, axis=1)
+        columns |= {f"{name}_{hand}": values[:, i] for i, hand in enumerate(HANDS)}
+    return columns
+
+
+def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, float]:
+    """All scores of a data set as one flat dict: the metric part of `result.json` (NaN where nothing can be scored)."""
+    counts, size = confusion(predicted, truth), truth.shape[-1]
+    regions = {
+        f"{region}_iou": float("nan") if front is None else nanmean(region_iou(predicted, truth, front, region))
+        for region in ("visible", "occluded")
+    }
+    return {
+        "course_miou": nanmean(hand_miou(counts, size)),
+        "dataset_miou": dataset_miou(counts),
+        **regions,
+        "absent_fp_rate": nanmean(absent_false_positives(counts, size)),
+        **{f"part_iou_{slug(PARTS[i])}": float(iou) for i, iou in enumerate(part_iou(counts)) if i},
+    }
+
+
+def joint_accuracy(masks: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """How well masks uint8 [..., 2, H, W] agree with annotated joints float [..., 2, 21, 2] (x, y in the masks' px).
+
+    A score for images that have joints but no true masks. Of the joints that are `valid` bool [..., 2, 21],
+    `joint_accuracy` is the share at whose pixel the joint's own hand shows a part that meets there
+    (`labels.JOINT_PARTS`), `joint_on_hand` the share at whose pixel it shows any part. Several images are pooled over
+    all their joints, so that two hands count twice as much as one; NaN where no joint is valid.
+    """
+    return joint_scores(parts_at(masks, joints), valid)
+
+
+def parts_at(masks: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """The part [..., 2, 21] each hand's mask shows at its joints; background beyond the masks' border.
+
+    Shapes as in `joint_accuracy`; pixel (i, j) covers [i, i + 1) × [j, j + 1).
+    """
+    at, (height, width) = np.floor(joints).astype(int), masks.shape[-2:]
+    inside = ((at >= 0) & (at < (width, height))).all(-1)
+    at = np.where(inside[..., None], at, 0)
+    flat = masks.reshape(*masks.shape[:-2], height * width)
+    return np.where(inside, np.take_along_axis(flat, at[..., 1] * width + at[..., 0], -1), 0)
+
+
+def joint_scores(parts: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """The scores of `joint_accuracy` from the parts [..., 2, 21] that `parts_at` found."""
+    right = ADJOINS[np.arange(N_JOINTS), parts]
+    return {
+        "joint_accuracy": nanmean(right[valid].astype(float)),
+        "joint_on_hand": nanmean((parts[valid] > 0).astype(float)),
+    }
+
+
+def nanmean(values: np.ndarray, axis: int | None = None) -> np.ndarray | float:
+    """`numpy.nanmean` without its warning: NaN where there is nothing to average."""
+    known = ~np.isnan(values)
+    total, number = np.where(known, values, 0).sum(axis), known.sum(axis)
+    mean = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return float(mean) if axis is None else mean

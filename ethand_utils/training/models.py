@@ -1,0 +1,186 @@
+"""One constructor for every net of the report and any other of segmentation-models-pytorch."""
+
+import json
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ethand_utils.exceptions import EthandError
+from ethand_utils.files import atomic_write
+from ethand_utils.labels import N_CHANNELS
+
+UNET_WIDTHS = (64, 128, 256, 512, 512)
+D_WIDTHS = (64, 128, 256, 512)
+# Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).
+DISCRIMINATORS = {"discriminator": (4, 2, 1), "discriminator_released": (5, 1, 2), "discriminator_spectral": (4, 2, 1)}
+
+
+class WeightsError(EthandError):
+    """Weights that cannot be fetched, read or put into the net."""
+
+
+def create_model(
+    arch: str,
+    encoder: str | None = None,
+    pretrained: bool = False,
+    widths: tuple[int, ...] | None = None,
+    in_channels: int = 3,
+    out_channels: int = N_CHANNELS,
+    seed: int | None = None,
+) -> nn.Module:
+    """A net that maps images [B, in_channels, H, W] to logits.
+
+    `arch` is `baseline` (the report's plain U-Net), one of DISCRIMINATORS (D, in_channels as in losses.D_CHANNELS →
+    [B, 1, h, w]; `discriminator_spectral` has spectral norm in place of batch norm) or an architecture of
+    segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`, …) with an `encoder` by smp's name (`xception`,
+    `tu-regnety_032`, `tu-` + any timm model). `widths` are the baseline's or D's channels, or an smp decoder's, finest
+    last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones repeat.
+    What a net is rebuilt from is kept as `model.recipe`, and written beside the weights by `save_weights`.
+
+    The report's G1 is ("unet", "xception", True), its G2 ("unetplusplus", "tu-regnety_032", True).
+    """
+    if seed is not None:
+        torch.manual_seed(seed)
+    config = dict(arch=arch, encoder=encoder, widths=widths and tuple(widths), in_channels=in_channels)
+    if arch == "baseline":
+        model = UNet(in_channels, out_channels, widths or UNET_WIDTHS)
+    elif arch in DISCRIMINATORS:
+        spectral = arch == "discriminator_spectral"
+        model = discriminator(in_channels, widths or D_WIDTHS, DISCRIMINATORS[arch], spectral)
+    else:
+        model = _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels)
+    model.recipe = config | dict(out_channels=out_channels)
+    return model
+
+
+def _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels) -> nn.Module:
+    options = {} if widths is None else {"decoder_channels": widths, "encoder_depth": len(widths)}
+    try:
+        return smp.create_model(
+            arch, encoder, "imagenet" if pretrained else None, in_channels=in_channels, classes=out_channels, **options
+        )
+    except Exception as error:  # smp, timm and the hubs' clients raise errors of many kinds
+        if isinstance(error, KeyError | TypeError | AttributeError) or "Unknown model" in str(error):
+            asked = f"{arch}, encoder {encoder}, widths {widths}"
+            raise WeightsError(f"no such net: {asked} ({error}); see smp's architectures and timm's models") from None
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); connect to the network "
+            "once, or train from scratch with `--set pretrained=false`"
+        ) from error
+
+
+class UNet(nn.Module):
+    """The course's plain U-Net: double 3×3 convolutions, max pooling, bilinear upsampling, skip connections."""
+
+    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...]):
+        super().__init__()
+        above = (in_channels, *widths[:-1])
+        self.down = nn.ModuleList(_double_conv(a, b) for a, b in zip(above, widths, strict=True))
+        # Each level ends with the width of the level above, so that the halves joined there are equal.
+        self.up = nn.ModuleList(
+            _double_conv(width + below, out)
+            for width, below, out in zip(
+                widths[:-1], (*widths[:-2], widths[-1]), (widths[0], *widths[:-2]), strict=True
+            )
+        )
+        self.head = nn.Conv2d(widths[0], out_channels, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [B, out_channels, H, W]; H and W divisible by 2 to the number of levels less one."""
+        x, skips = images, []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
+            skips.append(x)
+        for skip, block in zip(reversed(skips[:-1]), reversed(self.up), strict=True):
+            x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(torch.cat([skip, x], 1))
+        return self.head(x)
+
+
+def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    layers = []
+    for channels in (in_channels, out_channels):
+        layers += [
+            nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def discriminator(
+    in_channels: int = N_CHANNELS,
+    widths: tuple[int, ...] = D_WIDTHS,
+    last: tuple[int, int, int] = DISCRIMINATORS["discriminator"],
+    spectral: bool = False,
+) -> nn.Sequential:
+    """D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last.
+
+    `last` is the last one's kernel, stride and padding, px. With `spectral` each convolution's weights are divided by
+    their largest singular value (Miyato et al. 2018), which bounds how steep D can be, and there is no batch norm,
+    which would undo that.
+    """
+    bounded = spectral_norm if spectral else nn.Identity()
+    layers = []
+    for a, b in zip((in_channels, *widths[:-1]), widths, strict=True):
+        norm = [] if spectral else [nn.BatchNorm2d(b)]
+        layers += [bounded(nn.Conv2d(a, b, 4, 2, 1)), *norm, nn.LeakyReLU(0.2, True)]
+    return nn.Sequential(*layers, bounded(nn.Conv2d(widths[-1], 1, *last)))
+
+
+def save_weights(model: nn.Module, path: str | Path, **notes) -> None:
+    """Write weights as safetensors with the net's configuration and `notes` (JSON values), whole or not at all."""
+    metadata = {"ethand": json.dumps({"model": model.recipe, **notes})}
+    content = save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata)
+    with atomic_write(path) as temporary:  # written by Python, whose errors `atomic_write` knows
+        temporary.write_bytes(content)
+
+
+def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, dict]:
+    """The net of a file of `save_weights`, in evaluation mode, and its notes.
+
+    A segmentation net is expected, or a discriminator of either kind where `arch` is `discriminator`.
+
+    Raises WeightsError when the file is missing, no such file, or of another kind of net.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            notes = json.loads((file.metadata() or {})["ethand"])
+        config = notes.pop("model")
+        model = create_model(**config)
+        model.load_state_dict(load_file(path))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; train first with `ethand run`, or check the path") from None
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path}: not a readable safetensors file ({error}); expected a weights.safetensors of a run"
+        ) from None
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(
+            f"{path}: does not say which net it belongs to; expected a weights.safetensors of a run"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(
+            f"{path}: weights of another architecture than {config['arch']} ({reason}); train again"
+        ) from None
+    segments = config["arch"] not in DISCRIMINATORS
+    if (arch == "discriminator") == segments:
+        found = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"
+        raise WeightsError(f"{path}: weights of {found}; expected {arch or 'a segmentation net such as g1 or g2'}")
+    return model.eval(), notes
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

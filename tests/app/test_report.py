@@ -1,0 +1,340 @@
+"""The front page of a run: one file, everything named, nothing from outside, and whole whatever is missing."""
+
+import dataclasses
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ethand_utils.analysis.cyclegan_table import MEASURES
+from ethand_utils.analysis.image_plots import legend_of_parts, save_figure
+from ethand_utils.analysis.statistics import bootstrap_interval
+from ethand_utils.analysis.tables import by_hand, kept_seeds, over_seeds
+from ethand_utils.app import report, sections
+from ethand_utils.app.report import write_index
+from ethand_utils.app.text import duration, setting_meanings
+from ethand_utils.data.datasets import describe
+from ethand_utils.data.store_builder import build_store
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.methods import ROWS
+from ethand_utils.experiments.run import Run, save_result
+from ethand_utils.experiments.workflow import stages
+from ethand_utils.labels import PARTS
+from ethand_utils.training.cyclegan.variants import cycle_training
+from ethand_utils.training.metrics import sample_scores, summary
+
+NAMES = [row["ROW"] for row in ROWS]
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags with attributes, its words, and those of its warnings."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.missing, self.open = [], "", [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if dict(attrs).get("class") == "missing":
+            self.missing.append("")
+            self.open = tag
+
+    def handle_endtag(self, tag):
+        self.open = None if tag == self.open else self.open
+
+    def handle_data(self, data):
+        self.words += data
+        if self.open:
+            self.missing[-1] += data
+
+    def all(self, tag, attribute):
+        return [attrs[attribute] for name, attrs in self.tags if name == tag and attribute in attrs]
+
+
+def damaged(truth, share, seed):
+    """Masks of which a share of the pixels is some other class."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(truth.shape) < share, rng.integers(len(PARTS), size=truth.shape), truth).astype(np.uint8)
+
+
+def add_row(folder, row, store, share, split="test", seed=0):
+    """Write what a training of a row, or of G1, leaves behind."""
+    truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
+    name, training = ("g1", "g1") if row == "g1" else (f"{row}_seed{seed}", f"g2/{row}/seed{seed}")
+    masks, place = damaged(truth, share, [["g1", *NAMES].index(row), seed]), folder / "predictions" / name
+    confidence, rows = np.linspace(0.2, 0.9, len(store)).astype(np.float32), store.index.to_dict("records")
+    made = {"masks": masks, "confidence": confidence}
+    build_store(
+        place, lambda i: {name: made[name][i] for name in made} | {"row": rows[i]}, len(store), store.size, tuple(made),
+        {"source": "predictions", "data": split},
+    )  # fmt: skip
+    scores = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **sample_scores(masks, truth, front)})
+    scores.to_parquet(place / "metrics.parquet", index=False)
+    known = {"epochs": 2, "pairs": 16, "images_seen": 96, "seconds": 75.0, "parameters": 1234, "device": "cpu"}
+    known |= {"images_per_s": 50.0, "scored_on": split, "scored_samples": len(store)}
+    save_result(folder / training, row=row, seed=seed, **summary(masks, truth, front), **known)
+    add_history(folder / training)
+
+
+def add_history(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = {"epoch": [1, 2], "phase": ["unpaired", "paired"], "train_loss": [3, 2.0], "valid_loss": [3, 2.5]}
+    pd.DataFrame(columns | {"course_miou": [0.1, 0.2]}).to_csv(folder / "history.csv", index=False)
+
+
+def make_run(folder, stores, split="test"):
+    """A finished run's files, as the notebooks leave them; the later the row, the better."""
+    shutil.copytree(stores[split].path, folder / "data" / split)
+    for number, row in enumerate(NAMES):
+        add_row(folder, row, stores[split], 0.6 - 0.1 * number, split)
+    add_row(folder, "g1", stores[split], 0.5, split)
+    for number, row in enumerate(load_profile("ci").cyclegan):
+        scores = {name: 0.5 + 0.1 * number for name in (*MEASURES, "front_real")}
+        save_result(folder / cycle_training(row, 0), row=row, seed=0, **scores)
+    table = pd.DataFrame([{"store": name, **describe(store)} for name, store in stores.items()])
+    table.to_csv(folder / "data_summary.csv", index=False)
+    judged = {"correlation": 0.4, "precision": 0.6, "miou_all": 0.3, "miou_kept": 0.4, "miou_dropped": 0.2}
+    save_result(folder / "pseudo", images=16, kept_share=0.5, **judged)
+    save_figure(legend_of_parts(), folder / "figures/pseudo_labels.png")
+    save_figure(legend_of_parts(), folder / "figures/explore.png")
+    (folder / "html").mkdir()
+    for stage in stages(load_profile("ci")):
+        (folder / "html" / f"{stage.name}.html").write_text("")
+    return Run(folder, load_profile("ci"))
+
+
+@pytest.fixture(scope="module")
+def made(dataset, tmp_path_factory):
+    """A finished run. Read only."""
+    return make_run(tmp_path_factory.mktemp("outputs") / "x", dataset)
+
+
+@pytest.fixture(scope="module")
+def text(made):
+    """Its page."""
+    return write_index(made).read_text()
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of the run, to be damaged."""
+    shutil.copytree(made.folder, tmp_path / "y")
+    return Run(tmp_path / "y", made.profile)
+
+
+def page_of(run, monkeypatch, *headings):
+    """The page with some of its sections only, which takes less time."""
+    monkeypatch.setattr(report, "SECTIONS", {heading: sections.SECTIONS[heading] for heading in headings})
+    return Page(write_index(run).read_text())
+
+
+def test_a_finished_run_has_every_section_and_lacks_nothing(text):
+    page = Page(text)
+    assert page.missing == []
+    for heading in sections.SECTIONS:
+        assert f"<h2>{heading}</h2>" in text
+    for row in ROWS:
+        assert row["TITLE"] in page.words
+        assert row["reported"] is None or f"{row['reported']:.4f}" in page.words
+
+
+def test_the_section_on_cyclegan_says_what_there_is_and_how_to_have_it(text, run, monkeypatch):
+    words = Page(text).words
+    assert "CycleGAN as in the report" in words
+    assert "Which hand is in front: In the row report, images made of true masks show the right hand in front" in words
+    without = Run(run.folder, dataclasses.replace(run.profile, cyclegan=[]))
+    assert "cyclegan=[loose]" in page_of(without, monkeypatch, "CycleGAN").words
+
+
+def test_the_page_needs_nothing_from_outside(text):
+    page = Page(text)
+    assert "http" not in re.sub(r"base64,[\w+/=]+", "", text)  # four letters that an image's bytes may well spell
+    assert not re.search(r"<script|@import|url\(|<link|srcset", text)
+    sources, links, places = page.all("img", "src"), page.all("a", "href"), {attrs.get("id") for _, attrs in page.tags}
+    assert len(sources) >= 12
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert {link[1:] for link in links if link.startswith("#")} <= places
+    files = {link for link in links if not link.startswith("#")}
+    assert files == {f"html/{stage.name}.html" for stage in stages(load_profile("ci"))}
+
+
+def test_every_image_says_what_it_shows_and_how_large_it_is(text):
+    images = [attrs for tag, attrs in Page(text).tags if tag == "img"]
+    assert all(len(image["alt"]) > 10 and int(image["width"]) > 100 and int(image["height"]) > 20 for image in images)
+
+
+def test_the_page_has_dark_print_and_narrow_forms(text):
+    for form in ("prefers-color-scheme: dark", "@media print", "break-inside: avoid", "width=device-width"):
+        assert form in text
+
+
+def test_the_summary_says_what_was_run_and_what_came_out(made, text):
+    words = Page(text).words
+    scores = over_seeds(kept_seeds(made))
+    best, first = (bootstrap_interval(by_hand(scores[row])) for row in (NAMES[-1], NAMES[0]))
+    assert "All seven rows of Table 1, each trained once, on hands rendered for this run at 32×32 px: 16 pairs" in words
+    assert "8 samples of 4 people that no training learned from (store test)" in words
+    assert f"The best row is the full method, course mIoU {best.mean:.3f} (95 % interval {best.low:.3f}" in words
+    assert f"{best.mean - first.mean:.3f} above the baseline ({first.mean:.3f})" in words
+    assert "Steps from row to row: six open on these samples. Each row was trained once" in words
+
+
+def test_best_median_and_worst_sample_are_those_of_the_scores(made, text):
+    table = over_seeds(kept_seeds(made))[NAMES[-1]]["course_miou"].dropna().sort_values()
+    for kind, at in (("Best", -1), ("Median", len(table) // 2), ("Worst", 0)):
+        assert f"{kind} sample of the full method: {table.index[at]} (" in text
+
+
+def test_the_same_files_give_the_same_page(run, monkeypatch):
+    monkeypatch.setattr(report, "SECTIONS", {name: sections.SECTIONS[name] for name in ("Summary", "Table 1")})
+    assert write_index(run).read_bytes() == write_index(run).read_bytes()
+
+
+def test_every_setting_is_there_with_its_meaning(made, text):
+    assert vars(made.profile).keys() == setting_meanings().keys()
+    for name, meaning in setting_meanings().items():
+        assert f"<td>{name}</td>" in text
+        assert meaning in Page(text).words
+
+
+LACKS = {
+    "data_summary.csv": ("Data", "The data set: left out, as data_summary.csv is not there."),
+    "g1/history.csv": ("Learning", "Losses of G1: left out, as g1/history.csv is not there."),
+    "g1/result.json": ("Cost", "Times and sizes: left out, as g1/result.json is not there."),
+    "pseudo/result.json": ("Confidence", "Pseudo-labels: left out, as pseudo/result.json is not there."),
+    "figures/pseudo_labels.png": ("Confidence", "Pseudo-labels: left out, as figures/pseudo_labels.png is not there."),
+    "data/test": ("Samples", "Best, median and worst sample: left out, as data/test: no store here"),
+    "data/test/masks.npy": ("Samples", "masks.npy: missing; the store is damaged"),
+    "predictions": ("Parts", "Confusion of parts: left out, as predictions/unetpp_full_seed0 is not there"),
+    "g2": ("Summary", "The summary: left out, as g2 is not there."),
+}
+
+
+@pytest.mark.parametrize("name", LACKS)
+def test_what_is_missing_is_left_out_with_a_line_that_names_it(run, monkeypatch, name):
+    heading, says = LACKS[name]
+    path = run.folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = page_of(run, monkeypatch, heading)
+    assert any(says in line for line in page.missing)
+    assert str(run.folder) not in page.words
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("data_summary.csv", "Data"),
+        ("g1/history.csv", "Learning"),
+        ("g1/result.json", "Cost"),
+        ("g2/unetpp_ce/seed0/result.json", "Table 1"),
+        ("predictions/unetpp_full_seed0/metrics.parquet", "Summary"),
+        ("predictions/unetpp_full_seed0/meta.json", "Samples"),
+        ("figures/explore.png", "Notebooks"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"\x00\xff no such format {"])
+def test_what_is_damaged_is_left_out_with_a_line_too(run, monkeypatch, name, heading, content):
+    (run.folder / name).write_bytes(content)
+    assert page_of(run, monkeypatch, heading).missing
+
+
+def test_a_result_of_an_older_kind_is_left_out_naming_what_it_lacks(run, monkeypatch):
+    file = run.folder / "pseudo/result.json"
+    file.write_text(json.dumps({"images": 3}))
+    assert page_of(run, monkeypatch, "Confidence").missing == [
+        "Pseudo-labels: left out, as its files lack 'kept_share'."
+    ]
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path):
+    page = Page(write_index(Run(tmp_path / "new", load_profile("ci"))).read_text())
+    assert len(page.missing) > 8
+    assert "01_data (has not run)" in page.words
+    assert page.all("a", "href") == [f"#{heading.lower().replace(' ', '-')}" for heading in sections.SECTIONS]
+
+
+def test_rows_that_are_there_are_shown_and_counted(run, monkeypatch):
+    for row in NAMES[3:]:
+        shutil.rmtree(run.folder / "g2" / row)
+        shutil.rmtree(run.folder / f"predictions/{row}_seed0")
+    page = page_of(run, monkeypatch, "Summary", "Table 1", "Parts")
+    assert page.missing == []
+    assert "Three of seven rows of Table 1" in page.words
+    assert f"“{ROWS[2]['TITLE']}”" in page.words
+
+
+def test_a_row_without_predictions_has_a_score_without_an_interval(run, monkeypatch):
+    shutil.rmtree(run.folder / "predictions/unetpp_ce_seed0")
+    page = page_of(run, monkeypatch, "Summary", "Table 1")
+    assert page.missing == []
+    score = json.loads((run.folder / "g2/unetpp_ce/seed0/result.json").read_text())["course_miou"]
+    assert f"{ROWS[1]['TITLE']}0.5374{score:.4f}–" in page.words
+
+
+def test_a_run_without_any_predictions_still_has_its_scores(run, monkeypatch):
+    shutil.rmtree(run.folder / "predictions")
+    page = page_of(run, monkeypatch, "Summary", "Table 1", "Learning")
+    assert page.missing == []
+    assert "The best row is the full method" in page.words
+
+
+def test_masks_of_other_samples_are_not_shown(run, dataset, monkeypatch):
+    shutil.rmtree(run.folder / "data/test")
+    shutil.copytree(dataset["val"].path, run.folder / "data/test")
+    page = page_of(run, monkeypatch, "Samples")
+    assert "the masks belong to other samples than those of test" in page.missing[0]
+    assert page.all("img", "src") == []
+
+
+def test_a_source_that_knows_little_is_scored_on_val_without_occlusion(dataset, tmp_path, make_store, monkeypatch):
+    val = dataset["val"]
+    plain = make_store("plain", images=np.asarray(val.images), masks=np.asarray(val.masks))
+    rows = [{"id": name, "hand_type": "right", "subject": "one"} for name in val.index["id"]]
+
+    def sample(i):
+        return {"images": plain.images[i], "masks": plain.masks[i], "row": rows[i]}
+
+    store = build_store(tmp_path / "given/val", sample, len(val), val.size, ("images", "masks"), {"source": "course"})
+    folder = tmp_path / "z"
+    add_row(folder, NAMES[0], store, 0.3, "val")
+    nothing = {"correlation": np.nan, "precision": np.nan, "miou_all": np.nan, "miou_kept": np.nan}
+    save_result(folder / "pseudo", images=16, kept_share=0.5, **nothing, miou_dropped=np.nan)
+    skipped = {"skipped": {"image: <black>": {"count": 3, "names": ["a.jpg"]}}}
+    (tmp_path / "given/report.json").write_text(json.dumps(skipped))
+    summary_of = pd.DataFrame([{"store": "val", **describe(store)}])
+    summary_of.to_csv(folder / "data_summary.csv", index=False)
+    profile = load_profile("ci", {"data": str(tmp_path / "given")})
+    page = page_of(Run(folder, profile), monkeypatch, "Summary", "Samples", "Occlusion", "Confidence", "Data")
+    assert page.missing == []
+    assert "One of seven rows of Table 1, each trained once, on a data set of its own" in page.words
+    assert "(store val); its scores were watched during training, as test has no masks." in page.words
+    assert "what is occluded is unknown" in page.words
+    assert "There is no truth to judge them by" in page.words
+    assert "skippedimage: <black>3a.jpg" in page.words
+    assert "people" not in page.words.split("Samples")[0]
+
+
+def test_names_from_files_are_text_and_never_markup(dataset, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "<b>&amp;'x\"", dataset)
+    evil = '"><script>alert(1)</script>&'
+    for place in (run.folder / "data/test", run.folder / "predictions/unetpp_full_seed0"):
+        index = pd.read_parquet(place / "index.parquet").assign(id=evil)
+        index.to_parquet(place / "index.parquet")
+    table = pd.read_csv(run.folder / "data_summary.csv").assign(source=evil)
+    table.to_csv(run.folder / "data_summary.csv")
+    page = page_of(run, monkeypatch, "Samples", "Data")
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "b"}
+    assert f"Best sample of the full method: {evil} (" in page.words
+    assert page.words.count("<b>&amp;'x\"") == 3
+    assert evil in page.words.split("Data")[-1]
+
+
+def test_durations_are_said_as_readers_say_them():
+    said = [duration(seconds) for seconds in (0, 8.23, 59.97, 75, 3599, 3600, 11100)]
+    assert said == ["0.0 s", "8.2 s", "1 min", "1 min", "1 h 00 min", "1 h 00 min", "3 h 05 min"]

@@ -1,0 +1,83 @@
+"""Properties of the benchmarks; their speeds are for people to read."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import nets, pipeline
+from benchmarks.timing import in_turns
+from ethand_utils.exceptions import EthandError
+from ethand_utils.sources.rendered import RenderedSample
+from ethand_utils.training.losses import SegmentationLoss
+
+
+def test_stages_of_rendering_are_there_and_make_up_most_of_it():
+    figures = pipeline._render_stages(RenderedSample("train", 4, 32, 0, True), samples=6)
+    whole = figures.pop("stage_all_ms")
+    assert set(figures) == {f"stage_{stage}_ms" for stage in pipeline.RENDER_STAGES}
+    assert min(figures.values()) > 0
+    assert 0.5 * whole < sum(figures.values()) < whole
+
+
+def test_a_process_says_how_much_memory_it_needs():
+    assert 50 < pipeline._render_samples((RenderedSample("train", 4, 16, 0, True), range(1))) < 20_000
+
+
+def test_ways_alternate_and_the_ratio_is_the_first_to_the_last():
+    calls = []
+    speeds = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 8, rounds=3)
+    assert calls == ["a", "b"] * 4
+    assert speeds["ratio"] == pytest.approx(speeds["a_images_per_s"] / speeds["b_images_per_s"])
+
+
+def test_of_several_ways_each_has_a_ratio_to_the_last():
+    speeds = in_turns(dict.fromkeys("abc", lambda: None), 8, rounds=3)
+    assert {name for name in speeds if name.endswith("ratio")} == {"a_ratio", "b_ratio"}
+    assert speeds["b_ratio"] == pytest.approx(speeds["b_images_per_s"] / speeds["c_images_per_s"])
+
+
+def test_every_part_says_what_it_compares():
+    text = pipeline.table({part: {"ratio": 2.0} for part in pipeline.PARTS})
+    assert all(f"{part}: {pipeline.MEANING[part]}" in text for part in pipeline.PARTS)
+
+
+def test_the_plain_augmentation_is_the_same_augmentation(dataset):
+    figures = pipeline.loader_agreement(dataset["train"])
+    assert figures["equal"] == 1
+    assert 0 < figures["image_difference_of_255"] < 1
+    assert 0.99 <= figures["mask_agreement"] <= 1
+
+
+def test_the_plain_loss_is_the_same_loss():
+    logits, masks = torch.randn(2, 34, 16, 16), torch.randint(17, (2, 2, 16, 16))
+    plain, ours = (loss(logits, masks).item() for loss in (nets.PlainLoss(), SegmentationLoss()))
+    assert plain == pytest.approx(ours, rel=2e-3)  # smp smooths Dice a little otherwise
+
+
+def test_the_learner_is_timed_beside_bare_steps(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(nets, "WARM_STEPS", 1)
+    monkeypatch.setattr(nets, "GPU_ROUNDS", 1)
+    figures = nets.learner_and_bare(dataset["val"], ("unet", "tu-regnety_002"), 4, tmp_path)
+    assert figures["g2_learner_ratio"] == pytest.approx(
+        figures["g2_learner_images_per_s"] / figures["g2_bare_channels_last_images_per_s"]
+    )
+
+
+def test_an_enlarged_store_shows_each_pixel_four_times(dataset, tmp_path):
+    store = dataset["val"]
+    large = nets.enlarged(store, tmp_path / "large")
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        rows, columns = (slice(k, None, 2) for k in corner)
+        assert np.array_equal(large.images[:, rows, columns], store.images)
+        assert np.array_equal(large.masks[:, :, rows, columns], store.masks)
+
+
+def test_the_plain_metric_is_the_same_metric(dataset):
+    truth = np.array(dataset["test"].masks)
+    predicted = np.roll(truth, 1, axis=-1)
+    assert pipeline._plain_course_miou(predicted, truth) == pytest.approx(pipeline.course_miou(predicted, truth))
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(EthandError, match="bench speed: no such part; expected one of render"):
+        pipeline.run(["render", "speed"])

@@ -1,0 +1,328 @@
+"""The plan of a run: what `ethand run --dry-run` says, against the report and against what trainings do; Snakemake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import segmentation_models_pytorch as smp
+from history import assert_as_planned
+from snakemake.cli import get_argument_parser
+from torch import nn
+
+from ethand_utils.data.augment import Augmentation
+from ethand_utils.data.dataloaders import make_dls
+from ethand_utils.experiments import dry_run, workflow
+from ethand_utils.experiments.config import ProfileError, load_profile
+from ethand_utils.experiments.methods import ROWS, d_phases, g1_phases, g2_phases
+from ethand_utils.experiments.run import Run
+from ethand_utils.training.learner import Phase, train_phases
+from ethand_utils.training.losses import SegmentationLoss
+from ethand_utils.training.models import create_model
+from ethand_utils.training.pseudo_labels import KeepConfident, label_store
+
+REPOSITORY = Path(__file__).parents[2]
+ROW = {f"g2/{row['ROW']}": row for row in ROWS}
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout to work in, with nothing made yet."""
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(REPOSITORY / "cluster", tmp_path / "cluster")
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan_of(profile="paper", **changes):
+    return dry_run.planned(Run(Path("outputs/planned"), load_profile(profile, changes)))
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return plan_of()
+
+
+def by_name(planned):
+    return {training["name"]: training for training in planned["trainings"]}
+
+
+# The report, sections 2 and 3 (REFERENCE.md section 2).
+
+
+def test_every_row_of_the_table_has_140_epochs(paper):
+    rows = {name: one["phases"] for name, one in by_name(paper).items() if name in ROW}
+    assert list(rows) == list(ROW)
+    for name, phases in rows.items():
+        epochs = [(phase["phase"], phase["epochs"]) for phase in phases]
+        cycles = [("unpaired", 15), ("paired", 55), ("unpaired", 5), ("paired", 65)]
+        assert epochs == (cycles if ROW[name]["GENERATED"] == "labels" else [("paired", 140)])
+        assert sum(count for _, count in epochs) == 140
+        assert [len(phase["lr"]) for phase in phases] == [count for _, count in epochs]
+
+
+def test_batches_and_learning_rates_are_the_reports(paper):
+    counts = {"train": 68_000, "val": 4_000, "test": 10_000, "unpaired_images": 519_000, "unpaired_labels": 519_000}
+    assert paper["data"]["counts"] == counts
+    assert paper["data"]["size"] == 128
+    for name in ("g1", "d", "d_argmax", *ROW):
+        for phase in by_name(paper)[name]["phases"]:
+            unpaired = phase["phase"] == "unpaired"
+            assert phase["bs"] == (32 if unpaired else 16)
+            assert phase["learned"] == 16 * phase["steps"]
+            assert phase["images"] == phase["bs"] * phase["steps"]
+            assert phase["batches"] == (16_218 if unpaired else 4_250)  # 519,000 and 68,000, a rest is dropped
+            assert phase["steps"] == phase["epochs"] * phase["batches"]
+            rates = {rate for epoch in phase["lr"] for rate in epoch}
+            assert rates == {2.5e-4 if unpaired else 1.5e-4}, name
+            assert not phase["at_most"]
+
+
+def test_losses_are_the_reports(paper):
+    losses = {(name, f["phase"]): f["loss"] for name, one in by_name(paper).items() for f in one["phases"]}
+    segmentation = "0.35 weighted CE + 0.65 Dice"
+    assert losses["g1", "paired"] == losses["g2/unetpp_weighted", "paired"] == "weighted CE"
+    assert losses["g2/baseline", "paired"] == losses["g2/unetpp_ce", "paired"] == "CE"
+    assert losses["g2/unetpp_dice", "paired"] == losses["g2/unetpp_generated", "paired"] == segmentation
+    assert losses["g2/unetpp_full", "unpaired"] == segmentation
+    assert losses["g2/unetpp_full", "paired"] == f"0.9 ({segmentation}) + 0.1 BCE(D(prediction), 1)"
+    assert losses["d", "discriminator"] == "BCE(D(G1's prediction), 0) + BCE(D(truth), 1)"
+    assert paper["class_weights"][:2] == (0.1, 0.8)
+    assert paper["profile"]["hands"] == "sum"
+
+
+def test_only_the_last_rows_have_a_d_that_sees_probability_maps_and_is_not_trained_on(paper):
+    trainings = by_name(paper)
+    judged = {name: one["judge"] for name, one in trainings.items() if one.get("judge")}
+    assert judged == {"g2/unetpp_released": "d_argmax", "g2/unetpp_full": "d"}
+    full = trainings["g2/unetpp_full"]
+    assert (full["adversarial_input"], full["discriminator"]) == ("softmax", "frozen")
+    filters = {phase["filter"] for name in ROW for phase in trainings[name]["phases"] if phase["phase"] == "unpaired"}
+    assert filters == {"batch_half"}
+
+
+def test_half_of_what_cyclegan_sees_is_unpaired_and_a_g1_sees_as_much(paper):
+    trainings = by_name(paper)
+    (phase,) = trainings["cyclegan/loose"]["phases"]
+    assert (phase["bs"], phase["batches"], phase["images"]) == (8, 8_500, 16 * phase["steps"])
+    assert trainings["g1_as_long"]["phases"][0]["images"] == phase["images"]
+    assert "D_X" in phase["loss"]
+    nets = paper["nets"]
+    assert nets["G_XY"] == nets["G1"]
+    assert (nets["G_YX"]["in_channels"], nets["G_YX"]["out_channels"]) == (36, 3)
+    assert (nets["D_X"]["in_channels"], nets["D_Y"]["in_channels"]) == (3, 34)
+
+
+def test_images_that_g_yx_made_come_in_place_of_generated_labels(paper):
+    trainings = by_name(paper)
+    labels, images = (trainings[f"g2/{name}"]["phases"] for name in ("unetpp_generated", "unetpp_images"))
+    assert [phase["epochs"] for phase in labels] == [phase["epochs"] for phase in images]
+    assert [phase["store"] for phase in images] == ["unpaired_labels", "train", "unpaired_labels", "train"]
+    assert {phase["filter"] for phase in images} == {None}
+
+
+def test_nets_are_the_reports(paper):
+    nets = paper["nets"]
+    assert nets["G1"]["pretrained"]
+    assert nets["G2"]["pretrained"]
+    assert nets["baseline"]["widths"] == [64, 128, 256, 512, 512]
+    built = {name: create_model(**{**nets[name], "pretrained": False}) for name in ("G1", "G2", "d")}
+    assert isinstance(built["G1"], smp.Unet)
+    assert "Xception" in type(built["G1"].encoder).__name__
+    assert isinstance(built["G2"], smp.UnetPlusPlus)
+    assert nets["G2"]["encoder"] == "tu-regnety_032"
+    layers = [layer for layer in built["d"] if isinstance(layer, nn.Conv2d)]
+    assert [layer.in_channels for layer in layers] == [34, 64, 128, 256, 512]
+    assert [layer.out_channels for layer in layers] == [64, 128, 256, 512, 1]
+    assert {(layer.kernel_size, layer.stride) for layer in layers} == {((4, 4), (2, 2))}
+    assert [layer.negative_slope for layer in built["d"] if isinstance(layer, nn.LeakyReLU)] == [0.2] * 4
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in built["d"]) == 4
+
+
+def test_augmentation_is_the_reports(paper):
+    assert {key: paper["augmentation"][key] for key in ("scale", "rotation", "rotation_p", "intensity", "flip_p")} == {
+        "scale": 0.01,
+        "rotation": 5.0,
+        "rotation_p": 0.6,
+        "intensity": 0.01,
+        "flip_p": 0.5,
+    }
+    assert paper["augmentation"]["photometric"] is None
+
+
+# What the plan counts.
+
+
+def test_seeds_are_counted_and_every_training_of_the_chain_is_planned():
+    planned = plan_of("tiny", seeds=3)
+    assert {one["name"]: one["seeds"] for one in planned["trainings"]} == {
+        "g1": 1,
+        "d": 1,
+        "d_argmax": 1,
+        **dict.fromkeys(ROW, 3),
+        "cyclegan/loose": 3,
+        "g1_as_long": 1,
+        "g2/unetpp_images": 1,
+    }
+    trained = [stage for stage in workflow.stages(load_profile("tiny", {"seeds": 3})) if stage.trains]
+    assert planned["totals"]["trainings"] == len(trained) - 1  # 06_pseudo_labels lets a net label, and trains none
+    once = plan_of("tiny")["totals"]["steps"]
+    alone = sum(f["steps"] for one in planned["trainings"] if one["seeds"] == 1 for f in one["phases"])
+    assert planned["totals"]["steps"] - alone == 3 * (once - alone)
+
+
+@pytest.mark.parametrize(
+    ("pseudo_filter", "share", "at_most"),
+    [("batch_half", 0.5, False), ("none", 1, False), ("dataset_half", 1, True), ("threshold", 1, True)],
+)
+def test_a_filter_by_confidence_leaves_a_limit_and_the_others_a_number(pseudo_filter, share, at_most):
+    planned = plan_of("tiny", pseudo_filter=pseudo_filter, pseudo_threshold=0.5)
+    unpaired, paired = by_name(planned)["g2/unetpp_full"]["phases"][:2]
+    assert unpaired["learned"] == share * unpaired["images"]
+    assert (unpaired["at_most"], paired["at_most"], planned["totals"]["at_most"]) == (at_most, False, at_most)
+
+
+def test_data_that_is_still_to_be_read_gives_limits(tmp_path):
+    for name in ("data", "camera", "joint_3d"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    planned = plan_of(data=str(tmp_path))
+    assert planned["data"]["source"] == "interhand"
+    assert planned["data"]["at_most"]
+    assert planned["totals"]["at_most"]
+    assert "at most train 68,000" in dry_run.text(planned)
+
+
+# What trainings do.
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
+    folder = dataset["train"].path.parent
+    changes = {"data": str(folder), "bs": 5, "bs_unpaired": 6, "lr": 1e-3, "lr_unpaired": 2e-3, "lr_schedule": schedule}
+    planned = plan_of("ci", **changes, epochs=5, cycles=[1, 2, 0, 2])
+    assert planned["data"]["counts"]["train"] == len(dataset["train"])
+    phases = by_name(planned)["g2/unetpp_generated"]["phases"]
+    profile = load_profile("ci", {**changes, "epochs": 5, "cycles": [1, 2, 0, 2]})
+    net = create_model("baseline", widths=(4, 8), seed=0)
+    labels = label_store(net, dataset["unpaired_images"], tmp_path / "labels", "a net")
+    val, light = dataset["val"], Augmentation()
+    dls = {"paired": make_dls(dataset["train"], val, profile.bs, light)}
+    dls["unpaired"] = make_dls(dataset["unpaired_images"], val, profile.bs_unpaired, light, pseudo=labels)
+    cbs = {"paired": (), "unpaired": (KeepConfident(),)}
+    real = [Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in g2_phases(profile, "labels")]
+    train_phases(net, SegmentationLoss(), real, tmp_path, schedule=schedule)
+    assert_as_planned(pd.read_csv(tmp_path / "history.csv"), phases)
+
+
+@pytest.mark.parametrize("name", ["ci", "tiny", "small", "paper"])
+def test_rows_train_equally_long_in_every_profile(name):
+    profile = load_profile(name)
+    for generated in ("none", "labels", "images"):
+        assert sum(phase.epochs for phase in g2_phases(profile, generated)) == profile.epochs
+    assert [phase.epochs for phase in (*g1_phases(profile), *d_phases(profile))] == [
+        profile.g1_epochs,
+        profile.d_epochs,
+    ]
+
+
+def test_a_row_that_begins_with_something_unknown_is_refused():
+    with pytest.raises(ProfileError, match="GENERATED: True, expected one of none, labels, images"):
+        g2_phases(load_profile("ci"), True)
+
+
+# The command.
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(checkout, ethand):
+    before = sorted(checkout.rglob("*"))
+    status, said, _ = ethand("run", "paper", "--dry-run", "--set", "seeds=10", "--set", "lr_schedule=one_cycle")
+    assert status == 0
+    assert sorted(checkout.rglob("*")) == before
+    assert max(map(len, said.splitlines())) <= 100
+    for words in ("68,000", "519,000", "16,218", "4,250", "xception", "tu-regnety_032", "×10", "0.35 weighted CE"):
+        assert words in said
+
+
+def test_the_plan_as_json_is_the_plan(checkout, ethand):
+    status, said, _ = ethand("run", "tiny", "--dry-run", "--json", "--set", "lr=0.5")
+    assert status == 0
+    assert json.loads(said) == json.loads(json.dumps(plan_of("tiny", lr=0.5) | {"run": "tiny"}))
+    status, _, said = ethand("run", "tiny", "--json")
+    assert status == 1
+    assert said.strip().splitlines() == ["ethand: run: --json is the form of --dry-run's answer; give both, or neither"]
+
+
+def test_a_dry_run_refuses_what_a_run_would(checkout, ethand):
+    assert "did you mean epochs" in ethand("run", "tiny", "--dry-run", "--set", "epoch=3")[2]
+    assert "no such folder" in ethand("run", "tiny", "--dry-run", "--set", "data=nowhere")[2]
+
+
+# Snakemake.
+
+
+def parsed(folder, cores, *options):
+    """What Snakemake understands of the command."""
+    return get_argument_parser().parse_args(workflow.snakemake_command(folder, cores, list(options))[3:])
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize("options", [["g1/result.json"], ["--dry-run", "g1/result.json"], ["g1/result.json", "-n"]])
+def test_a_target_reaches_snakemake_as_one(options, gpus, checkout, monkeypatch):
+    monkeypatch.setattr(workflow, "gpu_count", lambda: gpus)
+    args = parsed(checkout / "outputs/x", 3, *options)
+    assert args.targets == ["g1/result.json"]
+    assert args.dryrun == (len(options) == 2)
+    assert (args.cores, args.directory) == (3, checkout / "outputs/x")
+
+
+def test_cores_and_gpus_of_this_machine_limit_only_jobs_that_run_on_it(checkout, monkeypatch):
+    monkeypatch.setattr(workflow, "gpu_count", lambda: 2)
+    here = workflow.snakemake_command(checkout, 0, [])
+    assert "gpu=2" in here
+    assert here[here.index("--cores") + 1] == str(len(os.sched_getaffinity(0)))
+    for words in (["--executor", "slurm"], ["--executor=slurm"], ["--profile", "cluster/slurm"]):
+        assert not {"--cores", "--resources"} & set(workflow.snakemake_command(checkout, 0, words))
+    assert workflow.snakemake_command(checkout, 0, ["--profile", "cluster/slurm"])[-1] == str(
+        checkout / "cluster/slurm"
+    )
+
+
+def test_on_slurm_a_training_asks_for_a_gpu_and_no_other_stage_does(checkout):
+    command = [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", "--set", "render_parts=2"]
+    command += ["--", "--profile", "cluster/slurm", "--dry-run"]
+    said = subprocess.run(command, cwd=checkout, text=True, capture_output=True, check=True)
+    asked = asked_resources(said.stdout + said.stderr)
+    profile = load_profile("ci", {"render_parts": 2})
+    assert {stage.name for stage in workflow.stages(profile)} <= set(asked)
+    trains = {stage.name for stage in workflow.stages(profile) if stage.trains}
+    for rule, (threads, resources) in asked.items():
+        assert resources.get("gpu", "0") == ("1" if rule in trains else "0"), rule
+        assert threads == ("8" if rule in trains or rule.startswith("render") else "1"), rule
+        assert {"mem_mb", "runtime"} <= set(resources) or rule == "all"
+
+
+def asked_resources(said):
+    """Threads and resources of every rule in what Snakemake prints of a dry run."""
+    asked, rule = {}, None
+    for line in said.splitlines():
+        words = line.split()
+        if words and words[0] in ("rule", "localrule"):
+            rule = words[1].rstrip(":")
+            asked[rule] = ("1", {})
+        elif words and words[0] == "threads:":
+            asked[rule] = (words[1], asked[rule][1])
+        elif words and words[0] == "resources:":
+            asked[rule][1].update(word.strip(",").split("=") for word in line.split("resources:")[1].split(", "))
+    return asked
+
+
+def test_partitions_of_the_profile_are_known_to_the_executor():
+    from snakemake_executor_plugin_slurm.partitions import read_partition_file
+
+    found = {p.name: p.limits.max_gpu for p in read_partition_file(REPOSITORY / "cluster/slurm/partitions.yaml")}
+    assert found == {"gpu": 1, "cpu": 0}

@@ -1,0 +1,271 @@
+"""Every notebook by papermill at profile `ci`, the chain that runs them, and the commands on what they made."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from history import assert_as_planned
+from PIL import Image
+
+import ethand_utils
+from ethand_utils.experiments import dry_run, workflow
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.methods import FULL_ROW, IMAGES_ROW, ROWS, SHARE_ROWS, training_name
+from ethand_utils.experiments.run import Run, RunError, open_run
+from ethand_utils.labels import N_CLASSES
+from ethand_utils.training.cyclegan.variants import BEST, cycle_training
+from ethand_utils.training.models import load_weights
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = workflow.stages(load_profile("ci"))
+FULL = training_name(FULL_ROW, 0)
+
+
+def ethand(*words, cwd, status=0):
+    """Call the command in a folder; returns what it said, stdout and stderr together."""
+    command = [sys.executable, "-m", "ethand_utils.app.cli", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert (done.returncode == 0) == (status == 0), done.stdout[-4000:]
+    return done.stdout
+
+
+def checkout(folder):
+    """A copy of what a run reads from the repository, so that its outputs stay out of it."""
+    shutil.copytree(REPOSITORY / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """A checkout in which `ethand run ci` has ended."""
+    folder = checkout(tmp_path_factory.mktemp("checkout"))
+    said = ethand("run", "ci", cwd=folder)
+    assert said.strip().endswith(str(folder / "outputs/ci/index.html"))
+    return folder
+
+
+@pytest.fixture
+def run(root, monkeypatch):
+    """The finished run."""
+    monkeypatch.chdir(root)
+    return open_run("ci")
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_notebook_ran_and_saved_its_result(run, stage):
+    for path in (*stage.makes, f"html/{stage.name}.html", f"notebooks/{stage.name}.ipynb"):
+        assert (run.folder / path).stat().st_size > 0
+    cells = nbformat.read(run.folder / f"notebooks/{stage.name}.ipynb", 4).cells
+    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any(output.output_type in ("display_data", "execute_result") for output in outputs)
+    assert not [output for output in outputs if output.get("name") == "stderr" and "Warning" in output.text]
+
+
+@pytest.mark.parametrize(
+    "training", ["g1", *(training_name(row["ROW"], 0) for row in (*ROWS, IMAGES_ROW)), cycle_training(BEST, 0)]
+)
+def test_result_of_a_training_has_the_contracts_keys(run, training):
+    result = json.loads((run.folder / training / "result.json").read_text())
+    wanted = (
+        "row seed course_miou dataset_miou visible_iou occluded_iou absent_fp_rate part_iou_palm epochs images_seen"
+    )
+    wanted += " seconds images_per_s parameters device versions commit"
+    assert set(wanted.split()) <= set(result)
+    assert 0 <= result["course_miou"] <= 1
+    assert not (run.folder / training / "state").exists()
+    history = pd.read_csv(run.folder / training / "history.csv")
+    assert len(history) == result["epochs"]
+
+
+def test_every_training_does_what_the_dry_run_says(run):
+    planned = dry_run.planned(run)
+    names = [one["name"] for one in planned["trainings"]]
+    cycles = ["cyclegan/report", "cyclegan/loose", "g1_as_long", "g2/unetpp_images"]
+    assert names == ["g1", "d_argmax", "d", *(f"g2/{r['ROW']}" for r in ROWS), *cycles]
+    for one in planned["trainings"]:
+        folder = run.folder / one["name"] / ("seed0" if one["name"].startswith(("g2/", "cyclegan/")) else "")
+        assert_as_planned(pd.read_csv(folder / "history.csv"), one["phases"])
+        result, phases = json.loads((folder / "result.json").read_text()), one["phases"]
+        assert result["epochs"] == sum(phase["epochs"] for phase in phases)
+        assert result["images_seen"] == sum(phase["learned"] for phase in phases)
+        for option in {"class_weights", "adversarial_input", "discriminator"} & set(one):
+            assert result[option] == one[option]
+        net = planned["nets"][one["net"]]
+        model, _ = load_weights(folder / "weights.safetensors", "discriminator" if "in_channels" in net else None)
+        built = {**model.recipe, "widths": list(model.recipe["widths"]), "pretrained": False}
+        assert {key: built[key] for key in net} == net, one["name"]
+
+
+def test_rows_with_generated_labels_train_in_two_cycles(run):
+    history = pd.read_csv(run.folder / FULL / "history.csv")
+    assert history["phase"].tolist() == ["unpaired", "paired", "unpaired", "paired"]
+
+
+def test_table_has_the_reports_rows_and_our_scores(run):
+    table = pd.read_csv(run.folder / "table1.csv")
+    assert table["row"].tolist() == [row["ROW"] for row in ROWS]
+    scores = [json.loads((run.folder / training_name(r, 0) / "result.json").read_text()) for r in table["row"]]
+    assert table["ours"].tolist() == pytest.approx([score["course_miou"] for score in scores])
+
+
+def test_front_page_is_one_file_with_table_figures_and_links(run):
+    page = (run.folder / "index.html").read_text()
+    assert "0.5580" in page
+    assert page.count("data:image/png;base64") >= 5
+    assert all(f'href="html/{stage.name}.html"' in page for stage in STAGES)
+    assert "http" not in page.replace('lang="en"', "")
+
+
+def test_predictions_are_a_store_with_a_score_a_sample(run):
+    folder = run.folder / f"predictions/{FULL_ROW}_seed0"
+    scores = pd.read_parquet(folder / "metrics.parquet")
+    assert scores["id"].tolist() == run.dataset()["test"].index["id"].tolist()
+    result = json.loads((run.folder / FULL / "result.json").read_text())
+    hands = scores[["course_miou_left", "course_miou_right"]].to_numpy()
+    assert np.nanmean(hands) == pytest.approx(result["course_miou"])
+
+
+def test_a_second_run_has_nothing_to_do(root):
+    assert "Nothing to be done" in ethand("run", "ci", cwd=root)
+
+
+def test_touching_a_module_runs_again_what_imports_it_and_says_why(root):
+    losses = Path(ethand_utils.__file__).parent / "training" / "losses.py"
+    before = losses.stat()
+    try:
+        os.utime(losses)
+        said = ethand("run", "ci", "--", "--dry-run", cwd=root)
+    finally:
+        os.utime(losses, ns=(before.st_atime_ns, before.st_mtime_ns))
+    rules = {line.split()[-1].rstrip(":") for line in said.splitlines() if line.startswith(("rule ", "localrule "))}
+    assert {"04_train_g1", "07_train_g2_baseline_seed0", "08_ablation"} <= rules
+    assert not rules & {"01_data", "03_augment"}
+    assert "reason: Updated input files" in said
+
+
+def test_parts_of_the_rendering_are_stages_before_the_first_notebook(tmp_path):
+    said = ethand("run", "ci", "--set", "render_parts=2", "--", "--dry-run", cwd=checkout(tmp_path))
+    rules = [line.split()[-1].rstrip(":") for line in said.splitlines() if line.startswith("rule ")]
+    assert sorted(rules[:2]) == ["render_1_of_2", "render_2_of_2"]
+    assert rules[2] == "01_data"
+
+
+@pytest.fixture(scope="session")
+def again(tmp_path_factory):
+    """The folder of the same run elsewhere, with a second table."""
+    folder = checkout(tmp_path_factory.mktemp("again"))
+    ethand("run", "ci", "--name", "again", "--set", "shares=[0.5]", cwd=folder)
+    return folder / "outputs/again"
+
+
+def test_half_of_the_pairs_are_shown_twice_and_make_a_second_table(again):
+    table = pd.read_csv(again / "shares.csv")
+    assert table["share"].tolist() == [0.5] * 3 + [1.0] * 3
+    assert (2 * table["pairs"][:3].to_numpy() == table["pairs"][3:].to_numpy()).all()
+    for training in ("g1", *(training_name(row, 0) for row in SHARE_ROWS)):
+        half, whole = (json.loads((folder / training / "result.json").read_text())
+                       for folder in (again / "pairs_50pct", again))  # fmt: skip
+        assert half["images_seen"] == whole["images_seen"]
+        assert half["course_miou"] != whole["course_miou"]
+    assert "Fewer pairs" in (again / "index.html").read_text()
+
+
+def test_the_same_seed_gives_the_same_metrics(root, again):
+    compared = 0
+    for path in (root / "outputs/ci").glob("**/result.json"):
+        twin = again / path.relative_to(root / "outputs/ci")
+        one, two = json.loads(path.read_text()), json.loads(twin.read_text())
+        for key in set(one) - {"seconds", "images_per_s", "commit", "shares"}:
+            assert one[key] == two[key] or one[key] != one[key], (path, key)
+            compared += 1
+    assert compared > 200
+
+
+def test_one_notebook_alone_builds_the_data_it_needs(tmp_path):
+    root = checkout(tmp_path)
+    command = [sys.executable, "-m", "papermill", root / "notebooks/04_train_g1.ipynb", root / "o.ipynb"]
+    command += ["-p", "RUN", "x", "-p", "PROFILE", "ci", "-p", "EPOCHS", "1"]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    assert json.loads((root / "outputs/x/g1/result.json").read_text())["epochs"] == 1
+
+
+def test_a_notebook_without_what_it_needs_names_what_to_run_first(root):
+    with pytest.raises(RunError, match="04_train_g1"):
+        Run(root / "outputs/none", load_profile("ci")).weights("g1")
+
+
+def test_an_unknown_notebook_parameter_is_refused(run):
+    stage = workflow.Stage("x", "04_train_g1", (), parameters={"EPOCH": 3})
+    with pytest.raises(RunError, match="did you mean EPOCHS"):
+        workflow.execute(run, stage)
+
+
+def test_a_failing_cell_is_named_and_the_copy_run_so_far_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout(tmp_path))
+    stage = workflow.Stage("x", "02_explore", (), parameters={"SAMPLE": 10**6, "PROFILE": "ci"})
+    with pytest.raises(RunError, match=r"02_explore.ipynb failed in code cell \d+ \(IndexError") as caught:
+        workflow.execute(open_run("broken", "ci"), stage)
+    copy = Path(str(caught.value).split()[-1])
+    assert any(cell.get("outputs") for cell in nbformat.read(copy, 4).cells)
+
+
+def test_a_misspelt_setting_is_refused_before_anything_starts(root):
+    assert "did you mean epochs" in ethand("run", "ci", "--set", "EPOCH=3", "--name", "typo", cwd=root, status=1)
+    assert not (root / "outputs/typo").exists()
+
+
+def test_predict_writes_masks_in_the_photos_frame(root, tmp_path):
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)).save(photo)
+    weights = root / f"outputs/ci/{FULL}/weights.safetensors"
+    ethand("predict", photo, "--box", "30,20,40,50", "--weights", weights, "--out", tmp_path / "out", cwd=root)
+    for hand in ("left", "right"):
+        mask = np.asarray(Image.open(tmp_path / f"out/{hand}.png"))
+        assert mask.shape == (90, 120)
+        assert mask.max() < N_CLASSES
+    assert Image.open(tmp_path / "out/overlay.png").size[0] > 300
+
+
+def test_evaluate_agrees_with_the_notebook(root):
+    weights = root / f"outputs/ci/{FULL}/weights.safetensors"
+    said = ethand("evaluate", "--data", "outputs/ci/data/test", "--weights", weights, "--json", cwd=root)
+    scores = json.loads(said[said.index("{") :])
+    result = json.loads((root / f"outputs/ci/{FULL}/result.json").read_text())
+    assert scores["course_miou"] == pytest.approx(result["course_miou"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "weights", "box"])
+def test_wrong_input_is_one_line_with_the_files_name(root, tmp_path, kind):
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    Image.new("RGB", (60, 60)).save(photo)
+    (tmp_path / "note.jpg").write_text("no picture")
+    weights, box = root / f"outputs/ci/{FULL}/weights.safetensors", "0,0,60,60"
+    if kind == "missing":
+        photo = tmp_path / "nothing.png"
+    elif kind == "text":
+        photo = tmp_path / "note.jpg"
+    elif kind == "weights":
+        weights = root / "outputs/ci/d/weights.safetensors"
+    else:
+        box = "900,900,5,5"
+    said = ethand("predict", photo, "--weights", weights, "--box", box, "--out", out, cwd=root, status=1).strip()
+    assert said.splitlines()[-1].startswith("ethand: ")
+    assert "Traceback" not in said
+    named = {"missing": "nothing.png", "text": "note.jpg", "weights": "d/weights.safetensors", "box": "outside"}[kind]
+    assert named in said.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_truncated_store_is_refused_by_name(root, tmp_path):
+    store = tmp_path / "test"
+    shutil.copytree(root / "outputs/ci/data/test", store)
+    os.truncate(store / "masks.npy", 1000)
+    assert "masks.npy" in ethand("data", "info", store, cwd=root, status=1)
