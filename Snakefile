@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import ethand_utils
-from ethand_utils.experiments.workflow import gpu_count, rendered_parts, sources, stages
+from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, stages
 from ethand_utils.experiments.run import open_run
 from ethand_utils.dependencies import module_files
 
@@ -21,7 +21,7 @@ gpus = gpu_count()
 threads = int(config.get("threads", 0))
 threads_per_training = threads or max(1, workflow.cores // (gpus // profile.processes or 2))
 
-parts = {f"render/{part.number}-of-{part.of}.done": part for part in rendered_parts(profile)}
+parts = {f"render/{part.number}-of-{part.of}.done": part for part in render_shards(profile)}
 
 # What most others wait for goes first, so that no long training is left alone at the end.
 waiting = {name: 0 for name in steps}
@@ -59,7 +59,7 @@ for stage in steps.values():
     rule:
         name: stage.name
         input:
-            sources(stage.notebook),
+            notebook_inputs(stage.notebook),
             "profile.yaml",
             *[done for done in parts if stage.name == "01_data"],
             *[made for need in stage.needs for made in steps[need].makes],

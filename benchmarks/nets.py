@@ -18,9 +18,9 @@ from ethand_utils.data.dataloaders import StoreLoader, make_dls
 from ethand_utils.data.store import Store
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES
-from ethand_utils.training.callbacks import bfloat16_pays, fast_forward
+from ethand_utils.training.callbacks import autocast_bf16, has_native_bf16
 from ethand_utils.training.inference import export_model
-from ethand_utils.training.learner import Phase, best_device, place, train_phases
+from ethand_utils.training.learner import Phase, best_device, to_device, train_phases
 from ethand_utils.training.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss, per_hand
 from ethand_utils.training.models import create_model
 
@@ -41,7 +41,7 @@ def _nets() -> tuple[nn.Module, nn.Module]:
         "unetplusplus", "tu-regnety_002", None, classes=N_CHANNELS, decoder_channels=WIDTHS, encoder_depth=len(WIDTHS)
     )
     plain.load_state_dict(ours.state_dict())
-    return place(ours, best_device()), plain.to(best_device())
+    return to_device(ours, best_device()), plain.to(best_device())
 
 
 class PlainLoss(nn.Module):
@@ -87,7 +87,7 @@ def training(store: Store, bs: int) -> dict[str, float]:
         stepper(net, loss, optimiser, images, masks)
         for net, loss, optimiser in zip((ours, plain), losses, optimisers, strict=True)
     ]
-    with fast_forward(ours):
+    with autocast_bf16(ours):
         values = [float(loss(net(images), masks).detach()) for net, loss in zip((ours, plain), losses, strict=True)]
         difference = abs(values[0] / values[1] - 1)
         ways = {name: _one_by_one(step) for name, step in zip(("ours", "plain"), steps, strict=True)}
@@ -111,7 +111,7 @@ def inference(store: Store, bs: int) -> dict[str, float]:
     images = normalise(torch.from_numpy(np.array(store.images[:bs]))).to(best_device())
     exported = {"openvino": ("openvino", ".xml", _openvino), "onnxruntime": ("onnx", ".onnx", _onnxruntime)}
     ways = {}
-    with tempfile.TemporaryDirectory() as folder, fast_forward(ours):
+    with tempfile.TemporaryDirectory() as folder, autocast_bf16(ours):
         for name, (format, ending, load) in exported.items():
             if find_spec(name):
                 file = Path(folder) / f"net{ending}"
@@ -136,7 +136,7 @@ def _openvino(file: Path, images: np.ndarray) -> Callable[[], list]:
     net = core.read_model(file)
     net.reshape(images.shape)  # a fixed shape is faster
     settings = {
-        properties.hint.inference_precision: openvino.Type.bf16 if bfloat16_pays(CPU) else openvino.Type.f32,
+        properties.hint.inference_precision: openvino.Type.bf16 if has_native_bf16(CPU) else openvino.Type.f32,
         properties.inference_num_threads: streams,
         properties.num_streams: streams,
     }
@@ -214,7 +214,7 @@ def learner_and_bare(
     """
     device, clock = best_device(), Clock()
     phase = Phase("paired", make_dls(store, store, bs, Augmentation(), device=device), EPOCHS, LR, (clock,))
-    train_phases(place(create_model(*net, seed=0), device), SegmentationLoss().to(device), [phase], folder)
+    train_phases(to_device(create_model(*net, seed=0), device), SegmentationLoss().to(device), [phase], folder)
     batch, bare = phase.dls.train.one_batch(), {}
     for layout in LAYOUTS:
         for compile in compiled:
@@ -233,7 +233,7 @@ def _bare_speed(net: tuple[str, str], layout: str, compile: bool, images: torch.
     run = torch.compile(model) if compile else model
 
     def forward(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
             return run(images).float()
 
     step = stepper(forward, loss, optimiser, images, masks)

@@ -19,7 +19,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from benchmarks.nets import gpu_training, inference, training
 from benchmarks.timing import in_turns
-from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, draw, transform
+from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, sample_params, transform
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
@@ -105,7 +105,7 @@ def _loader(store: Store) -> dict[str, float]:
 def loader_agreement(store: Store) -> dict[str, float]:
     """How far the plain way is from ours when both are given the same draws; OpenCV interpolates to 1/32 px."""
     images, masks = np.array(store.images[:BS]), np.array(store.masks[:BS])
-    draws = draw(len(images), Augmentation(), torch.Generator().manual_seed(0))
+    draws = sample_params(len(images), Augmentation(), torch.Generator().manual_seed(0))
     seen, labels = transform(torch.from_numpy(images), torch.from_numpy(masks), Augmentation(), draws)
     degrees, gain = torch.rad2deg(draws.angle), draws.gain.flatten(1).numpy()
     samples = [

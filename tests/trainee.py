@@ -17,11 +17,11 @@ from ethand_utils.training.adversarial import AgainstTruth, Alternating, Discrim
 from ethand_utils.training.cyclegan.dataloader import make_mixed_dls
 from ethand_utils.training.cyclegan.model import create_cyclegan, cycle_loss
 from ethand_utils.training.cyclegan.scores import Cycles
-from ethand_utils.training.cyclegan.variants import REMEDIES
-from ethand_utils.training.learner import Phase, finish, place, train_phases
+from ethand_utils.training.cyclegan.variants import OPTIONS
+from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
 from ethand_utils.training.losses import D_CHANNELS, SegmentationLoss
 from ethand_utils.training.models import create_model, save_weights
-from ethand_utils.training.pseudo_labels import KeepConfident
+from ethand_utils.training.pseudo_labels import TopHalfFilter
 
 CPU = torch.device("cpu")
 LR = 1e-2
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 
 def net(seed=0, arch="baseline", channels=3):
     """A tiny net, placed as trainings place it."""
-    return place(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
+    return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
 class Beat(Callback):
@@ -54,7 +54,7 @@ class InFloat32(Callback):
     """Keeps a training in float32 on any processor, so that two ways can be compared closely."""
 
     def before_fit(self):
-        callbacks.bfloat16_pays = lambda device: False
+        callbacks.has_native_bf16 = lambda device: False
 
 
 class Fail(Callback):
@@ -79,7 +79,7 @@ def phases(kind, stores, labels, extra=()):
         return [Phase("discriminator", pairs, *EPOCHS[kind], LR, (AgainstTruth(net(1)), *extra))]
     unpaired = make_dls(stores["unpaired_images"], stores["val"], 4, Augmentation(), pseudo=labels)
     against = Alternating(net(arch="discriminator", channels=D_CHANNELS["softmax"]), "softmax", LR / 100)
-    cycle = [("unpaired", unpaired, (KeepConfident(), *extra)), ("paired", pairs, (against, *extra))]
+    cycle = [("unpaired", unpaired, (TopHalfFilter(), *extra)), ("paired", pairs, (against, *extra))]
     return [Phase(name, dls, n, LR, cbs) for (name, dls, cbs), n in zip(cycle * 2, EPOCHS[kind], strict=True)]
 
 
@@ -93,7 +93,7 @@ def cycle_phases(profile, stores, *opponents, extra=()):
 def run_cyclegan(folder, stores, extra):
     """Train a CycleGAN with every remedy but the warm start, and write the weights of both generators."""
     profile = dataclasses.replace(load_profile("ci"), cyclegan_epochs=EPOCHS["cyclegan"][0])
-    model, opponents = create_cyclegan(profile, tuple(name for name in REMEDIES if name != "warm_start"))
+    model, opponents = create_cyclegan(profile, tuple(name for name in OPTIONS if name != "warm_start"))
     phases, loss = cycle_phases(profile, stores, opponents, extra=extra)
     train_phases(model, loss, phases, folder, schedule="one_cycle")
     save_weights(model, Path(folder) / "weights.safetensors")
@@ -108,4 +108,4 @@ def run(kind, folder, data, labels, extra=(), processes=1):
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
     parts = phases(kind, stores, Store(labels), extra)
     learn = train_phases(model, loss, parts, folder, schedule="one_cycle", processes=processes)
-    finish(learn, folder, row=kind)
+    save_final_weights(learn, folder, row=kind)

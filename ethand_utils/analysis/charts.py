@@ -77,7 +77,7 @@ def intervals(groups: dict[str, pd.DataFrame], xlabel: str, title: str = "", mar
 
 
 @in_style
-def share_curves(table: pd.DataFrame) -> Figure:
+def fraction_curves(table: pd.DataFrame) -> Figure:
     """Score against the share of the pairs, a line a training of `shares.share_table`.
 
     Whiskers are intervals over samples, bands ± the standard deviation over seeds where there are several.

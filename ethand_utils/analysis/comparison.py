@@ -15,23 +15,23 @@ from ethand_utils.analysis.statistics import (
     holm,
     seeds_needed,
     sign_flip_test,
-    spread,
+    std,
     t_interval,
 )
 from ethand_utils.analysis.tables import (
-    Kept,
+    ScoresByRow,
     by_hand,
+    format_p,
     independent_people,
-    kept_seeds,
     mean_scores,
-    p_text,
     read_samples,
+    scores_by_row,
     table1,
     title,
     with_intervals,
 )
 from ethand_utils.experiments.methods import ROWS, SHARE_ROWS
-from ethand_utils.experiments.run import Run, RunError, share_name
+from ethand_utils.experiments.run import Run, RunError, fraction_name
 from ethand_utils.style import mean_text
 from ethand_utils.training.metrics import nanmean
 
@@ -45,7 +45,7 @@ TITLES = {"g1": "G1", PAIRS_ALONE: "G2, pairs alone", GENERATED: "G2, generated 
 HOW = "No share of the pairs was trained on: ethand run --set 'shares=[0.01, 0.05, 0.2]' adds the second table."
 
 
-def steps(kept: Kept, groups: pd.Series | None = None) -> pd.DataFrame:
+def compare_rows(kept: ScoresByRow, groups: pd.Series | None = None) -> pd.DataFrame:
     """Paired differences of neighbouring rows, each row's to the one it adds to first; then those of `step_pairs`.
 
     Columns `step` and `from` (titles); `difference`, mean over samples and seeds, with its bootstrap interval `low`,
@@ -54,14 +54,14 @@ def steps(kept: Kept, groups: pd.Series | None = None) -> pd.DataFrame:
     the ends of its t interval, `seeds_low` and `seeds_high`; `needed`, the seeds of each row that would settle such a
     difference (`seeds_needed`, with `pooled_spread`); and `says` (`saying`). What one seed cannot tell is NaN.
     """
-    return settled([one_step(kept, one, other, groups) for one, other in step_pairs(list(kept))])
+    return with_holm([compare_pair(kept, one, other, groups) for one, other in step_pairs(list(kept))])
 
 
-def settled(found: list[tuple]) -> pd.DataFrame:
+def with_holm(found: list[tuple]) -> pd.DataFrame:
     """The table of some steps (`one_step`) that are tested together: `p` corrected for their number, and `says`."""
     table = pd.DataFrame(found, columns=list(STEP_COLUMNS))
     table["p"] = holm(table["p"])
-    return table.assign(says=pd.Series([saying(step) for _, step in table.iterrows()], dtype=object))
+    return table.assign(says=pd.Series([significance(step) for _, step in table.iterrows()], dtype=object))
 
 
 def step_pairs(rows: list[str]) -> list[tuple[str, str]]:
@@ -76,7 +76,7 @@ def step_pairs(rows: list[str]) -> list[tuple[str, str]]:
     return list(dict.fromkeys([*pairs, (rows[0], rows[-1])])) if len(rows) > 1 else []
 
 
-def one_step(kept: Kept, one: str, other: str, groups: pd.Series | None = None) -> tuple:
+def compare_pair(kept: ScoresByRow, one: str, other: str, groups: pd.Series | None = None) -> tuple:
     """The step from row `one` to row `other`: STEP_COLUMNS, `p` as it is for a single test."""
     shared = sorted(kept[one].keys() & kept[other].keys())
     before, after = (
@@ -87,7 +87,7 @@ def one_step(kept: Kept, one: str, other: str, groups: pd.Series | None = None) 
     each = np.array([nanmean(paired(kept[one][seed], kept[other][seed])[0]) for seed in shared])
     seeds = t_interval(each)
     up = int((each > 0).sum())
-    over = (len(each), up, spread(each), seeds.low, seeds.high, seeds_needed(found.mean, pooled_spread(kept)))
+    over = (len(each), up, std(each), seeds.low, seeds.high, seeds_needed(found.mean, pooled_spread(kept)))
     return (title(other), title(one), *found[:3], sign_flip_test(values, units), *over)
 
 
@@ -105,15 +105,15 @@ def compare(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
     return bootstrap_interval(paired(one, other)[0])
 
 
-def pooled_spread(kept: Kept) -> float:
+def pooled_spread(kept: ScoresByRow) -> float:
     """Standard deviation of a row's score over its seeds, pooled over all rows; NaN where none has two."""
     found = [row_scores(seeds) for seeds in kept.values() if len(seeds) > 1]
     freedom = degrees_of_freedom(kept)
-    squares = sum((len(scores) - 1) * spread(scores) ** 2 for scores in found)
+    squares = sum((len(scores) - 1) * std(scores) ** 2 for scores in found)
     return math.sqrt(squares / freedom) if freedom else float("nan")
 
 
-def degrees_of_freedom(kept: Kept) -> int:
+def degrees_of_freedom(kept: ScoresByRow) -> int:
     """Of `pooled_spread`: trainings beyond the first of each row."""
     return sum(len(seeds) - 1 for seeds in kept.values())
 
@@ -123,7 +123,7 @@ def row_scores(seeds: dict[int, pd.DataFrame]) -> np.ndarray:
     return np.array([nanmean(by_hand(table)) for table in seeds.values()])
 
 
-def saying(step: pd.Series) -> str:
+def significance(step: pd.Series) -> str:
     """What a row of `steps` settles: `open`, or `higher` or `lower` of `these nets` or of `the method`.
 
     Of these nets what the samples settle: p below ALPHA after Holm's correction. Of the method what the seeds settle as
@@ -146,7 +146,7 @@ def certain_table(found: pd.DataFrame, scores: dict[str, pd.DataFrame], differen
     return table.assign(p_previous=table["model"].map(first).astype(float))
 
 
-def shown_table(table: pd.DataFrame) -> pd.DataFrame:
+def table_display(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 as it is read: the report's headings, numbers as text, and of ours what is known of its certainty.
 
     `ours` with ± standard deviation over seeds where a row has several, its interval over samples, and `p`, after
@@ -163,16 +163,16 @@ def shown_table(table: pd.DataFrame) -> pd.DataFrame:
         for source, whose in (("reported", "report"), ("ours", "ours")):
             shown[f"{whose} Δ {name} %"] = _texts(table[f"{source}_delta_{to}_pct"], "{:+.2f}")
     if "p_previous" in table:
-        shown["p prev."] = [p_text(p) for p in table["p_previous"]]
+        shown["p prev."] = [format_p(p) for p in table["p_previous"]]
     return shown
 
 
-def shown_steps(found: pd.DataFrame) -> pd.DataFrame:
+def steps_display(found: pd.DataFrame) -> pd.DataFrame:
     """`steps` as they are read, numbered from 1, in text; what the seeds say only where there are several."""
     shown = pd.DataFrame({"step": found.index + 1, "row": found["step"], "compared with": found["from"]})
     shown["difference"] = found["difference"].map("{:+.4f}".format)
     shown["95 %"] = [f"{low:+.4f} to {high:+.4f}" for low, high in zip(found["low"], found["high"], strict=True)]
-    shown["p"] = found["p"].map(p_text)
+    shown["p"] = found["p"].map(format_p)
     if found["seeds"].max() > 1:
         shown["seeds up"] = [f"{up} of {seeds}" for up, seeds in zip(found["up"], found["seeds"], strict=True)]
         shown["sd over seeds"] = ["–" if pd.isna(sd) else f"{sd:.4f}" for sd in found["sd"]]
@@ -194,19 +194,19 @@ def _texts(values: pd.Series, form: str) -> list[str]:
     return [form.format(value) if pd.notna(value) else "–" for value in values]
 
 
-def shares_of(run: Run) -> list[float]:
+def label_fractions(run: Run) -> list[float]:
     """The shares of the pairs in the second table, the smallest first, all of them last; none without `shares`."""
     return [*sorted(run.profile.shares), 1.0] if run.profile.shares else []
 
 
-def share_table(run: Run) -> pd.DataFrame:
+def fraction_table(run: Run) -> pd.DataFrame:
     """The second table: a row a share and training (TITLES), the smallest share first.
 
     Columns `share`, `pairs` (how many these are), `row`, `model`; `ours`, the course mIoU over seeds, with `ours_sd`
     and `seeds`, and its interval over samples, `ours_low` and `ours_high`. Raises RunError for a training that is not
     there yet.
     """
-    return pd.DataFrame([_score(run.at_share(share), share, row) for share in shares_of(run) for row in TITLES])
+    return pd.DataFrame([_score(run.at_share(share), share, row) for share in label_fractions(run) for row in TITLES])
 
 
 def _score(run: Run, share: float, row: str) -> dict:
@@ -222,31 +222,31 @@ def _score(run: Run, share: float, row: str) -> dict:
     return {"share": share, "pairs": found[0]["pairs"], "row": row, "model": TITLES[row], **known, "seeds": len(scores)}
 
 
-def share_steps(run: Run) -> pd.DataFrame:
+def fraction_steps(run: Run) -> pd.DataFrame:
     """What generated labels bring to G2 at each share: `steps.settled` of them all together, and their `share`."""
     found = []
-    for share in shares_of(run):
-        kept = {row: seeds for row, seeds in kept_seeds(run.at_share(share)).items() if row in SHARE_ROWS}
+    for share in label_fractions(run):
+        kept = {row: seeds for row, seeds in scores_by_row(run.at_share(share)).items() if row in SHARE_ROWS}
         if len(kept) < len(SHARE_ROWS):
-            raise RunError(f"{share_name(share)}: lacks predictions of a row; `ethand run` trains what is missing")
-        found.append(one_step(kept, PAIRS_ALONE, GENERATED, independent_people(run.at_share(share), kept)))
-    return settled(found).assign(share=shares_of(run))
+            raise RunError(f"{fraction_name(share)}: lacks predictions of a row; `ethand run` trains what is missing")
+        found.append(compare_pair(kept, PAIRS_ALONE, GENERATED, independent_people(run.at_share(share), kept)))
+    return with_holm(found).assign(share=label_fractions(run))
 
 
-def shown_shares(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def fraction_display(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """`share_table` and `share_steps` as they are read: a row a share, a column a training, then what labels bring."""
     rows = []
     for (_, step), (share, scores) in zip(found.iterrows(), table.groupby("share"), strict=True):
         texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
         brings = {"labels bring": f"{step['difference']:+.4f}", "95 %": f"{step['low']:+.4f} to {step['high']:+.4f}"}
         pairs = f"{scores['pairs'].iloc[0]:,.0f}"
-        rows.append({"of the pairs": f"{100 * share:g} %", "pairs": pairs, **texts, **brings, "p": p_text(step["p"])})
+        rows.append({"of the pairs": f"{100 * share:g} %", "pairs": pairs, **texts, **brings, "p": format_p(step["p"])})
         rows[-1] |= {"seeds up": f"{step['up']} of {step['seeds']}"} if step["seeds"] > 1 else {}
         rows[-1]["says"] = step["says"]
     return pd.DataFrame(rows)
 
 
-def conclusions(found: pd.DataFrame, kept: Kept) -> list[str]:
+def conclusions(found: pd.DataFrame, kept: ScoresByRow) -> list[str]:
     """A sentence or two on each: these nets, the method, chance in training, seeds to come; from `steps`.
 
     Steps are called by their number in `shown_steps`. Empty where there is none.
@@ -258,7 +258,7 @@ def conclusions(found: pd.DataFrame, kept: Kept) -> list[str]:
     return [_nets(found), _method(found), _chance(found, kept), _more_seeds(found)]
 
 
-def counts(found: pd.DataFrame, kept: Kept) -> dict[str, int | float]:
+def counts(found: pd.DataFrame, kept: ScoresByRow) -> dict[str, int | float]:
     """How many `steps` there are and how many are settled, and the spread over seeds: for `result.json`."""
     return {
         "steps": len(found),
@@ -285,12 +285,12 @@ def _one_seed() -> str:
 
 
 def _method(found: pd.DataFrame) -> str:
-    settled, nets = (found[found["says"].str.startswith(what)] for what in (METHOD, NETS))
-    words = f"The method: samples and seeds agree on {_numbers(settled)}"
+    agreed, nets = (found[found["says"].str.startswith(what)] for what in (METHOD, NETS))
+    words = f"The method: samples and seeds agree on {_numbers(agreed)}"
     return f"{words}; {_numbers(nets)} clear on these samples, but not over the seeds." if len(nets) else f"{words}."
 
 
-def _chance(found: pd.DataFrame, kept: Kept) -> str:
+def _chance(found: pd.DataFrame, kept: ScoresByRow) -> str:
     sd, freedom = pooled_spread(kept), degrees_of_freedom(kept)
     trainings = sum(len(seeds) for seeds in kept.values() if len(seeds) > 1)
     tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom)

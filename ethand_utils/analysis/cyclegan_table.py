@@ -11,7 +11,7 @@ from ethand_utils.experiments.methods import IMAGES_ROW
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.style import mean_text
 from ethand_utils.training.cyclegan.discriminators import balance
-from ethand_utils.training.cyclegan.variants import BEST, CYCLE_ROWS, CYCLE_TITLES, G1_AS_LONG
+from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANT_TITLES, VARIANTS
 
 MEASURES = {
     "course_miou": "G_XY, course mIoU",
@@ -23,7 +23,7 @@ MEASURES = {
     "d_x_accuracy": "D_X right",
     "d_y_accuracy": "D_Y right",
 }
-_ORDER = {row: place for place, row in enumerate(CYCLE_TITLES)}
+_ORDER = {row: place for place, row in enumerate(VARIANT_TITLES)}
 # What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
 BALANCED, IN_FRONT, WARM = "all five for balance", "which hand is in front", "warm start from G1"
 CYCLES, LOOSER = "cycles and D", "looser image cycle"
@@ -59,7 +59,7 @@ def cycle_results(run: Run) -> pd.DataFrame:
 def cycle_table(found: pd.DataFrame) -> pd.DataFrame:
     """`cycle_results` by row as numbers: `row`, `model`, `seeds`, and of each of MEASURES the mean and `_sd`."""
     rows = found.groupby("row", sort=False)
-    table = pd.DataFrame({"model": [CYCLE_TITLES.get(row, row) for row in rows.groups], "seeds": rows.size()})
+    table = pd.DataFrame({"model": [VARIANT_TITLES.get(row, row) for row in rows.groups], "seeds": rows.size()})
     for name in MEASURES:
         table[name], table[f"{name}_sd"] = rows[name].mean(), rows[name].std()
     return table.rename_axis("row").reset_index()
@@ -77,7 +77,7 @@ def shown_cycles(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"row": table["model"], "seeds": table["seeds"], **texts})
 
 
-def effects(found: pd.DataFrame) -> pd.DataFrame:
+def variant_effects(found: pd.DataFrame) -> pd.DataFrame:
     """What each of CONTRASTS changes: a row a contrast and measure that some pair of trainings shows.
 
     Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed and as many images that differ
@@ -112,12 +112,12 @@ def shown_effects(changes: pd.DataFrame) -> pd.DataFrame:
     for _, change in changes.iterrows():
         heading = MEASURES[change["measure"]]
         difference = _number(change["measure"], change["difference"], "+")
-        text = f"{difference}{'*' if settled(change) else ''} ({change['up']}/{change['count']})"
+        text = f"{difference}{'*' if excludes_zero(change) else ''} ({change['up']}/{change['count']})"
         table.setdefault(heading, {})[change["contrast"]] = text
     return pd.DataFrame(table).reindex([name for name in CONTRASTS if name in set(changes["contrast"])]).fillna("–")
 
 
-def settled(change: pd.Series) -> bool:
+def excludes_zero(change: pd.Series) -> bool:
     """Whether a row of `effects` leaves zero out of its interval."""
     return bool(change["low"] > 0 or change["high"] < 0)
 
@@ -130,7 +130,7 @@ def verdicts(found: pd.DataFrame, changes: pd.DataFrame) -> list[str]:
 
 def _strength(found: pd.DataFrame, known: dict) -> str:
     words = ["Unequal strength:"]
-    for name in ("report", BEST):
+    for name in ("report", REFERENCE_VARIANT):
         rates = found.loc[found["row"] == name, ["d_x_accuracy", "d_y_accuracy"]].mean()
         if rates.notna().all():
             words.append(f"In the row {name}, D_X {balance(rates.iloc[0])}; D_Y {balance(rates.iloc[1])}.")
@@ -145,7 +145,7 @@ def _order(found: pd.DataFrame, known: dict) -> str:
     words = ["Which hand is in front:"]
     if found["front_real"].isna().all():
         return f"{words[0]} unknown, as these data do not say which hand is nearer."
-    for name in ("report", BEST):
+    for name in ("report", REFERENCE_VARIANT):
         row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
         if row.notna().all():
             words.append(
@@ -173,7 +173,7 @@ def _told(known: dict, contrast: str, measure: str, subject: str) -> str:
     verb = "raises" if change["difference"] > 0 else "lowers"
     ends = ", one pair of trainings"
     if change["count"] > 1:
-        sure = "beyond chance" if settled(change) else "within what chance may do"
+        sure = "beyond chance" if excludes_zero(change) else "within what chance may do"
         low, high = (_number(measure, change[end], "+") for end in ("low", "high"))
         ends = f", {change['up']} of {change['count']} pairs of trainings up, 95 % {low} to {high}: {sure}"
     return f"{subject} {verb} “{name}” ({size}{ends})."
@@ -190,7 +190,7 @@ def beside_table(run: Run) -> pd.DataFrame:
     """
     files = {"G1": [run.folder / "g1/result.json"]}
     files["G1, as many images as G_XY"] = [run.folder / G1_AS_LONG / "result.json"]
-    for row in CYCLE_ROWS:
+    for row in VARIANTS:
         files[f"G_XY, {row['TITLE']}"] = sorted((run.folder / "cyclegan" / row["ROW"]).glob("seed*/result.json"))
     files[IMAGES_ROW["TITLE"]] = sorted((run.folder / "g2" / IMAGES_ROW["ROW"]).glob("seed*/result.json"))
     rows = {}

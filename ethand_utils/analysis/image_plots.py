@@ -16,7 +16,7 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import COLOURS, HANDS, PARTS
 from ethand_utils.style import BLUE, ORANGE, PALE, PART_ORDER, STYLE, VERMILLION, in_style, style
-from ethand_utils.training.cyclegan.dataloader import seen_hands
+from ethand_utils.training.cyclegan.dataloader import visible_hands
 from ethand_utils.training.cyclegan.model import CycleGAN
 from ethand_utils.training.losses import per_hand
 
@@ -156,7 +156,7 @@ def there_and_back(model: CycleGAN, store: Store, samples: np.ndarray) -> tuple[
     device = next(model.parameters()).device
     images = torch.from_numpy(store.images[samples]).to(device)
     masks = torch.from_numpy(store.masks[samples]).long().to(device)
-    made = model(normalise(images), masks, torch.from_numpy(seen_hands(store, samples)).to(device))
+    made = model(normalise(images), masks, torch.from_numpy(visible_hands(store, samples)).to(device))
     found, again = (per_hand(made[name]).argmax(2) for name in ("logits", "logits_again"))
     names = ("images", "images_again", "images_hardened")
     pictures = {name: denormalise(made[name]).cpu().numpy() for name in names}

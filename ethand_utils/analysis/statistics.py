@@ -96,7 +96,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def spread(values: np.ndarray) -> float:
+def std(values: np.ndarray) -> float:
     """Standard deviation (n − 1) of what is known in float [n]; NaN for fewer than two."""
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
@@ -107,7 +107,7 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     """Mean of a few values float [n], such as one a seed, with Student's t interval; NaN ends for fewer than two."""
     values = np.asarray(values, float)
     mean = float(values.mean()) if len(values) else float("nan")
-    half = stats.t.ppf((1 + level) / 2, max(1, len(values) - 1)) * spread(values) / math.sqrt(max(1, len(values)))
+    half = stats.t.ppf((1 + level) / 2, max(1, len(values) - 1)) * std(values) / math.sqrt(max(1, len(values)))
     return Interval(mean, float(mean - half), float(mean + half), len(values))
 
 

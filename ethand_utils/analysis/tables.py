@@ -23,10 +23,10 @@ COMPANIONS = {
     "absent_fp_rate": "absent hands invented",
 }
 ENOUGH_PEOPLE = 10  # from as many on, people are drawn in place of their samples
-Kept = dict[str, dict[int, pd.DataFrame]]  # scores of every sample by row and seed
+ScoresByRow = dict[str, dict[int, pd.DataFrame]]  # scores of every sample by row and seed
 
 
-def kept_seeds(run: Run) -> Kept:
+def scores_by_row(run: Run) -> ScoresByRow:
     """Scores of every held-out sample (`metrics.parquet`) of each row of Table 1 that kept its predictions, by seed.
 
     Index `id`. A row without predictions is not among them. Raises RunError when a file cannot be read.
@@ -40,7 +40,7 @@ def kept_seeds(run: Run) -> Kept:
     return found
 
 
-def over_seeds(kept: Kept) -> dict[str, pd.DataFrame]:
+def over_seeds(kept: ScoresByRow) -> dict[str, pd.DataFrame]:
     """Every row's scores of every sample, mean over its seeds."""
     return {row: mean_scores(list(seeds.values())) for row, seeds in kept.items()}
 
@@ -90,7 +90,7 @@ def metrics_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(texts, index=list(names)).rename(index=names)
 
 
-def p_text(p: float) -> str:
+def format_p(p: float) -> str:
     """A p-value as it is read."""
     return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -105,7 +105,7 @@ def people(run: Run, row: str) -> pd.Series | None:
     return index["subject"] if "subject" in index and index["subject"].nunique() > 1 else None
 
 
-def independent_people(run: Run, kept: Kept) -> pd.Series | None:
+def independent_people(run: Run, kept: ScoresByRow) -> pd.Series | None:
     """`people` of the last row where they are enough to be drawn in place of samples (ENOUGH_PEOPLE), else None."""
     found = people(run, next(reversed(kept))) if kept else None
     return found if found is not None and found.nunique() >= ENOUGH_PEOPLE else None
@@ -125,7 +125,7 @@ def title(row: str) -> str:
     return next(known["TITLE"] for known in ROWS if known["ROW"] == row)
 
 
-def called(row: str) -> str:
+def row_label(row: str) -> str:
     """A row in a sentence: its name in quotes, but for the first and last one of Table 1."""
     special = {ROWS[0]["ROW"]: "the baseline", FULL_ROW: "the full method"}
     return special.get(row, f"“{title(row)}”")

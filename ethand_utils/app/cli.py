@@ -38,7 +38,7 @@ def run(
         _print_plan(Run(folder, chosen), dry_run, as_json)
         return
     config.write_profile(folder, chosen)
-    with workflow.only_one(folder):
+    with workflow.run_lock(folder):
         status = workflow.snakemake(folder, cores, snakemake or [])
     if status:
         raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
@@ -64,17 +64,17 @@ def stage(folder: Path, name: str):
 
     current = open_run(folder.name)
     chosen = next(s for s in workflow.stages(current.profile) if s.name == name)
-    with workflow.own_gpus(folder, workflow.gpu_count() if chosen.trains else 0, chosen.gpus):
+    with workflow.reserve_gpus(folder, workflow.gpu_count() if chosen.trains else 0, chosen.gpus):
         workflow.execute(current, chosen)
 
 
 @app.command(hidden=True)
 def render_part(folder: Path, part: str, workers: int):
     """Render a part of a run's data set; the Snakefile calls this."""
-    from ethand_utils.data.store_builder import Part
+    from ethand_utils.data.store_builder import Shard
     from ethand_utils.experiments.run import open_run
 
-    open_run(folder.name).render_part(Part.parse(part), workers)
+    open_run(folder.name).render_part(Shard.parse(part), workers)
 
 
 @app.command(hidden=True)
@@ -112,7 +112,7 @@ def evaluate(
     from ethand_utils.analysis import evaluate as evaluation
     from ethand_utils.data.store import Store
     from ethand_utils.sources.interhand_frames import read_frames
-    from ethand_utils.training.learner import best_device, place
+    from ethand_utils.training.learner import best_device, to_device
     from ethand_utils.training.models import load_weights
 
     if (store is None) == (frames is None):
@@ -121,7 +121,7 @@ def evaluate(
         raise EthandError("evaluate: --out keeps the predictions of a store; give it with --data only")
     samples = read_frames(frames) if frames is not None else Store(store)
     model, notes = load_weights(weights)
-    model = place(model, best_device())
+    model = to_device(model, best_device())
     if frames is not None:
         _print_scores(*evaluation.score_frames(model, samples, notes["size"]), as_json=as_json)
     else:
@@ -153,13 +153,13 @@ def predict(
     """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
     from ethand_utils.analysis import evaluate as evaluation
     from ethand_utils.data.crops import read_image
-    from ethand_utils.training.learner import best_device, place
+    from ethand_utils.training.learner import best_device, to_device
     from ethand_utils.training.models import load_weights
 
     around = evaluation.parse_box(box) if box else None
     photos = {path: read_image(path) for path in images}
     model, notes = load_weights(weights)
-    model = place(model, best_device())
+    model = to_device(model, best_device())
     for path, photo in photos.items():
         found = evaluation.predict_photo(model, photo, notes["size"], around)
         folder = out if len(images) == 1 else out / path.stem
@@ -183,12 +183,12 @@ def submit(
     """
     from ethand_utils.analysis.evaluate import submit as submit_predictions
     from ethand_utils.data.store import Store
-    from ethand_utils.training.learner import best_device, place
+    from ethand_utils.training.learner import best_device, to_device
     from ethand_utils.training.models import load_weights
 
     images = Store(store)
     model, _ = load_weights(weights)
-    count = submit_predictions(place(model, best_device()), images, out)
+    count = submit_predictions(to_device(model, best_device()), images, out)
     print(f"{out}: masks of {count} images, left and right")
 
 

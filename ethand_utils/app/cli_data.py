@@ -42,10 +42,10 @@ def render(
     With --part 1/K … K/K, K jobs on any hosts that see the folder share the work; when they have ended, the same
     command without --part joins what they made.
     """
-    from ethand_utils.data.store_builder import Part
+    from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.rendered import render_dataset
 
-    share = None if part is None else Part.parse(part)
+    share = None if part is None else Shard.parse(part)
     workers = workers or len(os.sched_getaffinity(0))
     render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, part=share)
     if share:
@@ -87,11 +87,11 @@ def interhand(
     An interrupted build goes on where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
     the work; when they have ended, the same command without --part joins what they made.
     """
-    from ethand_utils.data.store_builder import Part
-    from ethand_utils.sources.interhand import interhand_dataset
+    from ethand_utils.data.store_builder import Shard
+    from ethand_utils.sources.interhand import read_interhand
 
-    share = None if part is None else Part.parse(part)
-    interhand_dataset(
+    share = None if part is None else Shard.parse(part)
+    read_interhand(
         out, root, _listed(",".join(split or ())) or None, paired, unpaired, val, test, size, _source(hands, mano_dir),
         every, limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)),
         share,

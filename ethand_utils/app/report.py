@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ethand_utils.app.html import paragraph
-from ethand_utils.app.results import Material
+from ethand_utils.app.results import RunResults
 from ethand_utils.app.sections import SECTIONS
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.run import Run
@@ -19,13 +19,13 @@ def write_index(run: Run) -> Path:
 
     What the run lacks is left out, with a line that says so.
     """
-    path, page = run.folder / "index.html", _page(Material(run))
+    path, page = run.folder / "index.html", _page(RunResults(run))
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _page(m: Material) -> str:
+def _page(m: RunResults) -> str:
     name = html.escape(m.run.name)
     links = "".join(f'<a href="#{_anchor(heading)}">{heading}</a>' for heading in SECTIONS)
     body = "".join(_section(m, heading, blocks) for heading, blocks in SECTIONS.items())
@@ -53,12 +53,12 @@ percentile bootstrap over the samples that were scored.</footer>
 """
 
 
-def _section(m: Material, heading: str, blocks: tuple[Callable[[Material], str], ...]) -> str:
+def _section(m: RunResults, heading: str, blocks: tuple[Callable[[RunResults], str], ...]) -> str:
     inside = "".join(_block(m, block) for block in blocks)
     return f'<section id="{_anchor(heading)}" aria-label="{heading}">\n<h2>{heading}</h2>\n{inside}</section>\n'
 
 
-def _block(m: Material, block: Callable[[Material], str]) -> str:
+def _block(m: RunResults, block: Callable[[RunResults], str]) -> str:
     """What a block gives; or a line on why not, whatever reading a file of the run raised."""
     try:
         return block(m)

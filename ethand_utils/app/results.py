@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.analysis.comparison import certain_table, steps
+from ethand_utils.analysis.comparison import certain_table, compare_rows
 from ethand_utils.analysis.tables import (
-    Kept,
-    called,
+    ScoresByRow,
     independent_people,
-    kept_seeds,
     over_seeds,
     read_samples,
     results,
+    row_label,
+    scores_by_row,
     title,
 )
 from ethand_utils.data.store import Store
@@ -28,7 +28,7 @@ from ethand_utils.labels import PARTS, slug
 
 
 @dataclass(frozen=True)
-class Material:
+class RunResults:
     """A run's files by what they tell. Whatever is missing or damaged raises an EthandError that names it."""
 
     run: Run
@@ -57,9 +57,9 @@ class Material:
         return self.read("g2", lambda _: results(self.run))
 
     @cached_property
-    def kept(self) -> Kept:
+    def kept(self) -> ScoresByRow:
         """`ablation.kept_seeds`: scores of every sample by row of Table 1 and seed."""
-        return kept_seeds(self.run)
+        return scores_by_row(self.run)
 
     @cached_property
     def scores(self) -> dict[str, pd.DataFrame]:
@@ -72,9 +72,9 @@ class Material:
         return independent_people(self.run, self.kept)
 
     @cached_property
-    def steps(self) -> pd.DataFrame:
+    def compare_rows(self) -> pd.DataFrame:
         """`steps.steps`: what each step of Table 1 settles."""
-        return steps(self.kept, self.people)
+        return compare_rows(self.kept, self.people)
 
     @cached_property
     def table1(self) -> pd.DataFrame:
@@ -106,7 +106,7 @@ class Material:
     @property
     def name(self) -> str:
         """What that row is called in a sentence."""
-        return called(self.row)
+        return row_label(self.row)
 
     def _folder(self, row: str) -> Path:
         return self.run.folder / f"predictions/{row}_seed0"

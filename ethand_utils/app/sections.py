@@ -14,34 +14,34 @@ from ethand_utils.analysis.charts import (
     confusion_matrix,
     curves,
     curves_together,
+    fraction_curves,
     intervals,
     part_bars,
     score_table,
-    share_curves,
 )
 from ethand_utils.analysis.comparison import (
     HOW,
     METHOD,
     conclusions,
-    share_steps,
-    share_table,
-    shown_shares,
-    shown_steps,
-    shown_table,
+    fraction_display,
+    fraction_steps,
+    fraction_table,
     step_intervals,
+    steps_display,
+    table_display,
 )
 from ethand_utils.analysis.cyclegan_table import (
     cycle_results,
     cycle_table,
-    effects,
     shown_cycles,
     shown_effects,
+    variant_effects,
     verdicts,
 )
 from ethand_utils.analysis.image_plots import five_panels, legend_of_parts
-from ethand_utils.analysis.tables import called, row_intervals
+from ethand_utils.analysis.tables import row_intervals, row_label
 from ethand_utils.app.html import figure_html, image_html, paragraph, table_html
-from ethand_utils.app.results import Material
+from ethand_utils.app.results import RunResults
 from ethand_utils.app.text import capital, duration, headline, setting_meanings, tiles
 from ethand_utils.data.datasets import occlusion, report_table
 from ethand_utils.experiments.methods import ROWS
@@ -65,7 +65,7 @@ STRIPS = {
 }
 
 
-def summary(m: Material) -> str:
+def summary(m: RunResults) -> str:
     """The summary."""
     boxes = "".join(
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span>'
@@ -75,7 +75,7 @@ def summary(m: Material) -> str:
     return "".join(map(paragraph, headline(m))) + f'<div class="tiles">{boxes}</div>\n'
 
 
-def table_one(m: Material) -> str:
+def table_one(m: RunResults) -> str:
     """Table 1."""
     note = (
         "Course mIoU: for each hand the mean IoU of its parts, hidden pixels included, then the mean over all hands. "
@@ -87,10 +87,10 @@ def table_one(m: Material) -> str:
     best = {} if m.table1["ours"].isna().all() else {int(m.table1["ours"].argmax()): "best"}
     figure = score_table(m.table1, m.results)
     alt = "Bars of the report's score and of this run's, with its interval, for each row of Table 1."
-    return paragraph(note) + table_html(shown_table(m.table1), "rows", best) + figure_html(figure, alt)
+    return paragraph(note) + table_html(table_display(m.table1), "rows", best) + figure_html(figure, alt)
 
 
-def step_table(m: Material) -> str:
+def step_table(m: RunResults) -> str:
     """What each step settles."""
     if m.steps.empty:
         return ""
@@ -103,7 +103,7 @@ def step_table(m: Material) -> str:
     )
     figure = intervals(step_intervals(m.steps), "difference in course mIoU, 95 % interval", mark=0)
     alt = "Differences in course mIoU between neighbouring rows, with intervals, beside a line at zero."
-    table = table_html(shown_steps(m.steps), "says", dict(enumerate(m.steps["says"].map(_class))))
+    table = table_html(steps_display(m.steps), "says", dict(enumerate(m.steps["says"].map(_class))))
     says = "".join(map(paragraph, conclusions(m.steps, m.kept)))
     return f"<h3>What each step settles</h3>{paragraph(note)}{table}{figure_html(figure, alt)}{says}"
 
@@ -113,30 +113,30 @@ def _class(says: str) -> str:
     return says.split()[-1] + (" method" if says.startswith(METHOD) else "")
 
 
-def fewer_pairs(m: Material) -> str:
+def fewer_pairs(m: RunResults) -> str:
     """Table 2: fewer pairs."""
     if not m.run.profile.shares:
         return paragraph(HOW)
-    table, found = share_table(m.run), share_steps(m.run)
+    table, found = fraction_table(m.run), fraction_steps(m.run)
     note = (
         "As many images seen, but with a share of the pairs alone, each with its own G1 and its own pseudo-labels. "
         "What generated labels bring is the difference of G2's two scores, tested as above, all shares together."
     )
-    shown = table_html(shown_shares(table, found), "", dict(enumerate(found["says"].map(_class))))
+    shown = table_html(fraction_display(table, found), "", dict(enumerate(found["says"].map(_class))))
     caption = "Whiskers: 95 % intervals over samples; bands: ± the standard deviation over seeds, where there are some."
-    figure = figure_html(share_curves(table), "Course mIoU of G1 and G2 against the share of the pairs.", caption)
+    figure = figure_html(fraction_curves(table), "Course mIoU of G1 and G2 against the share of the pairs.", caption)
     return f"{paragraph(note)}{shown}{figure}"
 
 
-def row_curves(m: Material) -> str:
+def row_curves(m: RunResults) -> str:
     """Validation scores of the rows by epoch."""
     caption = "Every row's course mIoU on the validation store, by epoch (first seed)."
     return figure_html(curves_together(m.histories, "course_miou"), "Validation score of every row by epoch.", caption)
 
 
-def shown_curves(m: Material) -> str:
+def shown_curves(m: RunResults) -> str:
     """Losses of the last row."""
-    history, name = m.table(f"g2/{m.last}/seed0/history.csv"), called(m.last)
+    history, name = m.table(f"g2/{m.last}/seed0/history.csv"), row_label(m.last)
     phases = (
         " Shaded bands are its phases, on pseudo-labels and on true pairs." if history["phase"].nunique() > 1 else ""
     )
@@ -144,20 +144,20 @@ def shown_curves(m: Material) -> str:
     return figure_html(curves(history), f"Losses and score of {name} by epoch.", caption)
 
 
-def g1_curves(m: Material) -> str:
+def g1_curves(m: RunResults) -> str:
     """Losses of G1."""
     caption = "G1, which labels the unpaired images: losses, and the score on the validation store."
     return figure_html(curves(m.table("g1/history.csv")), "Losses and score of G1 by epoch.", caption)
 
 
-def samples(m: Material) -> str:
+def samples(m: RunResults) -> str:
     """Best, median and worst sample."""
     shown = "".join(_sample(m, kind, place) for kind, place in m.chosen.items())
     key = figure_html(legend_of_parts(), "The colour of every part, by name.")
     return f"{key}{shown}"
 
 
-def _sample(m: Material, kind: str, place: int) -> str:
+def _sample(m: RunResults, kind: str, place: int) -> str:
     row, scores = m.truth.index.iloc[place], m.metrics.iloc[place]
     share = occlusion(m.truth.index.iloc[[place]]).max(axis=1).iloc[0]
     hidden = f"; up to {100 * share:.0f} % of a hand is hidden" if share > 0 else ""
@@ -170,7 +170,7 @@ def _sample(m: Material, kind: str, place: int) -> str:
     return figure_html(figure, alt, caption)
 
 
-def confusion_of_parts(m: Material) -> str:
+def confusion_of_parts(m: RunResults) -> str:
     """Confusion of parts."""
     counts = confusion(m.predictions.masks, m.truth.masks).sum((0, 1))
     caption = (
@@ -181,15 +181,15 @@ def confusion_of_parts(m: Material) -> str:
     return figure_html(confusion_matrix(counts), alt, caption, "tall")
 
 
-def scores_of_parts(m: Material) -> str:
+def scores_of_parts(m: RunResults) -> str:
     """Scores by part."""
     first = ROWS[0]
     reference = {first["TITLE"]: m.parts(first["ROW"])} if m.last != first["ROW"] else {}
     figure = part_bars(m.parts(m.last), "", "IoU over the data set", reference)
-    return figure_html(figure, "Bars of each part's IoU.", f"{capital(called(m.last))}: every part in its colour.")
+    return figure_html(figure, "Bars of each part's IoU.", f"{capital(row_label(m.last))}: every part in its colour.")
 
 
-def regions(m: Material) -> str:
+def regions(m: RunResults) -> str:
     """Occluded against visible."""
     found = {region: row_intervals(m.scores, f"{region}_iou") for region in ("visible", "occluded")}
     if found["occluded"]["mean"].isna().all():
@@ -198,7 +198,7 @@ def regions(m: Material) -> str:
     return figure_html(intervals(found, "IoU"), "Visible and occluded IoU of every row, with intervals.", caption)
 
 
-def by_occlusion(m: Material) -> str:
+def by_occlusion(m: RunResults) -> str:
     """Score by how much is hidden."""
     hidden = occlusion(m.truth.index)
     scores = pd.concat([m.metrics[f"course_miou_{hand}"] for hand in HANDS]).to_numpy(float)
@@ -211,7 +211,7 @@ def by_occlusion(m: Material) -> str:
     return figure_html(figure, "Score of a hand against the share of it that is hidden.", caption)
 
 
-def confidence(m: Material) -> str:
+def confidence(m: RunResults) -> str:
     """Confidence against quality."""
     known = m.metrics[["confidence", "course_miou"]].dropna()
     correlation = known.corr().iloc[0, 1]
@@ -224,7 +224,7 @@ def confidence(m: Material) -> str:
     return figure_html(figure, "Course mIoU of samples against confidence, with means of ten bins.", caption)
 
 
-def pseudo_labels(m: Material) -> str:
+def pseudo_labels(m: RunResults) -> str:
     """Pseudo-labels."""
     found = m.json("pseudo/result.json")
     words = (
@@ -241,7 +241,7 @@ def pseudo_labels(m: Material) -> str:
     return f"<h3>Pseudo-labels</h3>{paragraph(words)}{image_html(png, alt, 'G1 on the unpaired images.')}"
 
 
-def costs(m: Material) -> str:
+def costs(m: RunResults) -> str:
     """Times and sizes."""
     found = pd.concat([pd.DataFrame([m.json("g1/result.json")]), m.results], ignore_index=True)
     names = {row["ROW"]: row["TITLE"] for row in ROWS} | {"g1": "G1"}
@@ -261,7 +261,7 @@ def costs(m: Material) -> str:
     return table_html(shown)
 
 
-def data(m: Material) -> str:
+def data(m: RunResults) -> str:
     """The data set."""
     found = m.table("data_summary.csv")
     columns = ["store", "samples", "size", "subjects", *[c for c in ("right", "left", "interacting") if c in found]]
@@ -272,14 +272,14 @@ def data(m: Material) -> str:
     return table_html(shown) + ("" if read.empty else f"<h3>Read and skipped</h3>{table_html(read, 'words')}")
 
 
-def settings(m: Material) -> str:
+def settings(m: RunResults) -> str:
     """Settings and versions."""
     known, means = vars(m.run.profile), setting_meanings()
     rows = [(key, json.dumps(value).strip('"'), means.get(key, "")) for key, value in known.items()]
     return table_html(pd.DataFrame(rows, columns=["setting", "value", "meaning"]), "words")
 
 
-def versions(m: Material) -> str:
+def versions(m: RunResults) -> str:
     """Versions and commit."""
     rows = []
     for name in ("commit", "python", "versions", "device"):
@@ -288,14 +288,14 @@ def versions(m: Material) -> str:
     return f"<h3>Versions</h3>{table_html(pd.DataFrame(rows, columns=['what', 'of the trainings']), 'words')}"
 
 
-def notebook_figures(m: Material) -> str:
+def notebook_figures(m: RunResults) -> str:
     """Figures of the notebooks."""
     there = {name: caption for name, caption in NOTEBOOK_FIGURES.items() if (m.run.folder / name).exists()}
     shown = [image_html(m.read(name, Path.read_bytes), caption, caption) for name, caption in there.items()]
     return "".join(shown) or paragraph("No figure of a notebook is there.")
 
 
-def notebooks(m: Material) -> str:
+def notebooks(m: RunResults) -> str:
     """Links to the executed notebooks."""
     items = []
     for stage in stages(m.run.profile):
@@ -305,12 +305,12 @@ def notebooks(m: Material) -> str:
     return f'<ul class="columns">{"".join(items)}</ul>\n'
 
 
-def cyclegan(m: Material) -> str:
+def cyclegan(m: RunResults) -> str:
     """CycleGAN."""
     if not m.run.profile.cyclegan:
         return paragraph(NO_CYCLEGAN)
     found = cycle_results(m.run)
-    changes = effects(found)
+    changes = variant_effects(found)
     note = (
         "Section 4 of the report: G_XY makes masks of images, G_YX images of masks, and both learn from unpaired ones "
         "by two discriminators and by the way there and back. Its authors left it aside."

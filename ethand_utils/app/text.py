@@ -6,8 +6,8 @@ import pandas as pd
 
 from ethand_utils.analysis.comparison import METHOD, OPEN, compare
 from ethand_utils.analysis.statistics import bootstrap_interval
-from ethand_utils.analysis.tables import by_hand, called, people
-from ethand_utils.app.results import Material
+from ethand_utils.analysis.tables import by_hand, people, row_label
+from ethand_utils.app.results import RunResults
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import PROFILES
 from ethand_utils.experiments.methods import FULL_ROW, ROWS
@@ -22,12 +22,12 @@ SOURCES = {
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def headline(m: Material) -> list[str]:
+def headline(m: RunResults) -> list[str]:
     """Paragraphs on what was run and what came out. Raises an EthandError where no row has a result."""
     return [f"{_what(m)} {_scored(m)}", _best(m), *_settled(m)]
 
 
-def _what(m: Material) -> str:
+def _what(m: RunResults) -> str:
     p, found = m.run.profile, m.results
     rows, seeds = found["row"].nunique(), found["seed"].nunique()
     which = f"All {number(rows)} rows" if rows == len(ROWS) else f"{capital(number(rows))} of {number(len(ROWS))} rows"
@@ -35,14 +35,14 @@ def _what(m: Material) -> str:
     return f"{which} of Table 1, each trained {times}, on {_source(m)} at {p.size}×{p.size} px{_counts(m)}."
 
 
-def _source(m: Material) -> str:
+def _source(m: RunResults) -> str:
     try:
         return SOURCES[m.run.source]
     except EthandError:
         return "data that are no longer where they were"
 
 
-def _counts(m: Material) -> str:
+def _counts(m: RunResults) -> str:
     """Numbers of pairs and of images without masks; nothing where no summary of the data is there."""
     try:
         found = m.table("data_summary.csv").set_index("store")["samples"]
@@ -52,7 +52,7 @@ def _counts(m: Material) -> str:
     return f": {found['train']:,} pairs to learn from{unpaired}" if "train" in found else ""
 
 
-def _scored(m: Material) -> str:
+def _scored(m: RunResults) -> str:
     """On what the scores are."""
     stores, count = sorted(set(m.results["scored_on"])), int(m.results["scored_samples"].max())
     persons = people(m.run, next(reversed(m.scores))) if m.scores else None
@@ -61,20 +61,20 @@ def _scored(m: Material) -> str:
     return f"Scores are on {count:,} samples{who} that no training learned from (store {', '.join(stores)}){watched}."
 
 
-def _best(m: Material) -> str:
+def _best(m: RunResults) -> str:
     """The best row beside the baseline, and the full method where it is another."""
     ours = m.table1.set_index("row")["ours"].dropna()
     best, baseline = ours.idxmax(), ROWS[0]["ROW"]
     above = ""
     if baseline in ours and best != baseline:
         above = f", {ours[best] - ours[baseline]:.3f} above the baseline ({ours[baseline]:.3f})"
-    words = f"The best row is {called(best)}, course mIoU {_score(m, best)}{above}."
+    words = f"The best row is {row_label(best)}, course mIoU {_score(m, best)}{above}."
     if FULL_ROW in ours and best != FULL_ROW:
         words += f" The full method reaches {_score(m, FULL_ROW)}{_apart(m, best)}."
     return words
 
 
-def _apart(m: Material, best: str) -> str:
+def _apart(m: RunResults, best: str) -> str:
     """Whether the samples tell the full method from the best row."""
     if not {best, FULL_ROW} <= m.scores.keys():
         return ""
@@ -82,7 +82,7 @@ def _apart(m: Material, best: str) -> str:
     return ", less than the best on these samples" if lower else ", which these samples cannot tell from the best"
 
 
-def _score(m: Material, row: str) -> str:
+def _score(m: RunResults, row: str) -> str:
     """A row's score with its interval where its predictions are there."""
     if row in m.scores:
         found = bootstrap_interval(by_hand(m.scores[row]))
@@ -90,7 +90,7 @@ def _score(m: Material, row: str) -> str:
     return f"{m.table1.set_index('row')['ours'][row]:.3f}"
 
 
-def _settled(m: Material) -> list[str]:
+def _settled(m: RunResults) -> list[str]:
     """How many steps of the table go up, down or stay open, and how far that holds for the method."""
     found = m.steps.iloc[: max(0, len(m.scores) - 1)]  # those from row to row
     if found.empty:
@@ -107,16 +107,16 @@ def _settled(m: Material) -> list[str]:
     return [words]
 
 
-def tiles(m: Material) -> list[tuple[str, str, str]]:
+def tiles(m: RunResults) -> list[tuple[str, str, str]]:
     """Key figures: value, name, detail. Those that are unknown are not among them."""
     table = m.table1.set_index("row")
     best = table["ours"].idxmax()
-    found = [(f"{table['ours'][best]:.3f}", "best course mIoU", called(best))]
+    found = [(f"{table['ours'][best]:.3f}", "best course mIoU", row_label(best))]
     gain = table["ours_delta_baseline_pct"].get(FULL_ROW)
     if pd.notna(gain):
         reported = table["reported_delta_baseline_pct"][FULL_ROW]
         found.append((f"{gain:+.0f} %", "full method over baseline", f"the report: {reported:+.0f} %"))
-    mean, name = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.last], called(m.last)
+    mean, name = m.results.groupby("row")[["visible_iou", "occluded_iou"]].mean().loc[m.last], row_label(m.last)
     if mean.notna().all():
         detail = f"{name}: silhouettes of what is seen and of what the other hand hides"
         found.append((f"{mean['visible_iou']:.2f} / {mean['occluded_iou']:.2f}", "visible / occluded IoU", detail))

@@ -71,7 +71,7 @@ def _standardise(images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """What chance decides for n samples, on the CPU, so that it does not depend on the device.
 
     `angle` [n] rad, `scale` [n], `gain` [n, 3, 1, 1], `flipped` bool [n]; for a change of light `light` [n, 9, 1, 1]
@@ -85,25 +85,25 @@ class Draws:
     light: torch.Tensor | None = None
     noise: int = 0
 
-    def part(self, places: torch.Tensor) -> "Draws":
+    def part(self, places: torch.Tensor) -> "AugmentParams":
         """Of the samples at `places` int64 [m], one or more of them; only the noise is not what it is in the whole."""
         chosen = {name: value[places] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return Draws(**chosen, noise=self.noise + int(places[0]))
+        return AugmentParams(**chosen, noise=self.noise + int(places[0]))
 
 
-def draw(n: int, settings: Augmentation, generator: torch.Generator) -> Draws:
+def sample_params(n: int, settings: Augmentation, generator: torch.Generator) -> AugmentParams:
     """Draw for `n` samples; the generator, on the CPU, is asked the same of each n whatever the settings' strengths."""
     scale = 1 + settings.scale * torch.randn(n, generator=generator).clamp(-1, 1)
     degrees = settings.rotation * torch.randn(n, generator=generator).clamp(-2, 2)
     turned = torch.rand(n, generator=generator) < settings.rotation_p
     gain = 1 + settings.intensity * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
     flipped = torch.rand(n, generator=generator) < settings.flip_p
-    geometry = Draws(torch.deg2rad(degrees * turned), scale, gain, flipped)
+    geometry = AugmentParams(torch.deg2rad(degrees * turned), scale, gain, flipped)
     # Light is drawn last, so that it leaves all other draws as they are.
-    return geometry if settings.photometric is None else replace(geometry, **draw_light(n, generator))
+    return geometry if settings.photometric is None else replace(geometry, **sample_light(n, generator))
 
 
-def draw_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor | int]:
+def sample_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor | int]:
     """The draws that a change of light needs for `n` samples."""
     light = torch.rand(n, 9, 1, 1, generator=generator)
     return {"light": light, "noise": int(torch.randint(2**62, (), generator=generator))}
@@ -113,11 +113,11 @@ def augment(
     images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw for a batch with `generator`, and `transform` it so."""
-    return transform(images, masks, settings, draw(len(images), settings, generator))
+    return transform(images, masks, settings, sample_params(len(images), settings, generator))
 
 
 def transform(
-    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, draws: Draws
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, draws: AugmentParams
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment images uint8 [B, H, W, 3] with masks uint8 [B, 2, H, W] → normalised float [B, 3, H, W], int64 masks.
 
@@ -132,12 +132,14 @@ def transform(
     labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
     pixels = (pixels * draws.gain.to(device)).clamp(0, 255)
     if settings.photometric is not None:
-        pixels = relight(pixels, settings.photometric, draws.light, draws.noise)
+        pixels = photometric(pixels, settings.photometric, draws.light, draws.noise)
     pixels, labels = flip(pixels, labels, draws.flipped.to(device))
     return _standardise(pixels), labels
 
 
-def _transform_on_cpu(images: torch.Tensor, masks: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+def _transform_on_cpu(
+    images: torch.Tensor, masks: torch.Tensor, draws: AugmentParams
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same in one pass over the pixels, but for changes of light and camera."""
     middle = (images.shape[1] - 1) / 2
     cos, sin = torch.cos(draws.angle) / draws.scale, torch.sin(draws.angle) / draws.scale
@@ -148,7 +150,7 @@ def _transform_on_cpu(images: torch.Tensor, masks: torch.Tensor, draws: Draws) -
     return tuple(map(torch.from_numpy, warp(*(array.numpy() for array in arrays), mean, std)))
 
 
-def relight(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise_seed: int) -> torch.Tensor:
+def photometric(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise_seed: int) -> torch.Tensor:
     """RGB float [B, 3, H, W] in 0…255 as another camera in another light might have given them, in 0…255 as well.
 
     In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `light` [B, 9, 1, 1] in 0…1

@@ -7,7 +7,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
-from ethand_utils.data.augment import Augmentation, draw, normalise, transform
+from ethand_utils.data.augment import Augmentation, normalise, sample_params, transform
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
 
@@ -46,7 +46,7 @@ class StoreLoader(DataLoader):
         self.source = {"store": store, "bs": bs, "seed": seed, "masks_from": masks_from, "share": share}
         self.images, labels = store.require("images").images, (masks_from or store).require("masks")
         self.masks, self.confidence = labels.masks, labels.confidence
-        self.augmentation, self.seed, self.epoch, self.dealt = augmentation, seed, -1, (0, 1)
+        self.augmentation, self.seed, self.epoch, self.sharded = augmentation, seed, -1, (0, 1)
         self.description = repr([store.meta, labels.meta, bs, augmentation, seed, share])
         training = augmentation is not None
         super().__init__(
@@ -54,23 +54,24 @@ class StoreLoader(DataLoader):
         )
         self.n_inp = 1
         number = max(LEAST_SHOWN, round(share * self.n))
-        self.shown = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
+        self.subset = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
 
     def __reduce__(self):
         arguments = {**self.source, "augmentation": self.augmentation, "device": self.device}
-        return _made_again, (arguments, {"epoch": self.epoch, "dealt": self.dealt})
+        return _made_again, (arguments, {"epoch": self.epoch, "sharded": self.sharded})
 
-    def deal(self, rank: int, of: int) -> None:
+    def shard(self, rank: int, world_size: int) -> None:
         """From now on give only the part of every batch that process `rank` `of` several trains on.
 
         The batch is the one that a single process has, with the same draws (but for the noise of a changed light):
         its samples by confidence, the highest first, where the store has it, else in the order of the batch; of these
-        every `of`-th from `rank` on. All parts together are the batch. `bs` and `len` stay those of all processes
-        together. Raises LoaderError where batches cannot be dealt out in equal parts.
+        every `world_size`-th from `rank` on. All parts together are the batch. `bs` and `len` stay those of all
+        processes together. Raises LoaderError where batches cannot be shared out in equal parts.
         """
-        if not self.shuffle or self.bs % of:
-            raise LoaderError(f"batches of {self.bs} cannot be dealt to {of} processes; train with a multiple of {of}")
-        self.dealt = (rank, of)
+        if not self.shuffle or self.bs % world_size:
+            among = f"cannot be shared among {world_size} processes"
+            raise LoaderError(f"batches of {self.bs} {among}; train with a multiple of {world_size}")
+        self.sharded = (rank, world_size)
 
     def randomize(self):
         """Called at the start of every pass."""
@@ -80,9 +81,9 @@ class StoreLoader(DataLoader):
         """Sample order of this pass."""
         if not self.shuffle:
             return list(range(self.n))
-        rng, shown = np.random.default_rng([self.seed, self.epoch]), len(self.shown)
-        rounds = [rng.permutation(shown) for _ in range(-(-self.n // shown))]
-        return self.shown[np.concatenate(rounds)[: self.n]].tolist()
+        rng, count = np.random.default_rng([self.seed, self.epoch]), len(self.subset)
+        rounds = [rng.permutation(count) for _ in range(-(-self.n // count))]
+        return self.subset[np.concatenate(rounds)[: self.n]].tolist()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """A pass: fastai's own without its detour through PyTorch's workers, which read sample by sample."""
@@ -94,16 +95,16 @@ class StoreLoader(DataLoader):
 
     def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
         """The batch of `samples` (ascending), which is this pass's `number`-th, or this process's part of it."""
-        places = self._places(samples)
-        arrays = self._read(samples[places], number)
+        positions = self._positions(samples)
+        arrays = self._read(samples[positions], number)
         images, masks, *rest = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays)
         if self.augmentation is None:
             return (normalise(images), masks.long(), *rest)
         seed = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(1, np.uint64)[0] >> 1
-        count = len(images) * self.dealt[1]
-        draws = draw(count, self.augmentation, torch.Generator().manual_seed(int(seed)))
-        if self.dealt[1] > 1:
-            draws = draws.part(torch.from_numpy(places))
+        count = len(images) * self.sharded[1]
+        draws = sample_params(count, self.augmentation, torch.Generator().manual_seed(int(seed)))
+        if self.sharded[1] > 1:
+            draws = draws.part(torch.from_numpy(positions))
         return (*transform(images, masks, self.augmentation, draws), *rest)
 
     def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
@@ -111,15 +112,15 @@ class StoreLoader(DataLoader):
         arrays = (self.images, self.masks, *([] if self.confidence is None else [self.confidence]))
         return tuple(array[samples] for array in arrays)
 
-    def _places(self, samples: np.ndarray) -> np.ndarray:
+    def _positions(self, samples: np.ndarray) -> np.ndarray:
         """Which of a batch's samples this process gets, and in which order."""
-        rank, of = self.dealt
-        if of == 1:
+        rank, world_size = self.sharded
+        if world_size == 1:
             return np.arange(len(samples))
         order = np.arange(len(samples))
         if self.confidence is not None:
             order = np.argsort(-self.confidence[samples], kind="stable")
-        return order[rank::of]
+        return order[rank::world_size]
 
 
 def _made_again(arguments: dict, state: dict) -> StoreLoader:

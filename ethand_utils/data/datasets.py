@@ -86,7 +86,7 @@ def describe(store: Store) -> dict:
     }
 
 
-class Faults:
+class SkippedSamples:
     """What was passed over: by reason, how often, with the first EXAMPLES names, in `found`."""
 
     def __init__(self):

@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from ethand_utils.data.store import FORMAT, Store, StoreError, array_layout, is_made
-from ethand_utils.data.workers import in_processes
+from ethand_utils.data.workers import parallel_map
 from ethand_utils.files import atomic_write, first_line, hold, write_json, write_remedy
 
 CHUNK = 64  # samples written between two resume points
@@ -156,7 +156,7 @@ def _run_chunks(
         yield _copy_chunk(work, part, start, meta)
     todo = [start for start in todo if start not in held]
     write = partial(_write_chunk, work, make, meta)
-    yield from in_processes(write, todo, workers, work, preload=[type(make).__module__, __name__])
+    yield from parallel_map(write, todo, workers, work, preload=[type(make).__module__, __name__])
 
 
 def _write_chunk(work: Path, make: Callable, meta: dict, start: int) -> int:
@@ -201,7 +201,7 @@ def _chunk_file(work: Path, start: int) -> Path:
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """Part `number` of `of`, counted from 1: a share of every store of a data set. Raises StoreError for 0/4 or 5/4."""
 
     number: int
@@ -215,7 +215,7 @@ class Part:
         return f"{self.number}/{self.of}"
 
     @classmethod
-    def parse(cls, text: str) -> "Part":
+    def parse(cls, text: str) -> "Shard":
         """`2/8` → part 2 of 8. Raises StoreError for another text."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if not match:
@@ -245,9 +245,9 @@ class _Shifted:
         return self.make(self.first + i)
 
 
-def build_part(
+def build_shard(
     path: str | Path,
-    part: Part,
+    part: Shard,
     make: Callable[[int], dict],
     count: int,
     size: int,
@@ -271,7 +271,7 @@ def build_part(
     return build_store(mine, _Shifted(make, samples.start), len(samples), size, arrays, meta, workers, replace)
 
 
-def join_parts(
+def merge_shards(
     path: str | Path,
     make: Callable[[int], dict],
     count: int,
@@ -288,11 +288,11 @@ def join_parts(
     a whole store made otherwise is replaced. Raises what `build_store` and `finished_parts` do.
     """
     path, wanted = Path(path), store_meta(count, size, arrays, meta)
-    parts = finished_parts(path, wanted, ignore=replace)
+    parts = finished_shards(path, wanted, ignore=replace)
     replace = replace and not is_made(path, wanted)
     store = build_store(path, make, count, size, arrays, meta, workers, replace, parts)
     del parts  # a network disk keeps the files of arrays that are still open
-    for folder in _part_folders(path):
+    for folder in _shard_folders(path):
         aside = folder.with_name(f".{folder.name}.joined")  # so that no half-removed part is ever found
         shutil.rmtree(aside, ignore_errors=True)
         with disk_errors(folder):
@@ -301,13 +301,13 @@ def join_parts(
     return store
 
 
-def finished_parts(path: str | Path, wanted: dict, ignore: bool = False) -> list[Store]:
+def finished_shards(path: str | Path, wanted: dict, ignore: bool = False) -> list[Store]:
     """The complete parts of the store `path`, whose `meta.json` is to say `wanted`.
 
     Raises StoreError for a part that is damaged or was made with other settings, or leaves it out if `ignore`.
     """
     found = []
-    for folder in _part_folders(Path(path)):
+    for folder in _shard_folders(Path(path)):
         try:
             part = Store(folder)
             if _whole_meta(part) != wanted:
@@ -326,10 +326,10 @@ def _whole_meta(part: Store) -> dict:
     return {**shared, "count": part.meta.get("whole")}
 
 
-def _part_folders(path: Path) -> list[Path]:
+def _shard_folders(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{FOLDER}/*/{path.name}"))
 
 
-def remove_parts(out: str | Path) -> None:
+def remove_shards(out: str | Path) -> None:
     """Remove what is left of all parts of a data set that has been joined, unfinished ones too."""
     shutil.rmtree(Path(out) / FOLDER, ignore_errors=True)

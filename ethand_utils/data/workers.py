@@ -13,7 +13,7 @@ from pathlib import Path
 from ethand_utils.data.store import StoreError
 
 
-def in_processes(do: Callable, todo: Sequence, workers: int, where: Path, preload: Sequence[str]) -> Iterator[object]:
+def parallel_map(do: Callable, todo: Sequence, workers: int, where: Path, preload: Sequence[str]) -> Iterator[object]:
     """What `do` gives for each of `todo`, as it is done, from up to `workers` processes; in this one if one is enough.
 
     `do` must be picklable; a process keeps it from one item to the next, so that it may remember what is dear to

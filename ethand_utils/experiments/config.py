@@ -11,7 +11,7 @@ import yaml
 from ethand_utils.exceptions import EthandError, nearest
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
-from ethand_utils.training.cyclegan.variants import CYCLE_NAMES, GANS
+from ethand_utils.training.cyclegan.variants import GANS, VARIANT_NAMES
 
 PROFILES = Path(__file__).parent / "profiles"
 # Settings that change no training: how many there are, on what they run, how they are watched.
@@ -126,9 +126,9 @@ class Profile:
 
     def _check_cyclegan(self):
         for name in self.cyclegan:
-            if name not in CYCLE_NAMES:
-                known = ", ".join(CYCLE_NAMES)
-                raise ProfileError(f"cyclegan: {name!r}{nearest(str(name), CYCLE_NAMES)}, expected some of {known}")
+            if name not in VARIANT_NAMES:
+                known = ", ".join(VARIANT_NAMES)
+                raise ProfileError(f"cyclegan: {name!r}{nearest(str(name), VARIANT_NAMES)}, expected some of {known}")
         for name in ("image_weight", "cycle_weight", "adversarial_weight", "identity_weight", "d_rate"):
             if getattr(self, name) < 0:
                 raise ProfileError(f"{name}: {getattr(self, name):g}, expected 0 or more")

@@ -19,10 +19,10 @@ from ethand_utils.experiments.methods import (
 from ethand_utils.experiments.run import Run
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import CLASS_WEIGHTS
-from ethand_utils.training.cyclegan.variants import CYCLE_ROWS, LOOSE, cycle_nets
+from ethand_utils.training.cyclegan.variants import LOOSE, VARIANTS, cycle_nets
 from ethand_utils.training.learner import lr_factor
 from ethand_utils.training.losses import ADVERSARIAL_SHARE, CE_SHARE, D_CHANNELS, DICE_SHARE, SEGMENTATION_SHARE
-from ethand_utils.training.pseudo_labels import kept_number
+from ethand_utils.training.pseudo_labels import kept_per_batch
 
 NETS = {"baseline": "baseline", "g2": "G2"}  # of a row's MODEL
 
@@ -83,7 +83,7 @@ def nets(profile: Profile) -> dict[str, dict]:
         if seen in D_CHANNELS:
             shape = {"arch": p.d_arch, "encoder": None, "widths": p.d_widths, "pretrained": False}
             found[discriminator_name(p, seen)] = {**shape, "in_channels": D_CHANNELS[seen]}
-    for row in (row for row in CYCLE_ROWS if row["ROW"] in p.cyclegan):
+    for row in (row for row in VARIANTS if row["ROW"] in p.cyclegan):
         for name, net in cycle_nets(p, row["REMEDIES"]).items():
             if found.setdefault(name, net) != net:
                 found[f"{name} of {row['ROW']}"] = net
@@ -173,7 +173,7 @@ def _phase(p: Profile, phase: PlannedPhase, data: dict) -> dict:
     batch, batches = phase.batch(count), phase.batches(count)
     on_labels = phase.store == "unpaired_images"
     filtered = on_labels and p.pseudo_filter in ("dataset_half", "threshold")
-    kept = kept_number(batch) if on_labels and p.pseudo_filter == "batch_half" else batch
+    kept = kept_per_batch(batch) if on_labels and p.pseudo_filter == "batch_half" else batch
     steps = phase.epochs * batches
     return {
         "phase": phase.name,

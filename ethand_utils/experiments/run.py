@@ -13,11 +13,11 @@ import pandas as pd
 
 from ethand_utils.data.datasets import REPORT, open_dataset, require_stores
 from ethand_utils.data.store import Store
-from ethand_utils.data.store_builder import Part
+from ethand_utils.data.store_builder import Shard
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import Profile, load_profile, write_profile
 from ethand_utils.files import atomic_write, write_json
-from ethand_utils.sources.detect import source_of
+from ethand_utils.sources.detect import detect_source
 from ethand_utils.sources.rendered import render_dataset
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
@@ -59,7 +59,7 @@ class Run:
         if not 0 < share <= 1:
             raise RunError(f"SHARE: {share:g}, expected a share of the pairs above 0 and at most 1")
         home = self.whole or self.folder
-        folder, whole = (home / share_name(share), home) if share < 1 else (home, None)
+        folder, whole = (home / fraction_name(share), home) if share < 1 else (home, None)
         return replace(self, folder=folder, whole=whole)
 
     @property
@@ -68,7 +68,7 @@ class Run:
 
         Raises FileError when that is nothing known, RunError when `mano_dir` is given for anything but InterHand2.6M.
         """
-        source = source_of(_from_root(self.profile.data)) if self.profile.data else "rendered"
+        source = detect_source(_from_root(self.profile.data)) if self.profile.data else "rendered"
         if self.profile.mano_dir and source != "interhand":
             raise RunError(
                 f"mano_dir: {self.profile.mano_dir}, but the data set is {source}; MANO's hands are for the annotation "
@@ -109,9 +109,9 @@ class Run:
             from ethand_utils.sources.course import read_course
 
             return read_course(root, out, train=p.train, **limits)
-        from ethand_utils.sources.interhand import interhand_dataset
+        from ethand_utils.sources.interhand import read_interhand
 
-        return interhand_dataset(out, root, paired=p.train, hands=self._hands(), seed=p.seed, replace=True, **limits)
+        return read_interhand(out, root, paired=p.train, hands=self._hands(), seed=p.seed, replace=True, **limits)
 
     def _hands(self):
         """Who turns InterHand2.6M's annotation into hands: MANO where the profile names its files, else the rig."""
@@ -123,17 +123,17 @@ class Run:
 
         return RigHands()
 
-    def render_part(self, part: Part, workers: int) -> None:
+    def render_part(self, part: Shard, workers: int) -> None:
         """Render a part of the run's data set, which `dataset` joins with the others."""
         self._render(workers, part)
 
-    def _render(self, workers: int, part: Part | None = None) -> dict[str, Store]:
+    def _render(self, workers: int, part: Shard | None = None) -> dict[str, Store]:
         p, out = self.profile, self.data_folder
         return render_dataset(
             out, p.train, p.val, p.test, p.unpaired, p.size, p.seed, workers, True, views=p.views, part=part
         )
 
-    def made(self, path: str, notebook: str) -> Path:
+    def require_output(self, path: str, notebook: str) -> Path:
         """A file or folder of the run that another notebook makes. Raises RunError when it is not there yet."""
         if not (self.folder / path).exists():
             raise RunError(
@@ -146,7 +146,7 @@ class Run:
         """Weights of a finished training: `g1`, a D (`discriminator_name`) or `g2/<row>/seed<k>`."""
         kind = training.split("/")[0].split("_")[0]
         notebook = {"g1": "04_train_g1", "d": "05_train_discriminator", "g2": "07_train_g2"}[kind]
-        return self.made(f"{training}/weights.safetensors", notebook)
+        return self.require_output(f"{training}/weights.safetensors", notebook)
 
 
 def _from_root(path: str) -> Path:
@@ -203,6 +203,6 @@ def commit() -> str:
     return asked.stdout.strip()
 
 
-def share_name(share: float) -> str:
+def fraction_name(share: float) -> str:
     """Folder of the trainings on a share of the pairs inside a run: `pairs_5pct` of 0.05."""
     return f"pairs_{100 * share:g}pct"

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ethand_utils.data.store_builder import Part
+from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import nearest
 from ethand_utils.experiments.config import Profile
 from ethand_utils.experiments.methods import IMAGES_ROW, ROWS, SHARE_ROWS, adversary, discriminator_name, training_name
-from ethand_utils.experiments.run import Run, RunError, open_run, project_root, share_name
+from ethand_utils.experiments.run import Run, RunError, fraction_name, open_run, project_root
 from ethand_utils.files import atomic_write, hold
-from ethand_utils.training.cyclegan.variants import BEST, CYCLE_ROWS, G1_AS_LONG, cycle_training
+from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stag
     """The training of a row of Table 1 on `gpus` GPUs, if any; `judges` are the stages of D by ADVERSARIAL."""
     parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
     needs = ["01_data"]
-    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(BEST, 0)]}[row["GENERATED"]]
+    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(REFERENCE_VARIANT, 0)]}[
+        row["GENERATED"]
+    ]
     needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
     folder = training_name(row["ROW"], seed)
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
@@ -78,7 +80,7 @@ def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stag
 
 def share_stages(share: float, profile: Profile) -> list[Stage]:
     """The trainings on a share of the pairs: G1, its pseudo-labels, and SHARE_ROWS with every seed, in its folder."""
-    folder = share_name(share)
+    folder = fraction_name(share)
     rows = [row for row in ROWS if row["ROW"] in SHARE_ROWS]
     makes, shared = ("g1/result.json", "g1/weights.safetensors"), profile.processes
     plain = [
@@ -107,7 +109,7 @@ def cycle_name(row: str, seed: int) -> str:
 def cycle_stages(profile: Profile) -> list[Stage]:
     """The trainings of section 4 that the profile asks for, what compares them, and G2 on images that one made."""
     found = []
-    for row in (row for row in CYCLE_ROWS if row["ROW"] in profile.cyclegan):
+    for row in (row for row in VARIANTS if row["ROW"] in profile.cyclegan):
         parameters = {key: row[key] for key in ("ROW", "CYCLES")} | {"REMEDIES": list(row["REMEDIES"])}
         for seed in range(profile.seeds):
             folder, name = cycle_training(row["ROW"], seed), cycle_name(row["ROW"], seed)
@@ -120,7 +122,7 @@ def cycle_stages(profile: Profile) -> list[Stage]:
         found.append(Stage(f"04_train_{G1_AS_LONG}", "04_train_g1", makes, ("01_data",), given, profile.processes))
         tables = ("cyclegan.csv", "cyclegan/result.json", "figures/cyclegan.png")
         found.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in found)))
-    if BEST in profile.cyclegan:
+    if REFERENCE_VARIANT in profile.cyclegan:
         found.append(row_stage(IMAGES_ROW, 0, {}, profile.processes))
     return found
 
@@ -135,10 +137,10 @@ def discriminator_stage(adversarial: str, profile: Profile) -> Stage:
     return Stage(name, "05_train_discriminator", makes, ("04_train_g1",), parameters, profile.processes)
 
 
-def rendered_parts(profile: Profile) -> list[Part]:
+def render_shards(profile: Profile) -> list[Shard]:
     """Parts of a run's data set that are rendered as jobs of their own before the first stage joins them, if any."""
     count = profile.render_parts if profile.data is None and profile.render_parts > 1 else 0
-    return [Part(number, count) for number in range(1, count + 1)]
+    return [Shard(number, count) for number in range(1, count + 1)]
 
 
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
@@ -180,7 +182,7 @@ def gpu_count() -> int:
 
 
 @contextlib.contextmanager
-def own_gpus(folder: Path, count: int, needed: int = 1):
+def reserve_gpus(folder: Path, count: int, needed: int = 1):
     """Keep `needed` GPUs for the process and its kernels, if as many of `count` are free; else as many as are.
 
     Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, they are of those. With none free
@@ -201,14 +203,14 @@ def own_gpus(folder: Path, count: int, needed: int = 1):
         yield
 
 
-def only_one(folder: Path) -> contextlib.AbstractContextManager:
+def run_lock(folder: Path) -> contextlib.AbstractContextManager:
     """Hold a run for this process, and free it however the process ends. Raises RunError when another holds it."""
     busy = RunError(f"{folder}: another `ethand run` is at work here; wait for it or use another --name")
     return hold(folder / ".lock", busy)
 
 
 @cache
-def sources(notebook: str) -> tuple[str, ...]:
+def notebook_inputs(notebook: str) -> tuple[str, ...]:
     """Files a notebook depends on: itself and the package's modules it imports, directly or through one another."""
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text())["cells"]

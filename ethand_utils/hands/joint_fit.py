@@ -7,19 +7,19 @@ import numpy as np
 from ethand_utils.hands.joints import (
     CHAINS,
     WRIST,
-    about,
     bend_and_lean,
     bent,
+    complete_joints,
     directions,
     generic_hand,
-    guess_missing,
     inverse,
     landmarks,
-    nearest_turn,
-    towards,
-    turned,
+    nearest_angle,
+    rotate,
+    rotation_about,
+    rotation_towards,
 )
-from ethand_utils.hands.rig import LIMITS, Posed
+from ethand_utils.hands.rig import LIMITS, PosedRig
 from ethand_utils.labels import N_JOINTS
 
 # How far an angle may lie beyond LIMITS, rad [5 fingers, 4 angles]: people differ, and annotated joints are mm off.
@@ -50,7 +50,7 @@ class Fit:
     `residual` float [B, 21] mm: how far they are from there, NaN where nothing was annotated.
     """
 
-    posed: Posed
+    posed: PosedRig
     joints: np.ndarray
     residual: np.ndarray
 
@@ -81,11 +81,11 @@ class _Hands:
         body = girth[..., None, None] * np.eye(3) + (stretch - girth)[..., None, None] * outer
         self.turns[:, bones] = turns
         self.linear[:, bones] = turns @ body
-        self.shift[:, bones] = at - turned(self.linear[:, bones], start)
+        self.shift[:, bones] = at - rotate(self.linear[:, bones], start)
 
     def carried(self, bones, points: np.ndarray) -> np.ndarray:
         """Where rest points [B, k, 3] are that hang on bones [k]."""
-        return turned(self.linear[:, bones], points) + self.shift[:, bones]
+        return rotate(self.linear[:, bones], points) + self.shift[:, bones]
 
     def stretch(self, reach: np.ndarray, length: np.ndarray, sure: np.ndarray) -> np.ndarray:
         """Stretch [B, k] of bones of `length` that are to span `reach`, in bounds; the hand's own where not `sure`."""
@@ -113,7 +113,7 @@ def fit_joints(points: np.ndarray, known: np.ndarray) -> Fit:
     at = hands.carried(slice(None), hands.bones)
     residual = 1000 * np.linalg.norm(hands.joints - points, axis=-1)
     linear = hands.linear * _section(hands.breadth)[:, None, None]
-    return Fit(Posed(linear, hands.shift, at), hands.joints, np.where(known, residual, np.nan))
+    return Fit(PosedRig(linear, hands.shift, at), hands.joints, np.where(known, residual, np.nan))
 
 
 def _section(breadth: np.ndarray) -> np.ndarray:
@@ -127,15 +127,15 @@ def _begin(points: np.ndarray, known: np.ndarray) -> _Hands:
     scale, breadth = _size(points, known)
     section = _section(breadth)[:, None]
     rest, bones = landmarks() * section, rig.rest[:, :3, 3] * section
-    turn, shift = _place_palm(points, known, scale, rest)
+    turn, shift = _align_palm(points, known, scale, rest)
     lengths = scale[:, None, None] * np.linalg.norm(np.diff(rest[:, CHAINS], axis=2), axis=-1)
-    hinges = turned(turn[:, None], rig.rest[rig.phalanges[:, 1], :3, 0])
+    hinges = rotate(turn[:, None], rig.rest[rig.phalanges[:, 1], :3, 0])
     bases = CHAINS[:, 0]
-    usual = turned(scale[:, None, None, None] * turn[:, None], rest[:, bases]) + shift[:, None]
+    usual = rotate(scale[:, None, None, None] * turn[:, None], rest[:, bases]) + shift[:, None]
     points, known = points.copy(), known.copy()
     points[:, bases] = np.where(known[:, bases, None], points[:, bases], usual)
     known[:, bases] = True
-    points, known = guess_missing(points, known, lengths, hinges)
+    points, known = complete_joints(points, known, lengths, hinges)
     turns = np.repeat(turn[:, None], len(rig.names), axis=1)
     linear, shift = scale[:, None, None, None] * turns, np.repeat(shift[:, None], len(rig.names), axis=1)
     hands = _Hands(points, known, scale, breadth, rest, bones, turns, linear, shift, np.zeros((count, N_JOINTS, 3)))
@@ -164,7 +164,7 @@ def _ratio(points: np.ndarray, known: np.ndarray, starts: np.ndarray, ends: np.n
     return np.where(count > 0, (ratios[np.arange(len(points)), low] + ratios[np.arange(len(points)), high]) / 2, np.nan)
 
 
-def _place_palm(points, known, scale, rest) -> tuple[np.ndarray, np.ndarray]:
+def _align_palm(points, known, scale, rest) -> tuple[np.ndarray, np.ndarray]:
     """Rotation [B, 3, 3] and shift [B, 3] that lay the scaled palm on its known joints in the least-squares sense."""
     weights = PALM_WEIGHTS * known
     weights /= np.maximum(weights.sum(1, keepdims=True), 1e-9)
@@ -174,7 +174,7 @@ def _place_palm(points, known, scale, rest) -> tuple[np.ndarray, np.ndarray]:
     mirrored = np.ones((len(points), 3))
     mirrored[:, 2] = np.sign(np.linalg.det(u @ vt))
     turn = (u * mirrored[:, None]) @ vt
-    return turn, target - scale[:, None] * turned(turn, middle)
+    return turn, target - scale[:, None] * rotate(turn, middle)
 
 
 def _bend_palm(hands: _Hands) -> None:
@@ -184,8 +184,8 @@ def _bend_palm(hands: _Hands) -> None:
     span = hands.rest[:, bases] - start
     at, along = hands.carried(bones, start), directions(span)
     to = hands.points[:, bases] - at
-    wanted = turned(inverse(hands.turns[:, bones]), directions(to))
-    turns = hands.turns[:, bones] @ towards(along, wanted, np.where(sure, PALM_TURN, 0))
+    wanted = rotate(inverse(hands.turns[:, bones]), directions(to))
+    turns = hands.turns[:, bones] @ rotation_towards(along, wanted, np.where(sure, PALM_TURN, 0))
     stretch = hands.stretch(np.linalg.norm(to, axis=-1), np.linalg.norm(span, axis=-1), sure)
     hands.place(bones, turns, start, at, along, np.repeat(hands.scale[:, None], len(bones), 1), stretch)
     hands.joints[:, bases] = hands.carried(bones, hands.rest[:, bases])
@@ -206,11 +206,11 @@ def _bend_fingers(hands: _Hands, step: int) -> None:
     along, at = directions(span), hands.joints[:, here]
     to = hands.points[:, there] - at
     frame = hands.turns[:, bones - 1 if step else [0, *(bones[1:] - 1)]] @ axes
-    local = _bounded(step, turned(inverse(axes), along), turned(inverse(frame), to), sure)
+    local = _bounded(step, rotate(inverse(axes), along), rotate(inverse(frame), to), sure)
     turns = frame @ local @ inverse(axes)
     if step == 0:
         turns = _roll(turns, along, hands)
-    reach = (turned(turns, along) * to).sum(-1)
+    reach = (rotate(turns, along) * to).sum(-1)
     stretch = hands.stretch(reach, np.linalg.norm(span, axis=-1), sure)
     hands.place(bones, turns, start, at, along, hands.scale[:, None] * GIRTH, stretch)
     hands.joints[:, there] = hands.carried(bones, hands.rest[:, there])
@@ -222,7 +222,7 @@ def _bounded(step: int, straight: np.ndarray, wanted: np.ndarray, sure: np.ndarr
     bend, lean = bend_and_lean(wanted)
     low, high = (LIMITS[:, 1 + step] + MARGINS[:, 1 + step, None] * (-1, 1)).T
     aside = (LIMITS[:, 0] + MARGINS[:, :1] * (-1, 1)).T if step == 0 else (-SIDEWAYS, SIDEWAYS)
-    bend = np.clip(nearest_turn(bend - bend0, (low + high) / 2), low, high)
+    bend = np.clip(nearest_angle(bend - bend0, (low + high) / 2), low, high)
     lean = np.clip(lean - lean0, *aside)
     bend, lean = np.where(sure, bend, 0), np.where(sure, lean, 0)
     return bent(bend0 + bend, lean0 + lean) @ inverse(bent(bend0, lean0))
@@ -233,11 +233,11 @@ def _roll(turns: np.ndarray, along: np.ndarray, hands: _Hands) -> np.ndarray:
     rig = generic_hand()
     bones = directions(np.diff(hands.points[:, CHAINS], axis=2))
     hinge = -(np.cross(bones[:, :, 0], bones[:, :, 1]) + np.cross(bones[:, :, 1], bones[:, :, 2]))
-    first = turned(turns, along)
-    axis = turned(turns, rig.rest[rig.phalanges[:, 1], :3, 0])
+    first = rotate(turns, along)
+    axis = rotate(turns, rig.rest[rig.phalanges[:, 1], :3, 0])
     axis = axis - first * (axis * first).sum(-1, keepdims=True)
     angle = np.arctan2((np.cross(axis, hinge) * first).sum(-1), (axis * hinge).sum(-1))
     strength = (hinge**2).sum(-1)
     believed = angle * strength / (strength + TWIST_STEADY**2)
     sure = (np.abs(angle) < np.pi / 2) & hands.known[:, CHAINS].all(2)
-    return about(first, np.clip(np.where(sure, believed, 0), -TWIST, TWIST)) @ turns
+    return rotation_about(first, np.clip(np.where(sure, believed, 0), -TWIST, TWIST)) @ turns

@@ -38,7 +38,7 @@ def directions(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
-def turned(turns: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def rotate(turns: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Matrices [..., 3, 3] applied to vectors [..., 3]."""
     return (turns @ vectors[..., None])[..., 0]
 
@@ -48,7 +48,7 @@ def inverse(turns: np.ndarray) -> np.ndarray:
     return np.swapaxes(turns, -1, -2)
 
 
-def about(axes: np.ndarray, angles: np.ndarray) -> np.ndarray:
+def rotation_about(axes: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Rotations [..., 3, 3] by `angles` [...] (rad) about unit vectors [..., 3]."""
     x, y, z = np.moveaxis(axes, -1, 0)
     zero = np.zeros_like(x)
@@ -57,11 +57,11 @@ def about(axes: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
 
 
-def towards(start: np.ndarray, goal: np.ndarray, most: np.ndarray) -> np.ndarray:
+def rotation_towards(start: np.ndarray, goal: np.ndarray, most: np.ndarray) -> np.ndarray:
     """The smallest rotations [..., 3, 3] of unit vectors [..., 3] onto others, by the angles `most` (rad) at most."""
     axes = np.cross(start, goal)
     angles = np.arctan2(np.linalg.norm(axes, axis=-1), (start * goal).sum(-1))
-    return about(directions(axes), np.minimum(angles, most))
+    return rotation_about(directions(axes), np.minimum(angles, most))
 
 
 def bend_and_lean(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ def bent(bend: np.ndarray, lean: np.ndarray) -> np.ndarray:
     return np.stack(rows, -1).reshape(*cl.shape, 3, 3)
 
 
-def nearest_turn(angles: np.ndarray, middle: np.ndarray) -> np.ndarray:
+def nearest_angle(angles: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """The same angles (rad), within half a turn of `middle`."""
     return (angles - middle + np.pi) % (2 * np.pi) - np.pi + middle
 
@@ -110,7 +110,7 @@ def landmarks() -> np.ndarray:
     return points
 
 
-def guess_missing(
+def complete_joints(
     points: np.ndarray, known: np.ndarray, lengths: np.ndarray, hinges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Guesses for unknown joints of fingers whose base is known: points float [B, 21, 3], and which are known now.
@@ -127,11 +127,11 @@ def guess_missing(
 
     base, middle, end, tip = (known[:, CHAINS[:, place]] for place in range(4))
     first, second, third = np.moveaxis(lengths, -1, 0)
-    whole = _elbow(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 3]], first, second + third, hinges)
+    whole = _two_bone_ik(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 3]], first, second + third, hinges)
     fill(1, base & ~middle & ~end & tip, whole)
-    fill(1, base & ~middle & end, _elbow(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 2]], first, second, hinges))
+    fill(1, base & ~middle & end, _two_bone_ik(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 2]], first, second, hinges))
     middle = known[:, CHAINS[:, 1]]
-    fill(2, middle & ~end & tip, _elbow(points[:, CHAINS[:, 1]], points[:, CHAINS[:, 3]], second, third, hinges))
+    fill(2, middle & ~end & tip, _two_bone_ik(points[:, CHAINS[:, 1]], points[:, CHAINS[:, 3]], second, third, hinges))
     fill(3, known[:, CHAINS[:, :3]].all(2) & ~tip, _following(points, third))
     return points, known
 
@@ -141,11 +141,13 @@ def _following(points: np.ndarray, length: np.ndarray) -> np.ndarray:
     bones = directions(np.diff(points[:, CHAINS[:, :3]], axis=2))
     bend = np.arccos(np.clip((bones[:, :, 0] * bones[:, :, 1]).sum(-1), -1, 1))
     axis = directions(np.cross(bones[:, :, 0], bones[:, :, 1]))
-    last = turned(about(axis, FOLLOWS * bend), bones[:, :, 1])
+    last = rotate(rotation_about(axis, FOLLOWS * bend), bones[:, :, 1])
     return points[:, CHAINS[:, 2]] + length[..., None] * last
 
 
-def _elbow(start: np.ndarray, end: np.ndarray, first: np.ndarray, second: np.ndarray, hinge: np.ndarray) -> np.ndarray:
+def _two_bone_ik(
+    start: np.ndarray, end: np.ndarray, first: np.ndarray, second: np.ndarray, hinge: np.ndarray
+) -> np.ndarray:
     """Where bones `first` and `second` long [...] between points [..., 3] meet, towards the back of the hand."""
     along = directions(end - start)
     far = np.linalg.norm(end - start, axis=-1)

@@ -294,7 +294,7 @@ def hole_edge(faces: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedRig:
     """Where B poses take a rig's joints and what hangs on them: float [B, J, 3, 3], [B, J, 3] and [B, J, 3] (m).
 
     A rest point x that follows joint j goes to `linear`[b, j] · x + `shift`[b, j]; `joints` are the joints themselves.
@@ -305,7 +305,7 @@ class Posed:
     joints: np.ndarray
 
 
-def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> Posed:
+def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> PosedRig:
     """Forward kinematics of B right hands: `fingers` [B, 5, 4] and `wrist` [B, 2] rad as in Pose; forearm frame."""
     section = np.array([shape.breadth, shape.depth, 1.0])
     length, thickness = _joint_scales(rig, shape)
@@ -323,7 +323,7 @@ def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) 
     linear = (turn * stretch) @ axes.transpose(0, 2, 1)
     joints *= shape.scale
     shift = joints - np.einsum("njab,jb->nja", linear, rest)
-    return Posed(linear * section, shift, joints)
+    return PosedRig(linear * section, shift, joints)
 
 
 def pose_hand(
@@ -341,7 +341,7 @@ def pose_hand(
     return vertices, rig.faces, joints
 
 
-def skin_vertices(rig: Rig, posed: Posed, which: int = 0) -> np.ndarray:
+def skin_vertices(rig: Rig, posed: PosedRig, which: int = 0) -> np.ndarray:
     """Vertices float [V, 3] (m, forearm frame) of a right hand in one of some poses."""
     moves = np.concatenate([posed.linear[which].reshape(-1, 9), posed.shift[which]], axis=1)
     blended = rig.weights @ moves

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.hands.rig import MIRROR, WRIST_LIMITS, Pose, Posed, Shape, load_rig, pose_joints, skin_vertices
+from ethand_utils.hands.rig import MIRROR, WRIST_LIMITS, Pose, PosedRig, Shape, load_rig, pose_joints, skin_vertices
 from ethand_utils.labels import LEFT, RIGHT
 from ethand_utils.rendering.contact import first_contact, hand_spheres, overlap
 from ethand_utils.rendering.poses import FREE, named_pose, sample_pose
@@ -32,10 +32,10 @@ class Arm:
     shape: Shape
     turn: np.ndarray
     at: np.ndarray
-    posed: Posed
+    posed: PosedRig
 
     @staticmethod
-    def of(name: str, pose: Pose, shape: Shape, turn: np.ndarray) -> "Arm":
+    def from_pose(name: str, pose: Pose, shape: Shape, turn: np.ndarray) -> "Arm":
         """An arm with the middle of its hand at the origin."""
         posed = pose_joints(load_rig(), pose.fingers[None], pose.wrist[None], shape)
         arm = Arm(name, pose, shape, turn, np.zeros(3), posed)
@@ -55,7 +55,7 @@ class Arm:
         """Centres float [S, 3] m of the spheres that fill the arm."""
         return self.bent_spheres(self.posed)[0]
 
-    def bent_spheres(self, posed: Posed) -> np.ndarray:
+    def bent_spheres(self, posed: PosedRig) -> np.ndarray:
         """The same with other joint angles: float [B, S, 3] m."""
         return hand_spheres().places(posed) @ self.turn.T + self.at
 
@@ -91,7 +91,7 @@ def hanging_arm(rng: np.random.Generator, shape: Shape, like: str = FREE) -> Arm
     elbow = _towards_elbow(rng)
     back = np.array([-1.0, 0, 0])
     roll = Rotation.from_rotvec(elbow / np.linalg.norm(elbow) * rng.normal(0, np.radians(45)))
-    return Arm.of(name, pose, shape, roll.as_matrix() @ facing(-elbow, back))
+    return Arm.from_pose(name, pose, shape, roll.as_matrix() @ facing(-elbow, back))
 
 
 def reaching_arm(name: str, hand: np.ndarray, rng: np.random.Generator, shape: Shape, looseness: float = 0.6) -> Arm:
@@ -105,7 +105,7 @@ def reaching_arm(name: str, hand: np.ndarray, rng: np.random.Generator, shape: S
     bend = np.clip(bend, *WRIST_LIMITS.T)
     turn = Rotation.from_euler("YX", [bend[1], -bend[0]]).as_matrix()
     pose = Pose(named_pose(name, rng, looseness).fingers, bend)
-    return Arm.of(name, pose, shape, hand @ turn.T)
+    return Arm.from_pose(name, pose, shape, hand @ turn.T)
 
 
 def _hanging_arms(rng: np.random.Generator, shape: Shape) -> list[Arm]:
@@ -259,7 +259,7 @@ def pointing(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     return _moved_together(_matched(arms, tip, goal, rng.normal(0, 0.006, 3)), direction)
 
 
-def held(rng: np.random.Generator, shape: Shape) -> list[Arm]:
+def enclosed(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     """One hand closed about the other."""
     inner = str(rng.choice(["fist", "fist", "thumbs_up", "flat", "point", "relaxed"]))
     pitch = rng.uniform(0.0, 1.5)
@@ -281,5 +281,5 @@ ARRANGEMENTS: dict[str, tuple[Arrange, float]] = {
     "stacked": (stacked, 0.09),
     "fingertips": (fingertips, 0.07),
     "pointing": (pointing, 0.06),
-    "held": (held, 0.07),
+    "held": (enclosed, 0.07),
 }

@@ -15,7 +15,7 @@ JPEG_SHARE = 0.5
 MEANT_GREY = 0.25  # radiance of hands for which a camera is set; darker skin gets part of the difference
 
 
-def backdrop(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
+def background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     """Radiance float32 [size, size, 3] of the dome: black, its lights with star flares, often the person's clothes."""
     image = np.full((size, size, 3), rng.uniform(0.0, 0.05) ** 2, np.float32)
     if rng.random() < CLOTH_SHARE:
@@ -127,7 +127,7 @@ def _add_light(image: np.ndarray, star: np.ndarray, cover: np.ndarray | int, rng
     image[rows, columns] += (rng.uniform(0.3, 1.2) * piece)[..., None] * rng.uniform(0.8, 1.0, 3).astype(np.float32)
 
 
-def develop(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) -> np.ndarray:
+def camera_response(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) -> np.ndarray:
     """Radiance float32 [size, size, 3] → the camera's uint8 image.
 
     `middle_grey` is the radiance of what the exposure is meant for, the hands. About half of the cameras are

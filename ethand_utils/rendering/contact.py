@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ethand_utils.hands.rig import FOREARM_RINGS, FOREARM_START, Posed, Rig, Shape, load_rig
+from ethand_utils.hands.rig import FOREARM_RINGS, FOREARM_START, PosedRig, Rig, Shape, load_rig
 from ethand_utils.labels import PALM
 
 SPHERE_STEP = 0.007  # m between spheres along a finger
@@ -22,7 +22,7 @@ class Spheres:
     radii: np.ndarray
     joint: np.ndarray
 
-    def places(self, posed: Posed) -> np.ndarray:
+    def places(self, posed: PosedRig) -> np.ndarray:
         """Centres float [B, S, 3] m in B poses, in the forearm's frame."""
         turned = (posed.linear[:, self.joint] @ self.centres[:, :, None])[..., 0]
         return turned + posed.shift[:, self.joint]

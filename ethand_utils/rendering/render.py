@@ -8,7 +8,7 @@ from ethand_utils.hands.amodal import amodal_masks, beyond_frame
 from ethand_utils.hands.raycast import FAR, Camera, Hits, Mesh
 from ethand_utils.hands.rig import load_rig
 from ethand_utils.labels import FRONT_NONE
-from ethand_utils.rendering.backdrop import backdrop, develop
+from ethand_utils.rendering.backdrop import background, camera_response
 from ethand_utils.rendering.scenes import Limb, Scene
 from ethand_utils.rendering.skin import Surface, skin_fields, surface
 
@@ -23,7 +23,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> dict[str, np.nd
     camera, rays = _view(scene, size)
     meshes = [limb and Mesh(limb.vertices, limb.faces) for limb in scene.limbs]
     hits = [mesh and mesh.seen(camera, size, rays) for mesh in meshes]
-    return {"image": _shade(scene, meshes, hits, rays, size, rng), **_truth(scene, hits, rays, size)}
+    return {"image": _shade(scene, meshes, hits, rays, size, rng), **_ground_truth(scene, hits, rays, size)}
 
 
 def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
@@ -33,7 +33,7 @@ def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
     """
     camera, rays = _view(scene, size)
     hits = [limb and Mesh(limb.vertices, limb.faces).seen(camera, size, rays) for limb in scene.limbs]
-    return _truth(scene, hits, rays, size)
+    return _ground_truth(scene, hits, rays, size)
 
 
 def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:
@@ -42,7 +42,7 @@ def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:
     return camera, camera.rays(size)
 
 
-def _truth(scene: Scene, hits: list[Hits | None], rays: np.ndarray, size: int) -> dict[str, np.ndarray]:
+def _ground_truth(scene: Scene, hits: list[Hits | None], rays: np.ndarray, size: int) -> dict[str, np.ndarray]:
     masks, front = amodal_masks(hits, [load_rig().part_weights] * 2, size)
     depth = np.zeros((2, size * size), np.float32)
     for hand, found in enumerate(hits):
@@ -56,7 +56,7 @@ def _truth(scene: Scene, hits: list[Hits | None], rays: np.ndarray, size: int) -
 
 def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """The camera's image of the nearest surfaces in the light of the dome."""
-    colour = backdrop(scene, size, rng).reshape(-1, 3)
+    colour = background(scene, size, rng).reshape(-1, 3)
     depth = [found.full_depth(size) if found else np.float32(FAR) for found in hits]
     lamps, power = _dome(rng)
     lit = []
@@ -75,7 +75,7 @@ def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Gene
         lit.append(colour[seen.pixels, 1])
     colour *= _clefts(np.minimum(*np.broadcast_arrays(*depth)), size)[:, None]
     grey = float(np.median(np.concatenate(lit))) if sum(map(len, lit)) else 0.2
-    image = develop(colour.reshape(size, size, 3), max(grey, 1e-3), rng)
+    image = camera_response(colour.reshape(size, size, 3), max(grey, 1e-3), rng)
     image[beyond_frame(scene.crop, size, scene.frame)] = 0
     return image
 

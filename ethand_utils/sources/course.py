@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ethand_utils.data.crops import ImageError, crop_image, crop_square
-from ethand_utils.data.datasets import EXAMPLES, REPORT, Faults
+from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
 from ethand_utils.data.store import Store, StoreError, is_made
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.files import atomic_write, write_json
@@ -25,7 +25,7 @@ from ethand_utils.sources.course_io import (
     IMAGES,
     MASKS,
     CourseError,
-    SampleFault,
+    SampleError,
     check_lmdb,
     decode_image,
     decode_masks,
@@ -122,7 +122,7 @@ class CourseSample:
         entry = self.entry(i)
         try:
             return read_sample(self.folder, entry, self.size, self.arrays)
-        except SampleFault as fault:
+        except SampleError as fault:
             raise CourseError(f"{self.folder}: {entry['id']} was sound before, now {fault}; start again") from None
 
 
@@ -136,7 +136,7 @@ class CheckedSample:
         entry, sample = self.sample.entry(i), self.sample
         try:
             row = read_sample(sample.folder, entry, sample.size, sample.arrays)["row"]
-        except SampleFault as fault:
+        except SampleError as fault:
             return {"row": {**entry, "fault": str(fault)}}
         return {"row": {**row, **{name: entry[name] for name in SOURCES}, "fault": ""}}
 
@@ -158,7 +158,7 @@ def read_sample(folder: Path, entry: dict, size: int, arrays: tuple[str, ...]) -
     if not np.isfinite([row[name] for name in BOX]).any():
         row |= zip(BOX, crop, strict=True)
     if row["hand_type"] not in HAND_TYPES:
-        raise SampleFault("hand_type: none of right, left, interacting")
+        raise SampleError("hand_type: none of right, left, interacting")
     square = _square(crop)
     sample = {"row": row}
     if image is not None:
@@ -176,11 +176,11 @@ def _frames(folder: Path, entry: dict, arrays: tuple[str, ...]) -> tuple[np.ndar
             image = decode_image(get(entry["source"].removeprefix("./")))
     if "masks" in arrays:
         if not entry["mask"]:
-            raise SampleFault("mask: no id in path2id")
+            raise SampleError("mask: no id in path2id")
         with open_lmdb(folder / MASKS) as get:
             masks = decode_masks([get(key) for key in mask_keys(entry["mask"])])
     if image is not None and masks is not None and image.shape[:2] != masks.shape[1:]:
-        raise SampleFault("mask: of another size than the image")
+        raise SampleError("mask: of another size than the image")
     return image, masks
 
 
@@ -188,7 +188,7 @@ def _seen(masks: np.ndarray, crop: list[float]) -> tuple[str, list[float]]:
     """Hand type and crop of masks uint8 [2, H, W] without an image: the given one, else one about the foreground."""
     there = masks.any((1, 2))
     if not there.any():
-        raise SampleFault("mask: shows no hand")
+        raise SampleError("mask: shows no hand")
     if not np.isfinite(crop).any():
         rows, columns = (np.flatnonzero(masks.any((0, axis))) for axis in (2, 1))
         x, y, side = crop_square((columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1))
@@ -199,10 +199,10 @@ def _seen(masks: np.ndarray, crop: list[float]) -> tuple[str, list[float]]:
 def _square(box: list[float]) -> tuple[float, float, float]:
     """The crop (x, y, side) of a box that is square already, up to rounding: its longer side, about its centre."""
     if not np.isfinite(box).all():
-        raise SampleFault("box: not four numbers")
+        raise SampleError("box: not four numbers")
     x, y, w, h = box
     if min(w, h) <= 0:
-        raise SampleFault("box: of no size")
+        raise SampleError("box: of no size")
     side = max(w, h)
     return x + (w - side) / 2, y + (h - side) / 2, side
 
@@ -211,7 +211,7 @@ def _crop(image: np.ndarray, square: tuple[float, float, float], size: int) -> n
     try:
         return crop_image(image, square, size)
     except ImageError:
-        raise SampleFault("box: outside the frame, or out of all proportion to it") from None
+        raise SampleError("box: outside the frame, or out of all proportion to it") from None
 
 
 def crop_masks(masks: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
@@ -254,10 +254,10 @@ def read_course(
         raise CourseError(f"{out}: images need at least 16 px a side, a number of samples is 0 or more")
     wanted = [name for name, limit in limits.items() if limit != 0]
     listed, left_out = _read_lists(folder, wanted)
-    taken = {name: spread(rows, limits[name]) for name, rows in listed.items()}
+    taken = {name: stratified_sample(rows, limits[name]) for name, rows in listed.items()}
     plans = {name: _plan(folder, out, name, rows, size) for name, rows in taken.items() if rows}
     checked = {name: _check(out, name, plan, taken[name], workers) for name, plan in plans.items()}
-    report = _findings(listed, checked) | {"root": str(root), "left_out": left_out}
+    report = _report(listed, checked) | {"root": str(root), "left_out": left_out}
     write_json(out / REPORT, report)
     if not any(report["kept"].values()):
         raise CourseError(f"{folder}: no sample of it is sound; {out / REPORT} says why")
@@ -274,7 +274,7 @@ def find_course(root: str | Path) -> Path:
     raise CourseError(f"{root}: no course data here; expected {IMAGES}, {MASKS} and lists such as {TEST}")
 
 
-def spread(values: list, limit: int | None) -> list:
+def stratified_sample(values: list, limit: int | None) -> list:
     """At most `limit` of the values, evenly spread over them and in their order."""
     if limit is None or limit >= len(values):
         return values
@@ -354,9 +354,9 @@ def _kept(index: pd.DataFrame) -> int:
     return int((index["fault"] == "").sum())
 
 
-def _findings(listed: dict[str, list], checked: dict[str, pd.DataFrame]) -> dict:
+def _report(listed: dict[str, list], checked: dict[str, pd.DataFrame]) -> dict:
     """The report: samples listed in every store, read and kept, and those skipped by reason, named with their store."""
-    faults = Faults()
+    faults = SkippedSamples()
     for name, index in checked.items():
         for reason, ids in index[index["fault"] != ""].groupby("fault")["id"]:
             for sample in ids.head(EXAMPLES):

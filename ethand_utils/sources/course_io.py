@@ -43,7 +43,7 @@ class CourseError(FileError):
     """A file of the course's layout that is missing, damaged, unsafe or cannot be written."""
 
 
-class SampleFault(EthandError):
+class SampleError(EthandError):
     """A sample that cannot be used; the text is a short reason, fit to be counted by."""
 
 
@@ -179,14 +179,14 @@ def encode_image(image: np.ndarray) -> bytes:
 def decode_image(data: bytes | None) -> np.ndarray:
     """JPEG → uint8 RGB [H, W, 3]. Raises SampleFault when there is none, it is damaged or all black."""
     if data is None:
-        raise SampleFault("image: not in the LMDB")
+        raise SampleError("image: not in the LMDB")
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("RGB"))
     except DECODING_ERRORS:
-        raise SampleFault("image: cannot be decoded") from None
+        raise SampleError("image: cannot be decoded") from None
     if pixels.max() <= BLACK:
-        raise SampleFault("image: all black")
+        raise SampleError("image: all black")
     return pixels
 
 
@@ -210,28 +210,28 @@ def decode_masks(data: list[bytes | None]) -> np.ndarray:
     """
     masks = [_decode_mask(png, STORED[hand]) for hand, png in zip(HANDS, data, strict=True)]
     if masks[0].shape != masks[1].shape:
-        raise SampleFault("mask: of another size than the other hand's")
+        raise SampleError("mask: of another size than the other hand's")
     return np.stack(masks)
 
 
 def _decode_mask(data: bytes | None, first: int) -> np.ndarray:
     """A PNG of ids from `first` + 1 on → 0…16."""
     if data is None:
-        raise SampleFault("mask: not in the LMDB")
+        raise SampleError("mask: not in the LMDB")
     try:
         with Image.open(io.BytesIO(data)) as image:
             channels = np.asarray(image)
     except DECODING_ERRORS:
-        raise SampleFault("mask: cannot be decoded") from None
+        raise SampleError("mask: cannot be decoded") from None
     if image.mode not in ("L", "RGB"):
-        raise SampleFault("mask: expected three equal channels")
+        raise SampleError("mask: expected three equal channels")
     if channels.ndim == 3:
         stored = channels[..., 0]
         if any(not np.array_equal(stored, channels[..., i]) for i in (1, 2)):
-            raise SampleFault("mask: expected three equal channels")
+            raise SampleError("mask: expected three equal channels")
     else:
         stored = channels
     mask = np.where(stored > 0, stored - np.uint8(first), 0).astype(np.uint8)  # too low an id wraps round to a high one
     if mask.max() >= N_CLASSES or ((stored > 0) & (mask == 0)).any():
-        raise SampleFault("mask: ids out of range")
+        raise SampleError("mask: ids out of range")
     return mask

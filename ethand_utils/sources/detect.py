@@ -8,7 +8,7 @@ from ethand_utils.sources.course import PLACES
 from ethand_utils.sources.course_io import IMAGES
 
 
-def source_of(folder: str | Path) -> str:
+def detect_source(folder: str | Path) -> str:
     """What lies in `folder`, by its files alone: `stores` (a data set, or one store), `course` or `interhand`.
 
     Stores have a `meta.json`; the course's files are `interhand.lmdb` and its companions, in the folder or in

@@ -9,25 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from ethand_utils.data.crops import ImageError, crop_square
-from ethand_utils.data.datasets import EXAMPLES, REPORT, Faults
+from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.data.store_builder import (
-    Part,
-    build_part,
-    finished_parts,
-    join_parts,
+    Shard,
+    build_shard,
+    finished_shards,
     kept_store,
-    remove_parts,
+    merge_shards,
+    remove_shards,
     store_meta,
 )
 from ethand_utils.dependencies import module_files
 from ethand_utils.files import write_json
 from ethand_utils.hands.amodal import hand_masks, occluded_share
 from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
-from ethand_utils.sources.interhand_checks import Check, OncePerMoment, mean_residuals, open_rows, save_rows
-from ethand_utils.sources.interhand_frames import FrameFault, Frames, frame_crops
+from ethand_utils.sources.interhand_checks import CachedHandSource, Check, mean_residuals, open_rows, save_rows
+from ethand_utils.sources.interhand_frames import FrameError, Frames, frame_crops
 from ethand_utils.sources.interhand_index import InterHandError, find_annotations, index_annotation
-from ethand_utils.sources.interhand_selection import STORES, Selection, arrange, select
+from ethand_utils.sources.interhand_selection import STORES, Selection, assign_stores, select
 from ethand_utils.sources.joint_annotations import RigHands
 
 FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
@@ -40,7 +40,7 @@ class InterHandSample:
     rows: Path
     splits: tuple[Frames, ...]
     size: int
-    hands: OncePerMoment
+    hands: CachedHandSource
     with_masks: bool
 
     def __call__(self, i: int) -> dict:
@@ -50,7 +50,7 @@ class InterHandSample:
             frame = frames.frame(number)
             crop = crop_square(frame.bbox)
             sample = {"images": frame_crops(frame, [crop], self.size)[0]}
-        except (FrameFault, ImageError) as error:
+        except (FrameError, ImageError) as error:
             remedy = f"mend it, or remove {self.rows.parent} to have all frames checked again"
             raise InterHandError(f"{error}; it was sound when it was checked: {remedy}") from None
         occluded = residuals = (np.nan, np.nan)
@@ -81,7 +81,7 @@ class InterHandSample:
         return sample | {"row": row}
 
 
-def interhand_dataset(
+def read_interhand(
     out: str | Path,
     root: str | Path,
     splits: tuple[str, ...] | None = None,
@@ -97,7 +97,7 @@ def interhand_dataset(
     hand_types: tuple[str, ...] = HAND_TYPES,
     seed: int = 0,
     workers: int = 1,
-    part: Part | None = None,
+    part: Shard | None = None,
     replace: bool = False,
 ) -> dict[str, Store]:
     """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
@@ -122,8 +122,8 @@ def interhand_dataset(
     if not replace:
         _refuse_others(out, check, selection, size)
     check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
-    kept, report = _findings(check)
-    stores = arrange(open_rows(check.rows)[kept], selection)
+    kept, report = _report(check)
+    stores = assign_stores(open_rows(check.rows)[kept], selection)
     report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
     plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
     for name, plan in plans.items():
@@ -134,7 +134,8 @@ def interhand_dataset(
         raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
     if part is not None:
         built = {
-            name: build_part(out / name, part, **plan, workers=workers, replace=replace) for name, plan in plans.items()
+            name: build_shard(out / name, part, **plan, workers=workers, replace=replace)
+            for name, plan in plans.items()
         }
         return {name: store for name, store in built.items() if store is not None}
     made = _join(out, plans, workers, replace)
@@ -145,9 +146,9 @@ def interhand_dataset(
 def _join(out: Path, plans: dict[str, dict], workers: int, replace: bool) -> dict[str, Store]:
     """Whole stores, of their parts where there are any; parts that do not fit are refused before any work begins."""
     for name, plan in plans.items():
-        finished_parts(out / name, _wanted(plan), ignore=replace)
-    made = {name: join_parts(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
-    remove_parts(out)
+        finished_shards(out / name, _wanted(plan), ignore=replace)
+    made = {name: merge_shards(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
+    remove_shards(out)
     return made
 
 
@@ -180,14 +181,14 @@ def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tu
 
 def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, asked: bool, source) -> Check:
     """The check of all frames that may be used, in a folder of its own for these frames and this code."""
-    names, hands = [frames.annotation.split for frames in splits], OncePerMoment(source or RigHands())
+    names, hands = [frames.annotation.split for frames in splits], CachedHandSource(source or RigHands())
     rows = select(splits, selection, official=set(names) <= set(STORES) and (asked or len(names) > 1))
     made_by = [_version(hands), *(frames.digest() for frames in splits), hashlib.sha256(rows.tobytes()).hexdigest()]
     folder = folder / hashlib.sha256("".join(made_by).encode()).hexdigest()[:12]
     return Check(save_rows(folder, "frames", rows), splits, hands, folder / "checks")
 
 
-def _version(hands: OncePerMoment) -> str:
+def _version(hands: CachedHandSource) -> str:
     """Digest of the code that finds hands and makes their masks, and of the user's model files."""
     source = type(hands.source).__module__.removeprefix("ethand_utils.")
     files = [Path(file) for file in module_files("hands.amodal", "sources.interhand_checks", source)]
@@ -195,10 +196,10 @@ def _version(hands: OncePerMoment) -> str:
     return hashlib.sha256(code + hands.source.digest.encode()).hexdigest()[:12]
 
 
-def _findings(check: Check) -> tuple[np.ndarray, dict]:
+def _report(check: Check) -> tuple[np.ndarray, dict]:
     """Which frames are sound, bool [n], and the report on all of them."""
     rows, splits = open_rows(check.rows), check.splits
-    kept, faults, residuals = np.zeros(len(rows), bool), Faults(), {hand: [0.0, 0] for hand in HANDS}
+    kept, faults, residuals = np.zeros(len(rows), bool), SkippedSamples(), {hand: [0.0, 0] for hand in HANDS}
     for start, found in check.found():
         sound = (found["fault"] == "").to_numpy()
         kept[start : start + len(sound)] = sound

@@ -12,18 +12,18 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ethand_utils.data.crops import MAX_CROP, crop_square
-from ethand_utils.data.workers import in_processes
+from ethand_utils.data.workers import parallel_map
 from ethand_utils.files import atomic_write
 from ethand_utils.hands.amodal import Hand, HandError
 from ethand_utils.labels import HAND_TYPES, HANDS
-from ethand_utils.sources.interhand_frames import Frame, FrameFault, Frames
+from ethand_utils.sources.interhand_frames import Frame, FrameError, Frames
 
 CHUNK = 256  # frames checked between two resume points
 REDUCED = 8  # images are looked at in this fraction of their size, which is fast and still finds truncated ones
 BLACK = 10  # grey level, of 255, that no hand in the light stays below
 
 
-class OncePerMoment:
+class CachedHandSource:
     """A source of hands that remembers the last ones, as all cameras see the same hands at the same moment."""
 
     def __init__(self, source):
@@ -53,7 +53,7 @@ class Check:
 
     rows: Path
     splits: tuple[Frames, ...]
-    hands: OncePerMoment
+    hands: CachedHandSource
     folder: Path
 
     def chunks(self) -> list[range]:
@@ -86,7 +86,7 @@ class Check:
         todo = [chunk for chunk in chunks[first:] + chunks[:first] if not self.file(chunk).exists()]
         total = sum(map(len, chunks))
         with tqdm(total=total, initial=total - sum(map(len, todo)), desc="check", unit="img") as progress:
-            for checked in in_processes(self, todo, workers, self.folder, [__name__, *preload]):
+            for checked in parallel_map(self, todo, workers, self.folder, [__name__, *preload]):
                 progress.update(checked)
 
     def found(self) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -110,7 +110,7 @@ def save_rows(folder: Path, name: str, rows: np.ndarray) -> Path:
     return path
 
 
-def check_frame(frames: Frames, number: int, hands: OncePerMoment) -> tuple[str, float, float]:
+def check_frame(frames: Frames, number: int, hands: CachedHandSource) -> tuple[str, float, float]:
     """What is wrong with a frame, in few words fit to be counted by, "" for nothing; mean residual of each hand, mm."""
     try:
         if not frames.hand_type_valid(number):
@@ -119,7 +119,7 @@ def check_frame(frames: Frames, number: int, hands: OncePerMoment) -> tuple[str,
         fault = annotation_fault(frame) or image_fault(frame)
         residuals = (np.nan, np.nan) if fault else mean_residuals(hands.hands(frame))
         return fault, *residuals
-    except FrameFault as error:
+    except FrameError as error:
         return error.reason, np.nan, np.nan
     except HandError as error:
         return str(error), np.nan, np.nan

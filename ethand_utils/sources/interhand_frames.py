@@ -63,7 +63,7 @@ class Frame:
     mano: tuple[dict | None, dict | None]
 
 
-class FrameFault(InterHandError):
+class FrameError(InterHandError):
     """What a frame lacks; `reason` says it in few words, fit to be counted by."""
 
     def __init__(self, reason: str, text: str):
@@ -117,10 +117,10 @@ class Frames:
         place = f"of capture {row['capture']} is not in it; take all three annotation files from one split"
         if row["view"] is None:
             lacks = f"{self.annotation.file('camera')}: camera {row['camera']} {place}"
-            raise FrameFault("camera: not annotated", lacks)
+            raise FrameError("camera: not annotated", lacks)
         if row["world"] is None:
             lacks = f"{self.annotation.file('joint_3d')}: frame {row['moment']} {place}"
-            raise FrameFault("joints: not annotated", lacks)
+            raise FrameError("joints: not annotated", lacks)
         numbers = np.frombuffer(row["view"])
         position, turn, camera = numbers[:3], numbers[3:12].reshape(3, 3), Camera(*numbers[12:].reshape(2, 2).tolist())
         known = _joints_known(row["in_view"]) & _joints_known(row["in_space"])
@@ -165,7 +165,7 @@ class Frames:
             if os.path.exists(path):  # unlike Path.exists, False also where a name is too long or a folder is closed
                 return path
         lacks = f"{self.root}: image {official.relative_to(self.root)} is missing, and {name} here too; fetch it"
-        raise FrameFault("image: missing", lacks)
+        raise FrameError("image: missing", lacks)
 
 
 def read_frames(root: str | Path) -> list[Frame]:

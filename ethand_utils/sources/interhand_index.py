@@ -18,7 +18,7 @@ import ijson
 import numpy as np
 from tqdm.auto import tqdm
 
-from ethand_utils.data.datasets import Faults
+from ethand_utils.data.datasets import SkippedSamples
 from ethand_utils.files import FileError, atomic_write, first_line
 from ethand_utils.labels import HAND_TYPES, HANDS, N_JOINTS
 
@@ -228,7 +228,7 @@ def index_annotation(annotation: Annotation, folder: str | Path) -> Path:
             with closing(sqlite3.connect(temporary, isolation_level=None)) as base:
                 base.executescript("pragma journal_mode = off; pragma synchronous = off;" + TABLES)
                 base.execute("begin")
-                _Indexing(base, annotation).run()
+                _IndexBuilder(base, annotation).run()
                 base.execute("commit")
         except sqlite3.Error as error:
             raise InterHandError(f"{path}: could not be written ({first_line(error)}); free some space") from None
@@ -238,12 +238,12 @@ def index_annotation(annotation: Annotation, folder: str | Path) -> Path:
     return path
 
 
-class _Indexing:
+class _IndexBuilder:
     """One annotation on its way into an open database."""
 
     def __init__(self, base: sqlite3.Connection, annotation: Annotation):
         self.base, self.annotation = base, annotation
-        self.faults, self.digest = Faults(), hashlib.sha256()
+        self.faults, self.digest = SkippedSamples(), hashlib.sha256()
         self.made: dict[str, int] = {}
 
     def run(self) -> None:

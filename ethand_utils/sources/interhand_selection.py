@@ -72,7 +72,7 @@ def select(splits: Sequence[Frames], selection: Selection, official: bool) -> np
     rows, subjects, captures, codes = [], [], [], {}
     for split, frames in enumerate(splits):
         found = _candidates(frames, split, selection, codes)
-        kept = spread(len(found[0]), selection.limit, np.random.default_rng([selection.seed, 0, split]))
+        kept = stratified_sample(len(found[0]), selection.limit, np.random.default_rng([selection.seed, 0, split]))
         rows, subjects, captures = (
             [*whole, part[kept]] for whole, part in zip((rows, subjects, captures), found, strict=True)
         )
@@ -85,18 +85,18 @@ def select(splits: Sequence[Frames], selection: Selection, official: bool) -> np
     if official:
         rows["store"] = np.array([STORES.index(frames.annotation.split) for frames in splits])[rows["split"]]
     else:
-        rows["store"] = divide(subjects if len(np.unique(subjects)) >= len(STORES) else captures)
+        rows["store"] = split_by_subject(subjects if len(np.unique(subjects)) >= len(STORES) else captures)
     drawn = np.zeros(len(rows), bool)
     for code, store in enumerate(STORES):
         mine, wanted = np.flatnonzero(rows["store"] == code), selection.budget(store)
         spare = None if wanted is None else int(np.ceil(wanted * SPARE))
-        drawn[mine[spread(len(mine), spare, np.random.default_rng([selection.seed, 1, code]))]] = True
+        drawn[mine[stratified_sample(len(mine), spare, np.random.default_rng([selection.seed, 1, code]))]] = True
     if not drawn.any():
         raise InterHandError(f"{splits[0].root}: paired, unpaired, val and test of 0 leave no frame; ask for some")
     return rows[drawn]
 
 
-def arrange(rows: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
+def assign_stores(rows: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
     """Sound frames as they go into the stores, ROW [n] by store name; those without frames are left out.
 
     Moments are shuffled, the frames of one stay together, so that their hands need making only once.
@@ -106,12 +106,12 @@ def arrange(rows: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
         mine = rows[rows["store"] == code]
         rng = np.random.default_rng([selection.seed, 2, code])
         if name == "train":
-            paired = spread(len(mine), selection.paired, rng)
+            paired = stratified_sample(len(mine), selection.paired, rng)
             rest = np.delete(mine, paired)
-            stores["unpaired_images"] = rest[spread(len(rest), selection.unpaired, rng)]
+            stores["unpaired_images"] = rest[stratified_sample(len(rest), selection.unpaired, rng)]
             mine = mine[paired]
         else:
-            mine = mine[spread(len(mine), selection.budget(name), rng)]
+            mine = mine[stratified_sample(len(mine), selection.budget(name), rng)]
         stores[name] = mine
     stores = {name: mine for name, mine in stores.items() if len(mine)}
     for code, (name, mine) in enumerate(stores.items()):
@@ -121,7 +121,7 @@ def arrange(rows: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
     return stores
 
 
-def spread(count: int, wanted: int | None, rng: np.random.Generator) -> np.ndarray:
+def stratified_sample(count: int, wanted: int | None, rng: np.random.Generator) -> np.ndarray:
     """`wanted` of `count` things in order, int [wanted], one at random out of each of as many equal stretches.
 
     Evenly spaced ones could all be of the same camera. None, or more than there are: all.
@@ -132,7 +132,7 @@ def spread(count: int, wanted: int | None, rng: np.random.Generator) -> np.ndarr
     return rng.integers(edges[:-1], edges[1:])
 
 
-def divide(units: np.ndarray) -> np.ndarray:
+def split_by_subject(units: np.ndarray) -> np.ndarray:
     """The store, an index of STORES, of every frame, int [n], by its unit (subject or capture) int [n].
 
     Units stay whole. The largest first, each goes to the store that lacks most of its share; none stays empty as long

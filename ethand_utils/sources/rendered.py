@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ethand_utils.data.store import Store, StoreError
-from ethand_utils.data.store_builder import Part, build_part, finished_parts, join_parts, remove_parts, store_meta
+from ethand_utils.data.store_builder import Shard, build_shard, finished_shards, merge_shards, remove_shards, store_meta
 from ethand_utils.dependencies import module_files
 from ethand_utils.hands.amodal import occluded_share
 from ethand_utils.labels import LEFT, RIGHT
@@ -77,7 +77,7 @@ def render_dataset(
     replace: bool = False,
     depth: bool = False,
     views: str = "round",
-    part: Part | None = None,
+    part: Shard | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
@@ -101,13 +101,13 @@ def render_dataset(
         )
     out, plans, how = Path(out), _plans(counts, size, seed, depth, views), {"workers": workers, "replace": replace}
     if part is not None:
-        built = {name: build_part(out / name, part, **plan, **how) for name, plan in plans.items()}
+        built = {name: build_shard(out / name, part, **plan, **how) for name, plan in plans.items()}
         return {name: store for name, store in built.items() if store is not None}
     for name, plan in plans.items():  # parts that do not fit are refused before any work begins
         wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
-        finished_parts(out / name, wanted, ignore=replace)
-    stores = {name: join_parts(out / name, **plan, **how) for name, plan in plans.items()}
-    remove_parts(out)
+        finished_shards(out / name, wanted, ignore=replace)
+    stores = {name: merge_shards(out / name, **plan, **how) for name, plan in plans.items()}
+    remove_shards(out)
     return stores
 
 

@@ -12,7 +12,7 @@ from ethand_utils.training.losses import (
     adversarial_loss,
     discriminator_loss,
     prediction_maps,
-    truth_maps,
+    target_maps,
 )
 
 D_WON, D_GUESSES = 0.1, 1.3  # of L_D; guessing gives 2 log 2 = 1.39
@@ -71,7 +71,7 @@ class Alternating(Adversarial):
 
     def after_step(self):
         d, seen = self.trained, self.adversarial_input
-        maps = torch.cat([prediction_maps(self.pred.detach(), seen), truth_maps(self.yb[0], seen)])
+        maps = torch.cat([prediction_maps(self.pred.detach(), seen), target_maps(self.yb[0], seen)])
         d.train().requires_grad_(True)
         loss = discriminator_loss(*d(maps).chunk(2))
         require_finite(loss, "loss of D", self)
@@ -104,7 +104,7 @@ class AgainstTruth(Callback):
     @torch.no_grad()
     def before_batch(self):
         fake = prediction_maps(self.g1(self.xb[0]).float(), self.adversarial_input)
-        self.learn.xb = (torch.cat([fake, truth_maps(self.yb[0], self.adversarial_input)]),)
+        self.learn.xb = (torch.cat([fake, target_maps(self.yb[0], self.adversarial_input)]),)
 
 
 class DiscriminatorLoss(nn.Module):
@@ -121,7 +121,7 @@ def discriminator_accuracy(judged: torch.Tensor, masks: torch.Tensor) -> torch.T
     return torch.cat([fake < 0, real >= 0]).float().mean()
 
 
-def verdict_on(loss: float) -> str:
+def discriminator_state(loss: float) -> str:
     """What L_D says of D: that it has won (near 0), says next to nothing (near 0.69 a term), or neither."""
     if loss < D_WON:
         return "has won: its gradient teaches little; lower lr_d or d_epochs"

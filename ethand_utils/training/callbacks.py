@@ -23,7 +23,7 @@ class TrainingError(EthandError):
 
 
 @cache
-def bfloat16_pays(device: torch.device) -> bool:
+def has_native_bf16(device: torch.device) -> bool:
     """Whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -33,7 +33,7 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def fast_forward(model: nn.Module) -> Iterator[None]:
+def autocast_bf16(model: nn.Module) -> Iterator[None]:
     """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32, all that it gives.
 
     On a CPU its images are laid out channels-last, as `place` has put the net.
@@ -42,7 +42,7 @@ def fast_forward(model: nn.Module) -> Iterator[None]:
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
             return to_float(plain(*(values.to(memory_format=layout) for values in inputs)))
 
     model.forward = forward

@@ -25,7 +25,7 @@ from ethand_utils.exceptions import EthandError
 _FAULT = "fault"  # file in which a process leaves the error that ended it
 
 
-def count() -> int:
+def world_size() -> int:
     """Processes that share this training."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -35,12 +35,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum over all processes, element by element; its gradient goes back to each.
 
     Without gradients the values as they are: each process validates on all there is.
     """
-    return _Total.apply(values) if count() > 1 and torch.is_grad_enabled() else values
+    return _Total.apply(values) if world_size() > 1 and torch.is_grad_enabled() else values
 
 
 class _Total(torch.autograd.Function):
@@ -61,16 +61,16 @@ def _sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def mean(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
     """Mean of all elements of all processes, which may have unlike numbers of them; with gradient."""
-    if count() == 1:
+    if world_size() == 1:
         return values.mean()
-    return total(values.sum()) / total(values.new_tensor(values.numel()))
+    return all_reduce_sum(values.sum()) / all_reduce_sum(values.new_tensor(values.numel()))
 
 
-def least(number: int) -> int:
+def all_reduce_min(number: int) -> int:
     """The smallest of a number that each process has."""
-    if count() == 1:
+    if world_size() == 1:
         return number
     found = torch.tensor(number, device=_device())
     dist.all_reduce(found, dist.ReduceOp.MIN)
@@ -79,7 +79,7 @@ def least(number: int) -> int:
 
 def parallel(model: nn.Module) -> nn.Module:
     """The net as it trains: with several processes, one whose gradients and batch statistics are those of all."""
-    if count() == 1:
+    if world_size() == 1:
         return model
     if _device().type == "cpu":  # for which PyTorch has no synchronised batch normalisation
         for layer in model.modules():
@@ -90,7 +90,7 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def launch(function: Callable, processes: int, device: torch.device, *arguments) -> None:
+def spawn(function: Callable, processes: int, device: torch.device, *arguments) -> None:
     """Call `function(*arguments)` in `processes` new processes of one group, and wait until all have ended.
 
     On a GPU each has one of its own. Arguments are copied, tensors and nets included, onto each process's device. An
@@ -144,10 +144,10 @@ def _synchronised(layer: nn.BatchNorm2d, images: torch.Tensor) -> torch.Tensor:
     """What a layer of batch normalisation makes of [B, C, H, W] with the statistics of all processes' batches."""
     if layer.training:
         found = images.float()
-        number = total(found.new_tensor(found.numel() // layer.num_features))
-        centre = total(found.sum((0, 2, 3))) / number
+        number = all_reduce_sum(found.new_tensor(found.numel() // layer.num_features))
+        centre = all_reduce_sum(found.sum((0, 2, 3))) / number
         centred = found - centre.view(1, -1, 1, 1)
-        variance = total((centred**2).sum((0, 2, 3))) / number
+        variance = all_reduce_sum((centred**2).sum((0, 2, 3))) / number
         scale = (layer.weight * (variance + layer.eps).rsqrt()).view(1, -1, 1, 1)
         normal = (centred * scale + layer.bias.view(1, -1, 1, 1)).to(images.dtype)
         with torch.no_grad():

@@ -28,8 +28,8 @@ from torch import nn
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.style import axis_label, in_style
-from ethand_utils.training.callbacks import FiniteLoss, TrainingError, fast_forward
-from ethand_utils.training.distributed import count, launch, parallel, rank, total
+from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16
+from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
 from ethand_utils.training.models import save_weights
 
 LOG_EVERY, SHOW_EVERY = 10.0, 2.0  # seconds between lines of the log, and between pictures of a notebook
@@ -42,7 +42,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
     """The net on its device, channels-last on a CPU, where convolutions are faster so (slower on GPUs for RegNetY)."""
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     return model.to(device, memory_format=layout)
@@ -85,31 +85,31 @@ def train_phases(
     with `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when
     the disk is full; the state of the last epoch that ended well stays.
     """
-    progress = Progress(Path(folder), model, phases, [loss_func, schedule], seed)
+    progress = Checkpointer(Path(folder), model, phases, [loss_func, schedule], seed)
     learn = Learner(
         phases[0].dls,
         parallel(model),
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
-        cbs=[FiniteLoss(), progress, *watching(progress, tensorboard)],
+        cbs=[FiniteLoss(), progress, *progress_callbacks(progress, tensorboard)],
     )
     learn.remove_cb(ProgressCallback)  # a bar that `watching` replaces
     learn.create_opt()
     progress.load()
     if processes > 1 and progress.done < progress.total:
         device = next(model.parameters()).device
-        launch(
+        spawn(
             *(train_phases, processes, device),
             *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard),
         )
         progress.load()
-    with learn.no_logging(), fast_forward(model):
+    with learn.no_logging(), autocast_bf16(model):
         for position, phase in enumerate(phases):
             done = max(progress.done - progress.starts[position], 0)
             if done < phase.epochs:
                 learn.dls, progress.phase = phase.dls, phase.name
-                learn.dls.train.deal(rank(), count())
+                learn.dls.train.shard(rank(), world_size())
                 try:
                     learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
                 except EthandError as error:  # fastai puts a line of its own before what a callback raises
@@ -117,12 +117,12 @@ def train_phases(
     return learn
 
 
-def finish(learn: Learner, folder: str | Path, **notes) -> None:
+def save_final_weights(learn: Learner, folder: str | Path, **notes) -> None:
     """Write a finished training's `weights.safetensors` with `notes`; its state goes when `save_result` has it all."""
     save_weights(learn.model, Path(folder) / "weights.safetensors", **notes)
 
 
-class Progress(Callback):
+class Checkpointer(Callback):
     """Counts epochs over all phases, seeds each of them, writes `history.csv` and the state to resume from.
 
     Sample order, augmentation and dropout depend on the seed and the epoch alone, so that a resumed training sees what
@@ -198,7 +198,7 @@ class Progress(Callback):
         scores["train_loss"] = float(torch.stack(self.losses).mean())  # fastai's is a running mean that lags behind
         for callback in self.learn.cbs:
             scores |= callback.scores() if hasattr(type(callback), "scores") else {}
-        images = int(total(torch.tensor(self.images, device=self.losses[0].device)))
+        images = int(all_reduce_sum(torch.tensor(self.images, device=self.losses[0].device)))
         row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": images}
         row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
         left = row["seconds"] / row["epoch"] * (self.total - row["epoch"])
@@ -232,7 +232,7 @@ class Progress(Callback):
 class LearningRate(Callback):
     """Sets the rate of every batch: `constant`, or `one_cycle` over the whole training."""
 
-    def __init__(self, lr: float, schedule: str, progress: Progress):
+    def __init__(self, lr: float, schedule: str, progress: Checkpointer):
         if schedule not in ("constant", "one_cycle"):
             raise TrainingError(f"lr_schedule {schedule!r}: expected constant or one_cycle")
         self.lr, self.schedule, self.progress = lr, schedule, progress
@@ -255,7 +255,7 @@ def one_cycle(share: float, up: float = 0.25, start: float = 0.04) -> float:
     return max((1 + math.cos(math.pi * (share - up) / (1 - up))) / 2, 1e-3)
 
 
-def watching(progress: Callback, tensorboard: bool) -> list[Callback]:
+def progress_callbacks(progress: Callback, tensorboard: bool) -> list[Callback]:
     """The callbacks by which a training can be followed; `progress` is its `learners.Progress`.
 
     Raises TrainingError when TensorBoard is asked for and not installed.
@@ -263,7 +263,7 @@ def watching(progress: Callback, tensorboard: bool) -> list[Callback]:
     if rank() != 0:
         return []
     if not tensorboard:
-        return [Watch(progress)]
+        return [ProgressLog(progress)]
     try:
         from fastai.callback.tensorboard import TensorBoardCallback
     except ModuleNotFoundError as error:
@@ -277,10 +277,10 @@ def watching(progress: Callback, tensorboard: bool) -> list[Callback]:
                 self.writer.add_scalar("train_loss", self.smooth_loss, self.train_iter)
                 self.writer.add_scalar("lr", self.opt.hypers[-1]["lr"], self.train_iter)
 
-    return [Watch(progress), Events(progress.folder / "tensorboard", trace_model=False, log_preds=False)]
+    return [ProgressLog(progress), Events(progress.folder / "tensorboard", trace_model=False, log_preds=False)]
 
 
-class Watch(Callback):
+class ProgressLog(Callback):
     """Tells how far a training is, between its epochs too.
 
     `train.log` in the training's folder gains a line every ten seconds and one at the end of each epoch. In a

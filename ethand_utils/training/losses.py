@@ -15,7 +15,7 @@ from ethand_utils.labels import (
     RIGHT,
     inverse_frequency,
 )
-from ethand_utils.training.distributed import count, mean, total
+from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum, world_size
 
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
@@ -40,7 +40,7 @@ def prediction_maps(logits: torch.Tensor, adversarial_input: str = "softmax") ->
     if adversarial_input not in ADVERSARIAL_INPUTS:
         raise ValueError(f"adversarial_input {adversarial_input!r}: expected one of {', '.join(ADVERSARIAL_INPUTS)}")
     if adversarial_input == "argmax":
-        return truth_maps(per_hand(logits).argmax(2), adversarial_input)
+        return target_maps(per_hand(logits).argmax(2), adversarial_input)
     soft = per_hand(logits).softmax(2)
     if adversarial_input == "straight_through":
         hard = one_hot_maps(soft.argmax(2)).unflatten(1, soft.shape[1:3])
@@ -48,7 +48,7 @@ def prediction_maps(logits: torch.Tensor, adversarial_input: str = "softmax") ->
     return soft.flatten(1, 2)
 
 
-def truth_maps(masks: torch.Tensor, adversarial_input: str = "softmax") -> torch.Tensor:
+def target_maps(masks: torch.Tensor, adversarial_input: str = "softmax") -> torch.Tensor:
     """Masks → what D sees of the truth: one-hot maps float [B, 34, H, W], or ids float [B, 2, H, W] of `argmax`."""
     return masks.float() if adversarial_input == "argmax" else one_hot_maps(masks)
 
@@ -66,10 +66,10 @@ def cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tens
 
 def _mean_cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """PyTorch's weighted mean, over the pixels of all processes that share the training."""
-    if count() == 1:
+    if world_size() == 1:
         return F.cross_entropy(logits, masks, weights)
     pixels = logits.new_tensor(masks.numel()) if weights is None else weights[masks].sum()
-    return total(F.cross_entropy(logits, masks, weights, reduction="sum")) / total(pixels)
+    return all_reduce_sum(F.cross_entropy(logits, masks, weights, reduction="sum")) / all_reduce_sum(pixels)
 
 
 def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     group = (masks + hand * N_CLASSES).flatten()
     present = torch.bincount(group, minlength=N_CHANNELS)
     shared = of_truth.new_zeros(N_CHANNELS).index_add(0, group, of_truth.flatten())
-    shared, present, predicted = map(total, (shared, present, probability.sum((0, 3, 4)).flatten()))
+    shared, present, predicted = map(all_reduce_sum, (shared, present, probability.sum((0, 3, 4)).flatten()))
     score = (2 * shared + DICE_SMOOTH) / (predicted + present + DICE_SMOOTH)
     return ((1 - score) * (present > 0)).sum() / N_CLASSES
 
@@ -129,8 +129,8 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Scalar loss."""
         ce = cross_entropy(logits, masks, self.weights.to(logits))
-        total = CE_SHARE * ce + DICE_SHARE * dice(logits, masks) if self.loss == "ce_dice" else ce
-        return total / len(HANDS) if self.hands == "mean" else total
+        value = CE_SHARE * ce + DICE_SHARE * dice(logits, masks) if self.loss == "ce_dice" else ce
+        return value / len(HANDS) if self.hands == "mean" else value
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
@@ -150,4 +150,4 @@ def adversarial_loss(on_fake: torch.Tensor) -> torch.Tensor:
 def _verdict_loss(verdicts: torch.Tensor, wanted: float) -> torch.Tensor:
     """Mean binary cross-entropy of D's verdicts, over all processes that share the training."""
     wanted = torch.full_like(verdicts, wanted)
-    return mean(F.binary_cross_entropy_with_logits(verdicts, wanted, reduction="none"))
+    return all_reduce_mean(F.binary_cross_entropy_with_logits(verdicts, wanted, reduction="none"))

@@ -181,6 +181,6 @@ def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, 
     return model.eval(), notes
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

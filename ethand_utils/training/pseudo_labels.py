@@ -11,7 +11,7 @@ from ethand_utils.data.augment import normalise
 from ethand_utils.data.store import Store, is_made
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.training.callbacks import TrainingError, weights_digest
-from ethand_utils.training.distributed import least
+from ethand_utils.training.distributed import all_reduce_min
 from ethand_utils.training.losses import per_hand
 from ethand_utils.training.metrics import confusion, hand_miou, nanmean
 
@@ -104,17 +104,21 @@ def pseudo_filter(name: str, confidence: np.ndarray, threshold: float | None = N
     if name not in FILTERS:
         raise ValueError(f"pseudo_filter {name!r}: expected one of {', '.join(FILTERS)}")
     if name == "batch_half":
-        return KeepConfident()
-    least = {"dataset_half": float(np.median(confidence)), "threshold": threshold, "none": -np.inf}[name]
-    if least > confidence.max():
+        return TopHalfFilter()
+    threshold = {"dataset_half": float(np.median(confidence)), "threshold": threshold, "none": -np.inf}[name]
+    if threshold > confidence.max():
         most = f"that of the {len(confidence)} labels reaches {confidence.max():.4g}"
-        raise TrainingError(f"pseudo_threshold: {least:g}, but {most}; lower it, or choose another pseudo_filter")
-    return KeepAbove(least)
+        raise TrainingError(f"pseudo_threshold: {threshold:g}, but {most}; lower it, or choose another pseudo_filter")
+    return ConfidenceThreshold(threshold)
 
 
-def kept_by(chosen: Callback, confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarray:
+def filter_mask(chosen: Callback, confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarray:
     """Whether each sample survives one epoch of a `pseudo_filter`: bool [n], for random batches of `bs`."""
-    return confidence >= chosen.threshold if isinstance(chosen, KeepAbove) else kept_by_batches(confidence, bs, seed)
+    return (
+        confidence >= chosen.threshold
+        if isinstance(chosen, ConfidenceThreshold)
+        else kept_by_batches(confidence, bs, seed)
+    )
 
 
 def best_of(quality: np.ndarray, number: int) -> np.ndarray:
@@ -130,11 +134,11 @@ def kept_by_batches(confidence: np.ndarray, bs: int, seed: int = 0) -> np.ndarra
     order = np.random.default_rng(seed).permutation(len(confidence))
     for start in range(0, len(order), bs):
         batch = order[start : start + bs]
-        kept[batch[np.argsort(-confidence[batch])[: kept_number(len(batch))]]] = True
+        kept[batch[np.argsort(-confidence[batch])[: kept_per_batch(len(batch))]]] = True
     return kept
 
 
-class KeepConfident(Callback):
+class TopHalfFilter(Callback):
     """Drops the less confident half of an unpaired batch (images, pseudo-labels, confidence) before the net sees it."""
 
     order = 10
@@ -142,11 +146,11 @@ class KeepConfident(Callback):
     def before_batch(self):
         if self.training:
             masks, confidence = self.yb
-            kept = confidence.topk(kept_number(len(confidence))).indices.sort().values
+            kept = confidence.topk(kept_per_batch(len(confidence))).indices.sort().values
             self.learn.xb, self.learn.yb = (self.xb[0][kept],), (masks[kept],)
 
 
-class KeepAbove(Callback):
+class ConfidenceThreshold(Callback):
     """Drops the samples of an unpaired batch of which G1's confidence is below `threshold`.
 
     A batch that keeps fewer than two is passed over; an epoch in which all are raises TrainingError.
@@ -165,7 +169,7 @@ class KeepAbove(Callback):
             return
         masks, confidence = self.yb
         kept = confidence >= self.threshold
-        if least(int(kept.sum())) < LEAST_KEPT:
+        if all_reduce_min(int(kept.sum())) < LEAST_KEPT:
             self.learn.yb = ()  # so that nobody counts the batch
             raise CancelBatchException
         self.passed += 1
@@ -176,6 +180,6 @@ class KeepAbove(Callback):
             raise TrainingError(f"no pseudo-labels with a confidence of {self.threshold:g}; lower pseudo_threshold")
 
 
-def kept_number(bs: int) -> int:
+def kept_per_batch(bs: int) -> int:
     """Samples of an unpaired batch of `bs` that survive the filter."""
     return max(1, round(bs * KEPT_SHARE))

@@ -89,8 +89,8 @@ FIGURES = {
     "score_table with intervals": lambda: figures.score_table(TABLE.assign(ours_low=[0.2, np.nan], ours_high=0.4)),
     "part_bars with a reference": lambda: charts.part_bars(np.ones(17), "", reference={"x": np.ones(17)}),
     "score_table of seeds": lambda: figures.score_table(TABLE.assign(row=["a", "b"], ours_sd=[0.1, np.nan]), SEEDS),
-    "share_curves": lambda: figures.share_curves(SHARES),
-    "share_curves of one seed": lambda: figures.share_curves(SHARES.assign(ours_sd=np.nan)),
+    "share_curves": lambda: figures.fraction_curves(SHARES),
+    "share_curves of one seed": lambda: figures.fraction_curves(SHARES.assign(ours_sd=np.nan)),
     "intervals": lambda: figures.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", "title", mark=0),
     "confusion_matrix": lambda: figures.confusion_matrix(COUNTS, "title"),
     "confusion_matrix of nothing": lambda: figures.confusion_matrix(np.zeros((17, 17))),
@@ -290,7 +290,7 @@ def test_a_dot_is_a_seed_and_one_seed_has_none():
 
 
 def test_shares_lie_on_a_logarithmic_axis_by_their_percentage():
-    axes = figures.share_curves(SHARES).axes[0]
+    axes = figures.fraction_curves(SHARES).axes[0]
     assert axes.get_xscale() == "log"
     assert axes.get_xticks().tolist() == [5, 100]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "100"]

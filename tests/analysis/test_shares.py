@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ethand_utils.analysis.comparison import TITLES, share_steps, share_table, shown_shares
+from ethand_utils.analysis.comparison import TITLES, fraction_display, fraction_steps, fraction_table
 from ethand_utils.analysis.tables import results
-from ethand_utils.app.results import Material
+from ethand_utils.app.results import RunResults
 from ethand_utils.app.sections import fewer_pairs
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import SHARE_ROWS
@@ -40,7 +40,7 @@ def run(tmp_path):
 
 
 def test_every_share_has_a_line_for_every_training_the_smallest_first(run):
-    table = share_table(run)
+    table = fraction_table(run)
     assert table["share"].tolist() == [share for share in GAIN for _ in TITLES]
     assert table["model"].tolist() == [*TITLES.values()] * len(GAIN)
     assert table["pairs"].tolist() == [2] * 3 + [24] * 3 + [48] * 3
@@ -52,11 +52,11 @@ def test_every_share_has_a_line_for_every_training_the_smallest_first(run):
 
 
 def test_what_labels_bring_is_tested_at_every_share(run):
-    found = share_steps(run)
+    found = fraction_steps(run)
     np.testing.assert_allclose(found["difference"], list(GAIN.values()), atol=0.001)
     assert found["share"].tolist() == list(GAIN)
     assert found["says"].tolist() == ["the method: higher", "the method: higher", "open"]
-    shown = shown_shares(share_table(run), found)
+    shown = fraction_display(fraction_table(run), found)
     assert shown["of the pairs"].tolist() == ["5 %", "50 %", "100 %"]
     assert shown["seeds up"].tolist()[:2] == ["3 of 3", "3 of 3"]
 
@@ -70,13 +70,13 @@ def test_table_1_has_no_training_on_a_share(run):
 def test_a_share_that_is_not_trained_yet_is_named(run):
     (run.folder / "pairs_50pct/g1/result.json").unlink()
     with pytest.raises(RunError, match=r"pairs_50pct/g1: not trained yet on 0\.5 of the pairs"):
-        share_table(run)
+        fraction_table(run)
 
 
 def test_without_shares_the_page_says_how_to_get_them(run):
     plain = Run(run.folder, load_profile("ci"))
-    assert share_table(plain).empty
-    assert "ethand run --set" in fewer_pairs(Material(plain))
-    page = fewer_pairs(Material(run))
+    assert fraction_table(plain).empty
+    assert "ethand run --set" in fewer_pairs(RunResults(plain))
+    page = fewer_pairs(RunResults(run))
     assert all(title in page for title in TITLES.values())
     assert "data:image/png" in page

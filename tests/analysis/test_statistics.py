@@ -10,15 +10,15 @@ from scipy import stats
 from ethand_utils.analysis.comparison import (
     certain_table,
     compare,
+    compare_rows,
     conclusions,
     counts,
     paired,
     pooled_spread,
-    shown_steps,
-    shown_table,
     step_intervals,
     step_pairs,
-    steps,
+    steps_display,
+    table_display,
 )
 from ethand_utils.analysis.statistics import (
     Interval,
@@ -27,18 +27,18 @@ from ethand_utils.analysis.statistics import (
     paired_difference,
     seeds_needed,
     sign_flip_test,
-    spread,
+    std,
     t_interval,
 )
 from ethand_utils.analysis.tables import (
     by_hand,
     drawn_from,
     independent_people,
-    kept_seeds,
     metrics_table,
     over_seeds,
     people,
     row_intervals,
+    scores_by_row,
     table1,
 )
 from ethand_utils.exceptions import EthandError
@@ -198,8 +198,8 @@ def test_seeds_have_a_students_interval_or_none():
     assert found.mean == 2
     assert found.high - 2 == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
     assert np.isnan(t_interval(np.array([1.0]))[1:3]).all()
-    assert np.isnan(spread([0.3, np.nan]))
-    assert spread([1, np.nan, 3]) == pytest.approx(np.sqrt(2))
+    assert np.isnan(std([0.3, np.nan]))
+    assert std([1, np.nan, 3]) == pytest.approx(np.sqrt(2))
 
 
 def test_so_many_seeds_find_a_difference_in_four_of_five_cases():
@@ -232,7 +232,7 @@ def run(tmp_path):
 
 
 def test_rows_are_those_that_kept_their_predictions_and_seeds_are_averaged(run):
-    kept = kept_seeds(run)
+    kept = scores_by_row(run)
     assert {row: list(seeds) for row, seeds in kept.items()} == {
         "baseline": [0],
         "unetpp_ce": [0],
@@ -244,7 +244,7 @@ def test_rows_are_those_that_kept_their_predictions_and_seeds_are_averaged(run):
 
 
 def test_steps_are_between_neighbours_and_from_the_baseline_to_the_last(run):
-    found = steps(kept_seeds(run))
+    found = compare_rows(scores_by_row(run))
     assert found["step"].tolist() == [TITLES[1], TITLES[3], TITLES[3]]
     assert found["from"].tolist() == [TITLES[0], TITLES[1], TITLES[0]]
     np.testing.assert_allclose(found["difference"], [0.075, -0.15, -0.075], atol=1e-12)  # of the seed both have
@@ -280,7 +280,7 @@ def kept_of(gains, samples=60, width=0.1):
 
 def test_the_method_is_settled_only_where_samples_and_seeds_agree():
     kept = kept_of([[0, 0, 0], [0.2, 0.21, 0.19], [0.2, 0.6, 0.1], [0.3, 0.302, 0.298], [0.1, 0.11, 0.09]])
-    found = steps(kept)
+    found = compare_rows(kept)
     says = ["the method: higher", "these nets: higher", "the method: lower", "the method: higher"]
     assert found["says"].drop(2).tolist() == says
     assert found["up"].tolist() == [3, 2, 2, 0, 3]
@@ -292,28 +292,28 @@ def test_the_method_is_settled_only_where_samples_and_seeds_agree():
 def test_a_step_within_chance_is_open():
     noise = normal(50, width=0.1)
     kept = {name: {0: scores_of(values).set_index("id")} for name, values in zip(NAMES, (noise, -noise), strict=False)}
-    assert steps(kept)["says"].tolist() == ["open"]
-    assert steps({NAMES[0]: kept[NAMES[0]]}).empty
-    assert steps({}).empty
+    assert compare_rows(kept)["says"].tolist() == ["open"]
+    assert compare_rows({NAMES[0]: kept[NAMES[0]]}).empty
+    assert compare_rows({}).empty
 
 
 def test_several_steps_are_corrected_together():
     kept = kept_of([[0], [0.003], [0.006], [0.009]])
     alone = [sign_flip_test(paired(kept[one][0], kept[other][0])[0]) for one, other in step_pairs(list(kept))]
-    np.testing.assert_allclose(steps(kept)["p"], holm(alone))
+    np.testing.assert_allclose(compare_rows(kept)["p"], holm(alone))
 
 
 def test_people_are_flipped_with_all_their_samples():
     kept = kept_of([[0], [0.1]])
     groups = pd.Series({f"s{i}": f"person {i % 5}" for i in range(60)})
-    assert steps(kept)["p"][0] < 0.001
-    assert steps(kept, groups)["p"][0] == 2 / 2**5
+    assert compare_rows(kept)["p"][0] < 0.001
+    assert compare_rows(kept, groups)["p"][0] == 2 / 2**5
 
 
 def test_rows_without_a_common_seed_are_compared_by_their_means():
     kept = kept_of([[0], [0.1, 0.3]])
     kept[NAMES[1]] = {1: kept[NAMES[1]][0], 2: kept[NAMES[1]][1]}
-    found = steps(kept)
+    found = compare_rows(kept)
     assert found["difference"][0] == pytest.approx(0.15, abs=0.01)
     assert found["seeds"][0] == 0
     assert found["says"][0] == "these nets: higher"
@@ -336,29 +336,29 @@ def test_rows_are_compared_sample_by_sample_whatever_their_order():
 
 
 def test_words_say_what_the_numbers_settle_and_no_more():
-    one = conclusions(steps(kept_of([[0], [0.2], [0.2]])), kept_of([[0], [0.2], [0.2]]))
+    one = conclusions(compare_rows(kept_of([[0], [0.2], [0.2]])), kept_of([[0], [0.2], [0.2]]))
     assert len(one) == 2
     assert "The method: nothing is settled. Each row was trained once" in one[1]
     kept = kept_of([[0, 0, 0], [0.2, 0.21, 0.19], [0.2, 0.6, 0.1]])
-    nets, method, chance, more = conclusions(steps(kept), kept)
+    nets, method, chance, more = conclusions(compare_rows(kept), kept)
     assert nets.startswith("These nets: the samples settle 3 of 3 steps")
     assert "3 up and 0 down; no step left open" in nets
     assert "samples and seeds agree on step 1; steps 2, 3 clear on these samples, but not over the seeds" in method
     assert f"{pooled_spread(kept):.4f} (pooled over 9 trainings" in chance
     assert "for step 2, " in more
-    assert conclusions(steps({}), {}) == []
-    assert counts(steps(kept), kept) == {
+    assert conclusions(compare_rows({}), {}) == []
+    assert counts(compare_rows(kept), kept) == {
         "steps": 3,
         "steps_settled": 3,
         "steps_settled_for_the_method": 1,
         "sd_over_seeds": pooled_spread(kept),
     }
-    assert counts(steps({}), {})["steps_settled_for_the_method"] == 0
+    assert counts(compare_rows({}), {})["steps_settled_for_the_method"] == 0
 
 
 def test_table1_gets_the_intervals_and_p_values_of_the_rows_that_have_scores(run):
-    kept = kept_seeds(run)
-    scores, found = over_seeds(kept), steps(kept)
+    kept = scores_by_row(run)
+    scores, found = over_seeds(kept), compare_rows(kept)
     means = [np.nanmean(by_hand(scores[name])) for name in scores]
     table = certain_table(pd.DataFrame({"row": list(scores), "course_miou": means}), scores, found)
     known = table["row"].isin(list(scores))
@@ -368,7 +368,7 @@ def test_table1_gets_the_intervals_and_p_values_of_the_rows_that_have_scores(run
     assert table["p_previous"].dropna().tolist() == found["p"][:2].tolist()
     ends = row_intervals(scores)
     assert ends["mean"].tolist() == pytest.approx(means)
-    shown = shown_table(table)
+    shown = table_display(table)
     assert shown["ours, 95 %"][0] == f"{ends['low'].iloc[0]:.4f} – {ends['high'].iloc[0]:.4f}"
     assert shown["ours, 95 %"][2] == shown["ours"][2] == shown["p prev."][2] == "–"
     assert "seeds" not in shown
@@ -387,7 +387,7 @@ def test_seeds_are_in_the_table_as_mean_and_deviation():
     assert table["ours_sd"][0] == pytest.approx(np.sqrt(0.02))
     assert table["ours_sd"][1:].isna().all()
     assert table["seeds"].tolist() == [2, *[1] * (len(NAMES) - 1)]
-    assert shown_table(table)["ours"].tolist()[:2] == ["0.3000 ± 0.1414", "0.3000"]
+    assert table_display(table)["ours"].tolist()[:2] == ["0.3000 ± 0.1414", "0.3000"]
 
 
 def test_every_score_has_a_line_and_unknown_ones_a_dash():
@@ -400,10 +400,10 @@ def test_every_score_has_a_line_and_unknown_ones_a_dash():
 
 
 def test_what_seeds_say_is_shown_where_there_are_several(run):
-    assert "seeds up" not in shown_steps(steps(kept_seeds(run)))
-    assert list(step_intervals(steps(kept_seeds(run)))) == ["samples (bootstrap)"]
-    found = steps(kept_of([[0, 0, 0], [0.2, 0.21, 0.19]]))
-    assert shown_steps(found)["seeds up"].tolist() == ["3 of 3"]
+    assert "seeds up" not in steps_display(compare_rows(scores_by_row(run)))
+    assert list(step_intervals(compare_rows(scores_by_row(run)))) == ["samples (bootstrap)"]
+    found = compare_rows(kept_of([[0, 0, 0], [0.2, 0.21, 0.19]]))
+    assert steps_display(found)["seeds up"].tolist() == ["3 of 3"]
     over_samples, over = step_intervals(found).values()
     assert over.index.tolist() == over_samples.index.tolist() == [f"{TITLES[1]}\nover {TITLES[0]}"]
     assert over["low"].tolist() == found["seeds_low"].tolist()
@@ -412,7 +412,7 @@ def test_what_seeds_say_is_shown_where_there_are_several(run):
 def test_a_damaged_file_of_scores_is_named(run):
     (run.folder / "predictions/baseline_seed0/metrics.parquet").write_bytes(b"no parquet")
     with pytest.raises(RunError, match=r"baseline_seed0/metrics\.parquet: cannot be read"):
-        kept_seeds(run)
+        scores_by_row(run)
 
 
 def test_people_are_known_where_the_index_tells_them_apart(run):
@@ -431,7 +431,7 @@ def test_people_are_known_where_the_index_tells_them_apart(run):
 
 
 def test_people_are_drawn_where_there_are_enough_of_them(run):
-    file, kept = run.folder / "predictions/unetpp_dice_seed0/index.parquet", kept_seeds(run)
+    file, kept = run.folder / "predictions/unetpp_dice_seed0/index.parquet", scores_by_row(run)
     for number in (9, 10):
         index = {"id": [f"s{i}" for i in range(40)], "subject": [f"p{i % number}" for i in range(40)]}
         pd.DataFrame(index).to_parquet(file)

@@ -13,7 +13,7 @@ import pytest
 from ethand_utils.analysis.cyclegan_table import MEASURES
 from ethand_utils.analysis.image_plots import legend_of_parts, save_figure
 from ethand_utils.analysis.statistics import bootstrap_interval
-from ethand_utils.analysis.tables import by_hand, kept_seeds, over_seeds
+from ethand_utils.analysis.tables import by_hand, over_seeds, scores_by_row
 from ethand_utils.app import report, sections
 from ethand_utils.app.report import write_index
 from ethand_utils.app.text import duration, setting_meanings
@@ -175,7 +175,7 @@ def test_the_page_has_dark_print_and_narrow_forms(text):
 
 def test_the_summary_says_what_was_run_and_what_came_out(made, text):
     words = Page(text).words
-    scores = over_seeds(kept_seeds(made))
+    scores = over_seeds(scores_by_row(made))
     best, first = (bootstrap_interval(by_hand(scores[row])) for row in (NAMES[-1], NAMES[0]))
     assert "All seven rows of Table 1, each trained once, on hands rendered for this run at 32×32 px: 16 pairs" in words
     assert "8 samples of 4 people that no training learned from (store test)" in words
@@ -185,7 +185,7 @@ def test_the_summary_says_what_was_run_and_what_came_out(made, text):
 
 
 def test_best_median_and_worst_sample_are_those_of_the_scores(made, text):
-    table = over_seeds(kept_seeds(made))[NAMES[-1]]["course_miou"].dropna().sort_values()
+    table = over_seeds(scores_by_row(made))[NAMES[-1]]["course_miou"].dropna().sort_values()
     for kind, at in (("Best", -1), ("Median", len(table) // 2), ("Worst", 0)):
         assert f"{kind} sample of the full method: {table.index[at]} (" in text
 

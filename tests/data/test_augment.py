@@ -12,10 +12,10 @@ from ethand_utils.data.augment import (
     blur,
     damage,
     denormalise,
-    draw_light,
     flip,
     normalise,
-    relight,
+    photometric,
+    sample_light,
 )
 from ethand_utils.labels import LEFT, RIGHT
 
@@ -212,8 +212,8 @@ def photos(n=64, size=16):
 
 def lit(images, seed=0, **strengths):
     """Images under the given changes alone."""
-    draws = draw_light(len(images), generator(seed))
-    return relight(images, Photometric(**{**vars(SAME_LIGHT), **strengths}), draws["light"], draws["noise"])
+    draws = sample_light(len(images), generator(seed))
+    return photometric(images, Photometric(**{**vars(SAME_LIGHT), **strengths}), draws["light"], draws["noise"])
 
 
 EXTREME = dict(exposure=3, cast=2, gamma=3, contrast=0.9, grey_p=0.5, blur=9, noise=200)

@@ -185,17 +185,17 @@ def test_make_dls_shows_a_share_in_training_only(numbered):
     assert dls.train.description != make_dls(numbered, numbered, 2, NONE).train.description
 
 
-def dealt(of, *arguments, **options):
+def sharded(of, *arguments, **options):
     """One loader for each of `of` processes."""
     loaders = [StoreLoader(*arguments, **options) for _ in range(of)]
     for rank, loader in enumerate(loaders):
-        loader.deal(rank, of)
+        loader.shard(rank, of)
     return loaders
 
 
 @pytest.mark.parametrize("of", [1, 2, 4])
 def test_what_is_dealt_to_processes_is_together_the_batch_of_one(dataset, of):
-    parts = [list(loader) for loader in dealt(of, dataset["train"], 8, STRONG)]
+    parts = [list(loader) for loader in sharded(of, dataset["train"], 8, STRONG)]
     for whole, *given in zip(StoreLoader(dataset["train"], 8, STRONG), *parts, strict=True):
         for rank, part in enumerate(given):
             assert all(torch.equal(a[rank::of], b) for a, b in zip(whole, part, strict=True))
@@ -207,7 +207,7 @@ def test_batches_are_dealt_by_confidence(make_store):
     confidence = np.random.default_rng(0).permutation(16).astype(np.float32)
     store = make_store("labelled", images=images, masks=masks, confidence=confidence)
     flips = Augmentation(scale=0, rotation=0, intensity=0)
-    first, second = (list(loader) for loader in dealt(2, store, 8, flips))
+    first, second = (list(loader) for loader in sharded(2, store, 8, flips))
     for whole, a, b in zip(StoreLoader(store, 8, flips), first, second, strict=True):
         order = whole[2].argsort(descending=True)
         for k in range(3):
@@ -217,7 +217,7 @@ def test_batches_are_dealt_by_confidence(make_store):
 
 def test_changes_of_light_are_dealt_too_but_for_the_noise(dataset):
     quiet = Augmentation(photometric=replace(PHOTOMETRIC["strong"], noise=0))
-    parts = [list(loader) for loader in dealt(2, dataset["train"], 8, quiet)]
+    parts = [list(loader) for loader in sharded(2, dataset["train"], 8, quiet)]
     for whole, *halves in zip(StoreLoader(dataset["train"], 8, quiet), *parts, strict=True):
         for rank, half in enumerate(halves):
             assert torch.allclose(whole[0][rank::2], half[0], atol=0.05)  # the blur ends where the batch's widest does
@@ -225,10 +225,12 @@ def test_changes_of_light_are_dealt_too_but_for_the_noise(dataset):
 
 
 def test_unequal_parts_and_validation_are_not_dealt(numbered):
-    with pytest.raises(LoaderError, match="batches of 5 cannot be dealt to 2 processes; train with a multiple of 2"):
-        StoreLoader(numbered, 5, NONE).deal(0, 2)
-    with pytest.raises(LoaderError, match="cannot be dealt"):
-        StoreLoader(numbered, 4).deal(0, 2)
+    with pytest.raises(
+        LoaderError, match="batches of 5 cannot be shared among 2 processes; train with a multiple of 2"
+    ):
+        StoreLoader(numbered, 5, NONE).shard(0, 2)
+    with pytest.raises(LoaderError, match="cannot be shared"):
+        StoreLoader(numbered, 4).shard(0, 2)
 
 
 def digests(loader):
@@ -237,7 +239,7 @@ def digests(loader):
 
 def test_a_pickled_loader_goes_on_where_it_was_and_carries_no_arrays(dataset):
     loader = StoreLoader(dataset["train"], 4, STRONG, seed=2, share=0.5)
-    loader.deal(1, 2)
+    loader.shard(1, 2)
     next(iter(loader))
     pickled = pickle.dumps(loader)
     assert len(pickled) < 2_000

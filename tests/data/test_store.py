@@ -23,7 +23,7 @@ from ethand_utils.data import datasets, store_builder, workers
 from ethand_utils.data import store_builder as parts
 from ethand_utils.data.datasets import describe, open_dataset
 from ethand_utils.data.store import ARRAYS, Store, StoreError, array_layout
-from ethand_utils.data.store_builder import Part, build_part, build_store, join_parts
+from ethand_utils.data.store_builder import Shard, build_shard, build_store, merge_shards
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import FileError, atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
@@ -277,7 +277,7 @@ def assert_joined(path: Path, whole: Path) -> None:
 @pytest.mark.parametrize("count", [1, 4, 10, 41, 400])
 @pytest.mark.parametrize("of", [1, 2, 3, 8, 200])
 def test_parts_share_the_samples_by_whole_chunks(of, count, small_chunks):
-    shares = [Part(number, of).samples(count) for number in range(1, of + 1)]
+    shares = [Shard(number, of).samples(count) for number in range(1, of + 1)]
     assert [i for share in shares for i in share] == list(range(count))
     assert all(edge % 4 == 0 or edge == count for share in shares for edge in (share.start, share.stop))
     assert max(map(len, shares)) - min(map(len, shares)) <= 4
@@ -286,39 +286,39 @@ def test_parts_share_the_samples_by_whole_chunks(of, count, small_chunks):
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "a/b", "1/0", "-1/2", "1/2/3", " 1/2", "1/2\n", "²/4", ""])
 def test_a_part_that_is_none_is_refused(text):
     with pytest.raises(StoreError, match="such as 2/8"):
-        Part.parse(text)
-    assert str(Part.parse("2/8")) == "2/8"
+        Shard.parse(text)
+    assert str(Shard.parse("2/8")) == "2/8"
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 7])
 @pytest.mark.parametrize("arrays", [("images", "masks", "front", "depth"), ("masks", "confidence")])
 def test_joined_parts_are_the_bytes_of_one_build(arrays, of, tmp_path, small_chunks):
     for number in reversed(range(1, of + 1)):
-        build_part(tmp_path / "d/s", Part(number, of), **plan(Make(arrays)))
+        build_shard(tmp_path / "d/s", Shard(number, of), **plan(Make(arrays)))
     assert not (tmp_path / "d/s").exists()
     make = Make(arrays)
-    assert len(join_parts(tmp_path / "d/s", **plan(make))) == 10
+    assert len(merge_shards(tmp_path / "d/s", **plan(make))) == 10
     assert make.made == []
     build(tmp_path / "whole", Make(arrays), arrays=arrays)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
 
 
 def test_joining_makes_what_no_finished_part_has(tmp_path, small_chunks):
-    build_part(tmp_path / "d/s", Part(2, 3), **plan())
+    build_shard(tmp_path / "d/s", Shard(2, 3), **plan())
     with pytest.raises(KeyboardInterrupt):
-        build_part(tmp_path / "d/s", Part(3, 3), **plan(Make(stop=9, fault=KeyboardInterrupt())))
+        build_shard(tmp_path / "d/s", Shard(3, 3), **plan(Make(stop=9, fault=KeyboardInterrupt())))
     make = Make()
-    join_parts(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", **plan(make))
     assert make.made == [0, 1, 2, 3, 8, 9]
     build(tmp_path / "whole")
     assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
 
 
 def test_parts_of_different_sharing_join(tmp_path, small_chunks):
-    for part in (Part(1, 2), Part(1, 3), Part(3, 3)):
-        build_part(tmp_path / "d/s", part, **plan(count=41))
+    for part in (Shard(1, 2), Shard(1, 3), Shard(3, 3)):
+        build_shard(tmp_path / "d/s", part, **plan(count=41))
     make = Make()
-    join_parts(tmp_path / "d/s", **plan(make, count=41))
+    merge_shards(tmp_path / "d/s", **plan(make, count=41))
     assert make.made == list(range(20, 28))
     build(tmp_path / "whole", count=41)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -327,9 +327,9 @@ def test_parts_of_different_sharing_join(tmp_path, small_chunks):
 def test_joining_goes_on_with_an_interrupted_build(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "d/s", Make(stop=5, fault=KeyboardInterrupt()))
-    build_part(tmp_path / "d/s", Part(2, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(2, 2), **plan())
     make = Make()
-    join_parts(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", **plan(make))
     assert make.made == []
     build(tmp_path / "whole")
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -337,13 +337,13 @@ def test_joining_goes_on_with_an_interrupted_build(tmp_path, small_chunks):
 
 def test_an_interrupted_part_goes_on_where_it_stopped_in_a_folder_of_its_own(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
-        build_part(tmp_path / "d/s", Part(2, 2), **plan(Make(stop=9, fault=KeyboardInterrupt())))
+        build_shard(tmp_path / "d/s", Shard(2, 2), **plan(Make(stop=9, fault=KeyboardInterrupt())))
     assert all(file.is_relative_to(tmp_path / "d/.parts/2-of-2") for file in tmp_path.rglob("*.npy"))
     rest = Make()
-    build_part(tmp_path / "d/s", Part(2, 2), **plan(rest))
+    build_shard(tmp_path / "d/s", Shard(2, 2), **plan(rest))
     assert rest.made == [8, 9]
     again = Make()
-    build_part(tmp_path / "d/s", Part(2, 2), **plan(again))
+    build_shard(tmp_path / "d/s", Shard(2, 2), **plan(again))
     assert again.made == []
 
 
@@ -359,15 +359,15 @@ def test_an_interrupted_join_loses_nothing_and_copies_nothing_twice(tmp_path, mo
 
     monkeypatch.setattr(store_builder, "_copy_chunk", copy)
     for number in (1, 2):
-        build_part(tmp_path / "d/s", Part(number, 2), **plan())
+        build_shard(tmp_path / "d/s", Shard(number, 2), **plan())
     before = contents(tmp_path / "d/.parts")
     while stops:
         with pytest.raises(KeyboardInterrupt):
-            join_parts(tmp_path / "d/s", **plan())
+            merge_shards(tmp_path / "d/s", **plan())
         assert not (tmp_path / "d/s").exists()
         assert contents(tmp_path / "d/.parts") == before
     make = Make()
-    join_parts(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", **plan(make))
     assert (copied, make.made) == ([0, 4, 8], [])
     build(tmp_path / "whole")
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -384,13 +384,13 @@ def test_join_interrupted_while_it_removes_the_parts_ends_when_called_again(stop
         shutil.rmtree(folder, ignore_errors=True)
 
     for number in (1, 2):
-        build_part(tmp_path / "d/s", Part(number, 2), **plan())
+        build_shard(tmp_path / "d/s", Shard(number, 2), **plan())
     with monkeypatch.context() as patch:
         patch.setattr(parts, "shutil", SimpleNamespace(rmtree=interrupted))
         with pytest.raises(KeyboardInterrupt):
-            join_parts(tmp_path / "d/s", **plan())
+            merge_shards(tmp_path / "d/s", **plan())
     make = Make()
-    join_parts(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", **plan(make))
     assert make.made == []
     build(tmp_path / "whole")
     assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
@@ -399,24 +399,24 @@ def test_join_interrupted_while_it_removes_the_parts_ends_when_called_again(stop
 
 @pytest.mark.parametrize("other", [{"meta": {**META, "seed": 1}}, {"count": 11}, {"arrays": ("images",)}])
 def test_parts_made_with_other_settings_are_refused_or_else_ignored(other, tmp_path, small_chunks):
-    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
     make = Make()
     with pytest.raises(StoreError, match=r"\.parts/1-of-2/s: a part made with other settings; .* or remove") as caught:
-        join_parts(tmp_path / "d/s", **{**plan(make), **other})
+        merge_shards(tmp_path / "d/s", **{**plan(make), **other})
     assert "\n" not in str(caught.value)
     assert make.made == []
-    joined = join_parts(tmp_path / "d/s", **{**plan(make), **other}, replace=True)
+    joined = merge_shards(tmp_path / "d/s", **{**plan(make), **other}, replace=True)
     assert make.made == list(range(len(joined)))
     assert list(tmp_path.glob("d/.parts/*/s")) == []
 
 
 def test_a_part_made_with_other_settings_is_made_anew_only_when_told_to(tmp_path, small_chunks):
-    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
     make, other = Make(), {**META, "seed": 1}
     with pytest.raises(StoreError, match="1-of-2/s: holds a store made with other settings"):
-        build_part(tmp_path / "d/s", Part(1, 2), **plan(make, meta=other))
+        build_shard(tmp_path / "d/s", Shard(1, 2), **plan(make, meta=other))
     for _ in range(2):
-        build_part(tmp_path / "d/s", Part(1, 2), **plan(make, meta=other), replace=True)
+        build_shard(tmp_path / "d/s", Shard(1, 2), **plan(make, meta=other), replace=True)
     assert make.made == [0, 1, 2, 3]
 
 
@@ -424,28 +424,28 @@ def test_a_part_of_a_store_that_is_there_is_not_made(tmp_path, small_chunks):
     build(tmp_path / "s")
     make, other = Make(), {**META, "seed": 1}
     for replace in (False, True):
-        assert build_part(tmp_path / "s", Part(1, 2), **plan(make), replace=replace) is None
+        assert build_shard(tmp_path / "s", Shard(1, 2), **plan(make), replace=replace) is None
     with pytest.raises(StoreError, match="other settings"):
-        build_part(tmp_path / "s", Part(1, 2), **plan(make, meta=other))
+        build_shard(tmp_path / "s", Shard(1, 2), **plan(make, meta=other))
     assert make.made == []
-    build_part(tmp_path / "s", Part(1, 2), **plan(make, meta=other), replace=True)
+    build_shard(tmp_path / "s", Shard(1, 2), **plan(make, meta=other), replace=True)
     assert Store(tmp_path / "s").meta["seed"] == 0
 
 
 def test_a_damaged_part_is_refused_by_name(tmp_path, small_chunks):
-    build_part(tmp_path / "d/s", Part(1, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
     truncated(tmp_path / "d/.parts/1-of-2/s/masks.npy")
     with pytest.raises(StoreError, match=r"1-of-2/s/masks\.npy: "):
-        join_parts(tmp_path / "d/s", **plan())
+        merge_shards(tmp_path / "d/s", **plan())
 
 
 def join_and_die(path, count: int, stop: int) -> None:
-    join_parts(path, **plan(Make(stop=stop, fault=9), count))
+    merge_shards(path, **plan(Make(stop=stop, fault=9), count))
 
 
 def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
     count = 3 * store_builder.CHUNK
-    build_part(tmp_path / "d/s", Part(1, 3), **plan(count=count))
+    build_shard(tmp_path / "d/s", Shard(1, 3), **plan(count=count))
     process = multiprocessing.get_context("spawn").Process(
         target=join_and_die, args=(tmp_path / "d/s", count, 2 * store_builder.CHUNK + 5)
     )
@@ -453,7 +453,7 @@ def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
     process.join()
     assert process.exitcode == 9
     rest = Make()
-    join_parts(tmp_path / "d/s", **plan(rest, count))
+    merge_shards(tmp_path / "d/s", **plan(rest, count))
     assert rest.made == list(range(2 * store_builder.CHUNK, count))
     build(tmp_path / "whole", count=count)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -719,19 +719,19 @@ def test_depth_comes_on_request_with_everything_else_the_same(rendered, tmp_path
 
 def test_rendered_parts_join_to_the_same_bytes(rendered, tmp_path, monkeypatch, small_chunks):
     for number in (2, 1, 3):
-        made = render_dataset(tmp_path / "d", **COUNTS, size=24, part=Part(number, 3))
+        made = render_dataset(tmp_path / "d", **COUNTS, size=24, part=Shard(number, 3))
     assert {name: len(store) for name, store in made.items()}["train"] == 1
     assert "d" not in [path.parent.name for path in tmp_path.rglob("meta.json")]
     monkeypatch.setattr(RenderedSample, "__call__", None)
     render_dataset(tmp_path / "d", **COUNTS, size=24)
     assert contents(tmp_path / "d") == contents(rendered)
     assert not (tmp_path / "d/.parts").exists()
-    assert render_dataset(tmp_path / "d", **COUNTS, size=24, part=Part(1, 3)) == {}
+    assert render_dataset(tmp_path / "d", **COUNTS, size=24, part=Shard(1, 3)) == {}
 
 
 def test_a_data_set_with_a_part_of_other_settings_is_refused_before_anything_is_rendered(tmp_path, monkeypatch):
     few = {"train": 1, "val": 1, "test": 1, "unpaired": 1}
-    render_dataset(tmp_path / "d", **few, size=16, part=Part(1, 1))
+    render_dataset(tmp_path / "d", **few, size=16, part=Shard(1, 1))
     shutil.rmtree(tmp_path / "d/.parts/1-of-1/train")
     monkeypatch.setattr(RenderedSample, "__call__", None)
     with pytest.raises(StoreError, match="a part made with other settings"):

@@ -77,7 +77,7 @@ def test_every_training_gets_a_gpu_of_its_own_of_those_it_may_use(tmp_path, monk
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
             if given:
                 monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-            with workflow.own_gpus(tmp_path, 2):
+            with workflow.reserve_gpus(tmp_path, 2):
                 got.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
                 train(number - 1)
 
@@ -89,10 +89,10 @@ def test_every_training_gets_a_gpu_of_its_own_of_those_it_may_use(tmp_path, monk
 
 def test_a_training_on_several_gpus_gets_as_many(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    with workflow.own_gpus(tmp_path, 3, needed=2):
+    with workflow.reserve_gpus(tmp_path, 3, needed=2):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,3"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-        with workflow.own_gpus(tmp_path, 3, needed=2):
+        with workflow.reserve_gpus(tmp_path, 3, needed=2):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     stages = {stage.name: stage.gpus for stage in workflow.stages(load_profile("ci", {"processes": 2}))}
     assert [stages[name] for name in ("01_data", "04_train_g1", "06_pseudo_labels", "08_ablation")] == [0, 2, 1, 0]

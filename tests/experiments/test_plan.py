@@ -23,7 +23,7 @@ from ethand_utils.experiments.run import Run
 from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.losses import SegmentationLoss
 from ethand_utils.training.models import create_model
-from ethand_utils.training.pseudo_labels import KeepConfident, label_store
+from ethand_utils.training.pseudo_labels import TopHalfFilter, label_store
 
 REPOSITORY = Path(__file__).parents[2]
 ROW = {f"g2/{row['ROW']}": row for row in ROWS}
@@ -213,7 +213,7 @@ def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
     val, light = dataset["val"], Augmentation()
     dls = {"paired": make_dls(dataset["train"], val, profile.bs, light)}
     dls["unpaired"] = make_dls(dataset["unpaired_images"], val, profile.bs_unpaired, light, pseudo=labels)
-    cbs = {"paired": (), "unpaired": (KeepConfident(),)}
+    cbs = {"paired": (), "unpaired": (TopHalfFilter(),)}
     real = [Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in g2_phases(profile, "labels")]
     train_phases(net, SegmentationLoss(), real, tmp_path, schedule=schedule)
     assert_as_planned(pd.read_csv(tmp_path / "history.csv"), phases)

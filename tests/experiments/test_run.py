@@ -20,7 +20,7 @@ from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import FULL_ROW, IMAGES_ROW, ROWS, SHARE_ROWS, training_name
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.labels import N_CLASSES
-from ethand_utils.training.cyclegan.variants import BEST, cycle_training
+from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
 from ethand_utils.training.models import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,7 +70,8 @@ def test_notebook_ran_and_saved_its_result(run, stage):
 
 
 @pytest.mark.parametrize(
-    "training", ["g1", *(training_name(row["ROW"], 0) for row in (*ROWS, IMAGES_ROW)), cycle_training(BEST, 0)]
+    "training",
+    ["g1", *(training_name(row["ROW"], 0) for row in (*ROWS, IMAGES_ROW)), cycle_training(REFERENCE_VARIANT, 0)],
 )
 def test_result_of_a_training_has_the_contracts_keys(run, training):
     result = json.loads((run.folder / training / "result.json").read_text())

@@ -14,7 +14,7 @@ from ethand_utils.analysis.tables import table1
 from ethand_utils.data.augment import PHOTOMETRIC
 from ethand_utils.experiments.config import CHOICES, PROFILES, ProfileError, load_profile, parse_changes, write_profile
 from ethand_utils.experiments.methods import ROWS, SHARE_ROWS
-from ethand_utils.experiments.workflow import rendered_parts, stages
+from ethand_utils.experiments.workflow import render_shards, stages
 from ethand_utils.training.losses import ADVERSARIAL_INPUTS
 from ethand_utils.training.models import DISCRIMINATORS
 from ethand_utils.training.pseudo_labels import CONFIDENCES, FILTERS
@@ -97,9 +97,9 @@ def test_what_a_profile_may_ask_of_pseudo_labels_is_what_they_know():
 
 
 def test_the_rendering_is_shared_only_where_there_is_something_to_share():
-    assert [str(part) for part in rendered_parts(load_profile("ci", {"render_parts": 3}))] == ["1/3", "2/3", "3/3"]
-    assert rendered_parts(load_profile("ci")) == []
-    assert rendered_parts(load_profile("ci", {"render_parts": 3, "data": "elsewhere"})) == []
+    assert [str(part) for part in render_shards(load_profile("ci", {"render_parts": 3}))] == ["1/3", "2/3", "3/3"]
+    assert render_shards(load_profile("ci")) == []
+    assert render_shards(load_profile("ci", {"render_parts": 3, "data": "elsewhere"})) == []
 
 
 def test_what_a_profile_may_ask_of_the_light_is_what_the_augmentation_knows():

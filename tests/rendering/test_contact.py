@@ -127,7 +127,7 @@ def test_spheres_are_inside_the_hand_and_reach_out_by_a_few_mm_at_most():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_spheres_follow_the_skin_in_any_pose_and_shape(seed):
     rng = np.random.default_rng(seed)
-    arm = Arm.of("free", free_pose(rng), sample_subject(rng).shape, np.eye(3))
+    arm = Arm.from_pose("free", free_pose(rng), sample_subject(rng).shape, np.eye(3))
     rig, bones = load_rig(), load_rig().phalanges[:, 1:].ravel()
     gap = (np.linalg.norm(arm.vertices()[:, None] - arm.spheres(), axis=2) - arm.radii).min(1)
     rigid = np.isin(rig.weights.argmax(1), bones) & (rig.weights.max(1) > 0.9)
@@ -359,7 +359,7 @@ def test_hands_moved_together_touch_with_their_spheres():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_hands_that_share_space_are_kept_apart(seed):
     rng = np.random.default_rng(seed)
-    arms = [Arm.of("fist", named_pose("fist", rng), Shape(), np.eye(3)) for _ in range(2)]
+    arms = [Arm.from_pose("fist", named_pose("fist", rng), Shape(), np.eye(3)) for _ in range(2)]
     parted = scenes._kept_apart(arms)
     assert overlap(arms[1].spheres(), arms[1].radii, arms[0].spheres() * MIRROR, arms[0].radii).max() > 0.01
     into = overlap(parted[1].spheres(), parted[1].radii, parted[0].spheres() * MIRROR, parted[0].radii).max()

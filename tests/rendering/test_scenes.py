@@ -28,7 +28,7 @@ SEEDS = range(6)
 
 def open_limb(side: str, shift=(0.0, 0.09, 0.6), view: Rotation = BACK_TO_CAMERA) -> Limb:
     """An open hand whose wrist is at `shift` (m) in the camera frame."""
-    arm = Arm.of("rest", REST, Shape(), np.eye(3))
+    arm = Arm.from_pose("rest", REST, Shape(), np.eye(3))
     limb = Limb.of(arm.moved(-arm.joints[-1]))
     return (limb.mirrored() if side == "left" else limb).turned(view).moved(np.array(shift))
 
@@ -299,8 +299,8 @@ def plain(monkeypatch):
     def even(fields, subject, rng):
         return Surface(np.full((len(fields), 3), 0.5, np.float32), np.zeros((len(fields), 3), np.float32), 0)
 
-    monkeypatch.setattr("ethand_utils.rendering.render.backdrop", black)
-    monkeypatch.setattr("ethand_utils.rendering.render.develop", lambda radiance, grey, rng: radiance)
+    monkeypatch.setattr("ethand_utils.rendering.render.background", black)
+    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, grey, rng: radiance)
     monkeypatch.setattr("ethand_utils.rendering.render.surface", even)
     monkeypatch.setattr("ethand_utils.rendering.render._clefts", no_clefts)
 
@@ -321,8 +321,8 @@ def seen(scene: Scene, size: int = SIZE, seed: int = 0) -> dict[str, np.ndarray]
 @pytest.mark.parametrize("sleeve", [np.inf, 0.05], ids=["bare", "sleeved"])
 @pytest.mark.parametrize("hand", [LEFT, RIGHT], ids=HANDS)
 def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sleeve, size, monkeypatch):
-    monkeypatch.setattr("ethand_utils.rendering.render.backdrop", black)
-    monkeypatch.setattr("ethand_utils.rendering.render.develop", lambda radiance, grey, rng: radiance)
+    monkeypatch.setattr("ethand_utils.rendering.render.background", black)
+    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, grey, rng: radiance)
     for seed in range(4):
         scene = within_frame(random_scene(seed, HANDS[hand]))
         sample = seen(replace(scene, subject=replace(scene.subject, sleeve=sleeve)), size, seed)
@@ -335,7 +335,7 @@ def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sle
 
 def test_camera_does_not_shift_the_image_against_the_mask(monkeypatch):
     """The half-intensity contour of a bright hand, after blur, noise and compression, is its silhouette."""
-    monkeypatch.setattr("ethand_utils.rendering.render.backdrop", black)
+    monkeypatch.setattr("ethand_utils.rendering.render.background", black)
     monkeypatch.setattr("ethand_utils.rendering.render._clefts", no_clefts)
     monkeypatch.setattr(
         "ethand_utils.rendering.render._skin_radiance", lambda skin, *_: np.full((len(skin.albedo), 3), 0.9, np.float32)

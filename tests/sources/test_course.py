@@ -22,7 +22,7 @@ from ethand_utils.data.datasets import open_dataset
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.labels import HANDS, LEFT, RIGHT
 from ethand_utils.sources import course_export
-from ethand_utils.sources.course import BOX, STORES, CheckedSample, crop_masks, read_course, spread
+from ethand_utils.sources.course import BOX, STORES, CheckedSample, crop_masks, read_course, stratified_sample
 from ethand_utils.sources.course_export import export_course
 from ethand_utils.sources.course_io import (
     IMAGES,
@@ -247,7 +247,7 @@ def test_unpaired_labels_are_cut_about_their_own_foreground(tmp_path):
 
 @pytest.mark.parametrize(("count", "limit"), [(10, 3), (10, 10), (10, 20), (10, None), (7, 6), (5, 0)])
 def test_a_limit_is_spread_evenly(count, limit):
-    taken = spread(list(range(count)), limit)
+    taken = stratified_sample(list(range(count)), limit)
     assert len(taken) == min(count, count if limit is None else limit)
     assert taken == sorted(set(taken))
     if len(taken) > 1:

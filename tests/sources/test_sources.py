@@ -11,14 +11,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ethand_utils.data.datasets import EXAMPLES, Faults, describe, held_out, occlusion, report_table, require_stores
+from ethand_utils.data.datasets import (
+    EXAMPLES,
+    SkippedSamples,
+    describe,
+    held_out,
+    occlusion,
+    report_table,
+    require_stores,
+)
 from ethand_utils.data.store import StoreError
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import ROWS
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.files import FileError
-from ethand_utils.sources.detect import source_of
+from ethand_utils.sources.detect import detect_source
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PLAIN = ["id", "hand_type", "subject", "capture", "seq", "camera", "frame", "bbox_x", "bbox_y", "bbox_w", "bbox_h"]
@@ -70,7 +78,7 @@ def plain_store(path, store, *arrays, count=None, **more):
     ],
 )
 def test_what_lies_in_a_folder_is_known_by_its_files(tmp_path, names, source):
-    assert source_of(touch(tmp_path, *names)) == source
+    assert detect_source(touch(tmp_path, *names)) == source
 
 
 @pytest.mark.parametrize(
@@ -85,7 +93,7 @@ def test_what_lies_in_a_folder_is_known_by_its_files(tmp_path, names, source):
 )
 def test_a_folder_of_nothing_known_is_refused_with_the_layouts_and_their_commands(tmp_path, names):
     with pytest.raises(FileError) as caught:
-        source_of(touch(tmp_path, *names))
+        detect_source(touch(tmp_path, *names))
     said = str(caught.value)
     assert said.startswith(f"{tmp_path}: ")
     assert "\n" not in said
@@ -95,7 +103,7 @@ def test_a_folder_of_nothing_known_is_refused_with_the_layouts_and_their_command
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileError, match="nowhere: no such folder"):
-        source_of(tmp_path / "nowhere")
+        detect_source(tmp_path / "nowhere")
 
 
 def test_a_new_run_remembers_its_data_wherever_it_is_opened_from(checkout, dataset):
@@ -214,7 +222,7 @@ def test_a_report_is_a_table_of_what_was_listed_skipped_and_kept():
 
 
 def test_faults_are_counted_and_the_first_named():
-    faults = Faults()
+    faults = SkippedSamples()
     for number in range(EXAMPLES + 5):
         faults.add("often", str(number))
     faults.add("more", "x", 99)

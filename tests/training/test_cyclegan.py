@@ -14,7 +14,14 @@ import trainee
 from torch import nn
 from trainee import net
 
-from ethand_utils.analysis.cyclegan_table import MEASURES, beside_table, cycle_results, cycle_table, effects, verdicts
+from ethand_utils.analysis.cyclegan_table import (
+    MEASURES,
+    beside_table,
+    cycle_results,
+    cycle_table,
+    variant_effects,
+    verdicts,
+)
 from ethand_utils.analysis.image_plots import most_overlapping, there_and_back
 from ethand_utils.data.augment import Augmentation, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError
@@ -24,18 +31,18 @@ from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import COLOURS, FRONT_LEFT, FRONT_RIGHT, N_CHANNELS, N_CLASSES
 from ethand_utils.training.callbacks import TrainingError
-from ethand_utils.training.cyclegan.dataloader import MixedLoader, make_mixed_dls, seen_hands, unpaired_labels
-from ethand_utils.training.cyclegan.discriminators import GANS, ReplayBuffer, balance, verdict_loss
+from ethand_utils.training.cyclegan.dataloader import MixedLoader, make_mixed_dls, unpaired_labels, visible_hands
+from ethand_utils.training.cyclegan.discriminators import GANS, ReplayBuffer, balance, gan_loss
 from ethand_utils.training.cyclegan.model import (
     CycleGAN,
     CycleLoss,
     create_cyclegan,
     cycle_loss,
-    picture_of,
+    masks_to_image,
     require_row,
 )
-from ethand_utils.training.cyclegan.scores import blank_psnr, cycle_scores, front_right, image_store, psnr
-from ethand_utils.training.cyclegan.variants import BALANCE, CYCLE_NAMES, CYCLE_ROWS, REMEDIES
+from ethand_utils.training.cyclegan.scores import cycle_scores, front_right, image_store, mean_colour_psnr, psnr
+from ethand_utils.training.cyclegan.variants import BALANCE, OPTIONS, VARIANT_NAMES, VARIANTS
 from ethand_utils.training.learner import train_phases
 from ethand_utils.training.losses import SegmentationLoss, one_hot_maps, per_hand
 from ethand_utils.training.models import create_model, load_weights, save_weights
@@ -201,7 +208,7 @@ def test_identity_loss_is_none_for_a_generator_that_reads_pictures():
 def test_a_picture_of_masks_shows_the_hand_in_front():
     masks = torch.tensor([[[[3, 3, 0, 0]], [[5, 5, 5, 0]]]])
     seen = torch.tensor([[[[1.0, 0, 0, 0]], [[0, 1.0, 1.0, 0]]]])
-    assert (picture_of(masks, seen)[0, 0].numpy() == COLOURS[[3, 5, 5, 0]]).all()
+    assert (masks_to_image(masks, seen)[0, 0].numpy() == COLOURS[[3, 5, 5, 0]]).all()
 
 
 def test_only_with_front_do_images_depend_on_which_hand_one_sees(profile):
@@ -227,13 +234,13 @@ def test_the_order_is_learned_from_pairs_and_not_through_the_images_that_come_ba
 def test_a_verdict_that_is_right_costs_less(gan):
     sure = torch.full((3, 1, 2, 2), 5.0 if gan == "bce" else 1.0)
     wrong = -sure if gan == "bce" else torch.zeros_like(sure)
-    assert verdict_loss(sure, True, gan) < 0.01 < verdict_loss(wrong, True, gan)
-    assert verdict_loss(wrong, False, gan) < 0.01 < verdict_loss(sure, False, gan)
+    assert gan_loss(sure, True, gan) < 0.01 < gan_loss(wrong, True, gan)
+    assert gan_loss(wrong, False, gan) < 0.01 < gan_loss(sure, False, gan)
 
 
 def test_an_unknown_adversarial_loss_is_refused():
     with pytest.raises(ValueError, match=r"hinge.*expected one of least_squares, bce"):
-        verdict_loss(torch.zeros(1), True, "hinge")
+        gan_loss(torch.zeros(1), True, "hinge")
 
 
 def test_a_replay_buffer_gives_new_things_and_old_ones():
@@ -341,7 +348,7 @@ def test_pairs_belong_together_and_the_rest_comes_from_the_unpaired_stores(datas
                 assert at[0] == found[0]
             else:
                 shown.append((at[0], found[0]))
-            np.testing.assert_array_equal(seen[i], seen_hands(labels, found[:1])[0])
+            np.testing.assert_array_equal(seen[i], visible_hands(labels, found[:1])[0])
     of_images, of_labels = zip(*shown, strict=True)
     assert sorted(of_images) == sorted(of_labels) == list(range(16))
     assert list(of_images) != list(of_labels)
@@ -416,7 +423,7 @@ def test_a_blank_picture_is_scored_by_the_mean_colour(make_store):
     images = np.zeros((2, 16, 16, 3), np.uint8)
     images[1] = 100
     store = make_store("two", images=images)
-    assert blank_psnr(store, store) == pytest.approx(20 * math.log10(255 / 50))
+    assert mean_colour_psnr(store, store) == pytest.approx(20 * math.log10(255 / 50))
 
 
 def test_front_is_right_where_both_hands_are():
@@ -434,7 +441,7 @@ def test_a_store_of_made_images_has_the_labels_and_is_kept_for_the_same_weights(
     assert store.index["id"].tolist() == labels.index["id"].tolist()
     masks, seen = (
         torch.from_numpy(np.array(labels.masks[:4])).long(),
-        torch.from_numpy(seen_hands(labels, np.arange(4))),
+        torch.from_numpy(visible_hands(labels, np.arange(4))),
     )
     with torch.no_grad():
         wanted = denormalise(model.eval().images_of(one_hot_maps(masks), seen)).numpy()
@@ -462,11 +469,11 @@ def test_strips_begin_with_what_was_given(profile, dataset):
 
 
 def test_every_remedy_has_a_row_with_it_alone_and_one_with_all():
-    alone = {row["REMEDIES"] for row in CYCLE_ROWS if len(row["REMEDIES"]) == 1}
+    alone = {row["REMEDIES"] for row in VARIANTS if len(row["REMEDIES"]) == 1}
     assert alone == {(name,) for name in (*BALANCE, "front")}
-    all_six, loose = (row["REMEDIES"] for row in CYCLE_ROWS if row["ROW"] in ("remedied", "loose"))
+    all_six, loose = (row["REMEDIES"] for row in VARIANTS if row["ROW"] in ("remedied", "loose"))
     assert all_six == (*BALANCE, "front")
-    assert loose == tuple(REMEDIES)
+    assert loose == tuple(OPTIONS)
 
 
 def test_a_warm_start_needs_g1_and_its_state_is_not_that_of_another_start(profile):
@@ -527,7 +534,7 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 @pytest.fixture
 def run(tmp_path, profile):
     """A run in which every row was trained with two seeds; balance adds 0.1 to G_XY's score, front to `front_made`."""
-    for row in CYCLE_ROWS:
+    for row in VARIANTS:
         for seed in (0, 1):
             scores = dict.fromkeys(MEASURES, 0.5 + 0.01 * seed)
             scores["course_miou"] += 0.1 * (len(set(BALANCE) & set(row["REMEDIES"])) == len(BALANCE)) + 0.001 * seed
@@ -543,7 +550,7 @@ def run(tmp_path, profile):
 
 
 def test_effects_are_differences_of_trainings_that_differ_in_one_thing(run):
-    changes = effects(cycle_results(run)).set_index(["contrast", "measure"])
+    changes = variant_effects(cycle_results(run)).set_index(["contrast", "measure"])
     balanced = changes.loc["all five for balance", "course_miou"]
     assert balanced["difference"] == pytest.approx(0.1)
     assert (balanced["count"], balanced["up"]) == (4, 4)
@@ -555,7 +562,7 @@ def test_effects_are_differences_of_trainings_that_differ_in_one_thing(run):
 
 def test_verdicts_say_what_the_numbers_say(run):
     found = cycle_results(run)
-    strength, order, _ = verdicts(found, effects(found))
+    strength, order, _ = verdicts(found, variant_effects(found))
     assert "remedies for it raises “G_XY, course mIoU” (0.100, 4 of 4 pairs of trainings up" in strength
     assert "beyond chance" in strength
     assert "which hand it is raises “right hand in front” (0.200" in order
@@ -564,31 +571,37 @@ def test_verdicts_say_what_the_numbers_say(run):
 
 def test_where_nobody_knows_which_hand_is_in_front_no_verdict_is_given_on_it(run):
     found = cycle_results(run).assign(front_real=np.nan, front_made=np.nan)
-    assert verdicts(found, effects(found))[1].endswith("unknown, as these data do not say which hand is nearer.")
+    assert verdicts(found, variant_effects(found))[1].endswith(
+        "unknown, as these data do not say which hand is nearer."
+    )
 
 
 def test_trainings_of_another_length_are_not_compared(run):
     found = cycle_results(run)
     found.loc[found["row"] == "report", "images_seen"] = 48
-    assert set(effects(found)["contrast"]) == {"all five for balance", "which hand is in front", "looser image cycle"}
-    assert (effects(found)["count"] == 2).all()
+    assert set(variant_effects(found)["contrast"]) == {
+        "all five for balance",
+        "which hand is in front",
+        "looser image cycle",
+    }
+    assert (variant_effects(found)["count"] == 2).all()
 
 
 def test_of_one_row_no_verdict_is_given(run):
     found = cycle_results(run)
     found = found[found["row"] == "remedied"]
-    assert effects(found).empty
-    strength, order, _ = verdicts(found, effects(found))
+    assert variant_effects(found).empty
+    strength, order, _ = verdicts(found, variant_effects(found))
     assert "no two rows of one seed show it yet" in strength
     assert "no two rows of one seed show it yet" in order
 
 
 def test_tables_have_the_rows_that_are_there(run):
     table = cycle_table(cycle_results(run))
-    assert table["row"].tolist() == list(CYCLE_NAMES)
+    assert table["row"].tolist() == list(VARIANT_NAMES)
     assert (table["seeds"] == 2).all()
     beside = beside_table(run)
-    assert beside.index.tolist() == [f"G_XY, {row['TITLE']}" for row in CYCLE_ROWS]
+    assert beside.index.tolist() == [f"G_XY, {row['TITLE']}" for row in VARIANTS]
     assert beside["course mIoU"].iloc[0] == pytest.approx(0.5055)
 
 

@@ -25,7 +25,7 @@ def ended(dataset, pseudo_labels, tmp_path_factory):
         ended = folder / kind / str(processes)
         if not ended.exists():
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(callbacks, "bfloat16_pays", None)  # InFloat32 replaces it
+                patch.setattr(callbacks, "has_native_bf16", None)  # InFloat32 replaces it
                 trainee.run(
                     kind, ended, dataset["train"].path.parent, pseudo_labels.path, (trainee.InFloat32(),), processes
                 )

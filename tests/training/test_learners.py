@@ -21,9 +21,9 @@ from ethand_utils.experiments.run import save_result
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training import callbacks, learner
 from ethand_utils.training.adversarial import Adversarial, AgainstTruth, DiscriminatorLoss, discriminator_accuracy
-from ethand_utils.training.callbacks import CourseMIoU, FiniteLoss, TrainingError, fast_forward
+from ethand_utils.training.callbacks import CourseMIoU, FiniteLoss, TrainingError, autocast_bf16
 from ethand_utils.training.inference import predict_masks
-from ethand_utils.training.learner import Phase, finish, one_cycle, place, train_phases
+from ethand_utils.training.learner import Phase, one_cycle, save_final_weights, to_device, train_phases
 from ethand_utils.training.losses import (
     ADVERSARIAL_INPUTS,
     D_CHANNELS,
@@ -31,18 +31,24 @@ from ethand_utils.training.losses import (
     adversarial_loss,
     one_hot_maps,
     prediction_maps,
-    truth_maps,
+    target_maps,
 )
 from ethand_utils.training.metrics import course_miou
 from ethand_utils.training.models import create_model, load_weights
-from ethand_utils.training.pseudo_labels import KeepConfident, kept_by_batches, kept_number, label_store, true_quality
+from ethand_utils.training.pseudo_labels import (
+    TopHalfFilter,
+    kept_by_batches,
+    kept_per_batch,
+    label_store,
+    true_quality,
+)
 
 CPU = torch.device("cpu")
 LR = 1e-2
 
 
 def net(seed=0, arch="baseline", channels=3):
-    return place(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
+    return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
 def judge(seen="softmax"):
@@ -187,7 +193,7 @@ def test_a_complete_training_is_not_trained_again(train, monkeypatch, tmp_path):
 
 def test_finish_writes_the_weights_and_the_result_ends_what_can_be_resumed(train, pairs, tmp_path):
     learn = train_phases(net(), SegmentationLoss(), [Phase("one", pairs(), 1, LR)], tmp_path)
-    finish(learn, tmp_path, size=32, row="g1")
+    save_final_weights(learn, tmp_path, size=32, row="g1")
     model, notes = load_weights(tmp_path / "weights.safetensors")
     assert notes == {"size": 32, "row": "g1"}
     assert state(model) == state(learn.model)
@@ -258,14 +264,14 @@ def test_only_training_losses_must_be_finite():
 
 @pytest.mark.parametrize(("bs", "kept"), [(1, 1), (2, 1), (8, 4), (32, 16)])
 def test_half_of_a_batch_is_kept_and_never_nothing(bs, kept):
-    assert kept_number(bs) == kept
+    assert kept_per_batch(bs) == kept
 
 
 def test_keep_confident_keeps_the_surer_half_with_its_own_labels():
     confidence = torch.tensor([0.3, 0.9, 0.1, 0.8, 0.5, 0.7, 0.2, 0.6])
     images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 4, 4)
     masks = torch.arange(8).view(8, 1, 1, 1).expand(8, 2, 4, 4)
-    callback = KeepConfident()
+    callback = TopHalfFilter()
     callback.learn = fake_learn(xb=(images,), yb=(masks, confidence))
     callback.before_batch()
     assert callback.learn.xb[0][:, 0, 0, 0].tolist() == [1, 3, 5, 7]
@@ -274,7 +280,7 @@ def test_keep_confident_keeps_the_surer_half_with_its_own_labels():
 
 
 def test_keep_confident_leaves_validation_alone():
-    callback = KeepConfident()
+    callback = TopHalfFilter()
     callback.learn = fake_learn(xb=(torch.zeros(4, 3, 2, 2),), yb=(random_masks(),), training=False)
     callback.before_batch()
     assert len(callback.learn.xb[0]) == len(callback.learn.yb[0]) == 4
@@ -291,16 +297,16 @@ def test_the_unpaired_half_trains_on_pseudo_labels(dataset, tmp_path):
         def before_batch(self):
             sizes.append((self.training, len(self.xb[0])))
 
-    train_phases(net(), SegmentationLoss(), [Phase("unpaired", dls, 1, LR, (KeepConfident(), Watch()))], tmp_path)
+    train_phases(net(), SegmentationLoss(), [Phase("unpaired", dls, 1, LR, (TopHalfFilter(), Watch()))], tmp_path)
     assert sizes == [(True, 4), (True, 4), (False, 8)]
     assert pd.read_csv(tmp_path / "history.csv")["images"].tolist() == [8]
 
 
 def test_fast_forward_gives_floats_and_leaves_the_net_as_it_was(monkeypatch):
-    monkeypatch.setattr(callbacks, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: True)
     layer, images = nn.Conv2d(3, 2, 1), torch.rand(2, 3, 4, 4)
     before = layer(images)
-    with fast_forward(layer):
+    with autocast_bf16(layer):
         during = layer(images)
     assert during.dtype == torch.float32
     assert not torch.equal(during, before)
@@ -315,7 +321,7 @@ def test_precision_ends_even_if_the_net_fails(pairs, monkeypatch, tmp_path):
         def forward(self, images):
             raise Outage("out of memory")
 
-    monkeypatch.setattr(callbacks, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: True)
     with pytest.raises(Outage):
         train_phases(Broken(3, 2, 1), SegmentationLoss(), [Phase("one", pairs(), 1, LR)], tmp_path)
     left_on = torch.is_autocast_enabled("cpu")
@@ -326,7 +332,7 @@ def test_precision_ends_even_if_the_net_fails(pairs, monkeypatch, tmp_path):
 @pytest.mark.parametrize("fail_at", [(None,), (0, 1)])
 @torch.no_grad()
 def test_after_a_training_even_an_interrupted_one_the_net_is_in_full_precision(fail_at, pairs, monkeypatch, tmp_path):
-    monkeypatch.setattr(callbacks, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: True)
     model, fresh, images = net(), net(), torch.rand(2, 3, 32, 32)
     with torch.enable_grad(), contextlib.suppress(Outage):
         train_phases(model, SegmentationLoss(), [Phase("one", pairs(), 1, LR, (FailAt(*fail_at),))], tmp_path)
@@ -381,7 +387,7 @@ def test_against_truth_puts_predictions_first_and_truth_second(seen):
     (batch,) = callback.learn.xb
     assert batch.shape == (8, D_CHANNELS[seen], 32, 32)
     assert torch.allclose(batch[:4], prediction_maps(g1(images), seen))
-    assert torch.equal(batch[4:], truth_maps(masks, seen))
+    assert torch.equal(batch[4:], target_maps(masks, seen))
     assert state(g1) == before
     assert not batch.requires_grad
 

@@ -21,10 +21,16 @@ from ethand_utils.experiments.run import RunError
 from ethand_utils.files import FileError
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, inverse_frequency
 from ethand_utils.training import losses
-from ethand_utils.training.adversarial import Adversarial, AgainstTruth, Alternating, DiscriminatorLoss, verdict_on
+from ethand_utils.training.adversarial import (
+    Adversarial,
+    AgainstTruth,
+    Alternating,
+    DiscriminatorLoss,
+    discriminator_state,
+)
 from ethand_utils.training.callbacks import TrainingError
 from ethand_utils.training.inference import predict_masks
-from ethand_utils.training.learner import Phase, finish, place, train_phases
+from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
 from ethand_utils.training.losses import (
     ADVERSARIAL_INPUTS,
     D_CHANNELS,
@@ -35,17 +41,17 @@ from ethand_utils.training.losses import (
     one_hot_maps,
     per_hand,
     prediction_maps,
-    truth_maps,
+    target_maps,
     weights_of_classes,
 )
 from ethand_utils.training.models import create_model, load_weights, save_weights
 from ethand_utils.training.pseudo_labels import (
-    KeepAbove,
-    KeepConfident,
+    ConfidenceThreshold,
     LabelOnline,
+    TopHalfFilter,
     best_of,
+    filter_mask,
     foreground_prob,
-    kept_by,
     label_batch,
     label_store,
     logit_sum,
@@ -72,7 +78,7 @@ class Spoilt(SegmentationLoss):
 
 
 def net(seed=0, arch="baseline", channels=3):
-    return place(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
+    return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
 def judge(seen="softmax", seed=1):
@@ -154,8 +160,8 @@ def test_argmax_shows_d_the_ids_of_both_hands():
     masks = random_masks()
     maps = prediction_maps(5 * one_hot_maps(masks), "argmax")
     assert torch.equal(maps, masks.float())
-    assert torch.equal(truth_maps(masks, "argmax"), maps)
-    assert torch.equal(truth_maps(masks, "straight_through"), one_hot_maps(masks))
+    assert torch.equal(target_maps(masks, "argmax"), maps)
+    assert torch.equal(target_maps(masks, "straight_through"), one_hot_maps(masks))
 
 
 def test_argmax_looks_at_the_logits_and_not_at_rounded_probabilities():
@@ -189,7 +195,7 @@ def test_a_row_asks_for_no_d_the_profiles_or_the_released_one():
     ("loss", "says"), [(0.0, "has won"), (0.5, "useful"), (2 * np.log(2), "next to nothing"), (3.0, "next to nothing")]
 )
 def test_a_loss_near_nothing_or_of_guessing_is_told(loss, says):
-    assert says in verdict_on(loss)
+    assert says in discriminator_state(loss)
 
 
 # D trained on.
@@ -203,7 +209,7 @@ def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batc
     callback.before_train()
     callback.after_step()
     opt = torch.optim.Adam(twin.parameters(), 0.1)
-    loss = discriminator_loss(*twin.train()(torch.cat([prediction_maps(logits), truth_maps(masks)])).chunk(2))
+    loss = discriminator_loss(*twin.train()(torch.cat([prediction_maps(logits), target_maps(masks)])).chunk(2))
     loss.backward()
     opt.step()
     for ours, expected in zip(d.state_dict().values(), twin.state_dict().values(), strict=True):
@@ -232,7 +238,7 @@ def adversarial_training(folder, pairs, labelled, kind, fail=(None, 0, 0)):
         if part % 2:
             phases.append(Phase("paired", pairs, 2, LR, (*adversarial, fails)))
         else:
-            phases.append(Phase("unpaired", unpaired, 1, LR, (KeepAbove(0.3), fails)))
+            phases.append(Phase("unpaired", unpaired, 1, LR, (ConfidenceThreshold(0.3), fails)))
     learn = train_phases(net(), SegmentationLoss(), phases, folder)
     return state(learn.model), state(d)
 
@@ -271,9 +277,9 @@ def test_another_d_or_another_choice_is_another_plan(pairs):
         AgainstTruth(net(3)),
         LabelOnline(net()),
         LabelOnline(net(), "logit_sum"),
-        KeepConfident(),
-        KeepAbove(0.5),
-        KeepAbove(0.6),
+        TopHalfFilter(),
+        ConfidenceThreshold(0.5),
+        ConfidenceThreshold(0.6),
     ]
     assert len({Phase("a", pairs, 1, LR, (callback,)).description for callback in cbs}) == len(cbs)
     assert (
@@ -387,7 +393,7 @@ SURE = np.arange(16) / 16  # confidences
 )
 def test_a_filter_of_the_data_set_keeps_the_surest_of_all(name, threshold, kept):
     chosen = pseudo_filter(name, SURE, threshold)
-    found = kept_by(chosen, SURE, 4)
+    found = filter_mask(chosen, SURE, 4)
     assert np.array_equal(found, SURE[16 - kept] <= SURE)
     callback_keeps = [through(chosen, SURE[start : start + 4]) for start in range(0, 16, 4)]
     assert np.array_equal(np.concatenate(callback_keeps), SURE[found])
@@ -408,9 +414,9 @@ def through(callback, confidence):
 
 def test_batch_half_keeps_half_of_every_batch_however_sure():
     chosen = pseudo_filter("batch_half", SURE)
-    assert isinstance(chosen, KeepConfident)
-    assert kept_by(chosen, SURE, 4).sum() == 8
-    assert kept_by(chosen, SURE, 4)[:8].any()
+    assert isinstance(chosen, TopHalfFilter)
+    assert filter_mask(chosen, SURE, 4).sum() == 8
+    assert filter_mask(chosen, SURE, 4)[:8].any()
 
 
 def test_an_unknown_filter_and_a_threshold_above_all_labels_are_refused():
@@ -427,7 +433,7 @@ def test_the_best_are_the_best_and_unknown_ones_come_last():
 
 @pytest.mark.parametrize(("threshold", "images"), [(-np.inf, 16), (0.5, 8), (0.75, 4)])
 def test_a_training_sees_only_what_passes_the_threshold(threshold, images, labelled, tmp_path):
-    phase = Phase("unpaired", labelled(SURE), 2, LR, (KeepAbove(threshold),))
+    phase = Phase("unpaired", labelled(SURE), 2, LR, (ConfidenceThreshold(threshold),))
     train_phases(net(), SegmentationLoss(), [phase], tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["images"].between(images - 2, images).all()  # a batch with a single one is passed over
@@ -448,7 +454,7 @@ def test_a_batch_below_the_threshold_is_passed_over_without_a_step(labelled, tmp
         dls.train.epoch = epoch
         if len({dls.train.get_idxs().index(i) // 8 for i in (0, 1)}) == 1:
             break
-    phase = Phase("u", dls, 1, LR, (StartAt(epoch), KeepAbove(0.5), Count()))
+    phase = Phase("u", dls, 1, LR, (StartAt(epoch), ConfidenceThreshold(0.5), Count()))
     train_phases(net(), SegmentationLoss(), [phase], tmp_path)
     assert steps == [2]
     assert pd.read_csv(tmp_path / "history.csv")["images"].tolist() == [2]
@@ -468,7 +474,9 @@ class StartAt(Callback):
 
 def test_an_epoch_in_which_no_label_passes_says_so(labelled, tmp_path):
     with pytest.raises(TrainingError, match="no pseudo-labels with a confidence of 2; lower pseudo_threshold"):
-        train_phases(net(), SegmentationLoss(), [Phase("u", labelled(SURE), 1, LR, (KeepAbove(2.0),))], tmp_path)
+        train_phases(
+            net(), SegmentationLoss(), [Phase("u", labelled(SURE), 1, LR, (ConfidenceThreshold(2.0),))], tmp_path
+        )
 
 
 # Labelling.
@@ -498,10 +506,10 @@ def test_online_labels_come_before_the_filter_and_leave_validation_alone(labelle
         def before_batch(self):
             seen.append((self.training, len(self.yb), len(self.yb[0])))
 
-    cbs = (LabelOnline(net(1)), KeepConfident(), Watch())
+    cbs = (LabelOnline(net(1)), TopHalfFilter(), Watch())
     online = train_phases(net(), SegmentationLoss(), [Phase("u", labelled(SURE), 1, LR, cbs)], tmp_path / "a").model
     assert seen == [(True, 1, 4), (True, 1, 4), (False, 1, 8)]
-    offline = Phase("u", labelled(SURE), 1, LR, (KeepConfident(),))
+    offline = Phase("u", labelled(SURE), 1, LR, (TopHalfFilter(),))
     assert state(train_phases(net(), SegmentationLoss(), [offline], tmp_path / "b").model) != state(online)
 
 
@@ -574,7 +582,7 @@ def test_a_full_disk_leaves_older_weights_and_the_state_to_make_new_ones(disk, p
     learn = trained(tmp_path, pairs, SegmentationLoss(), epochs=1)
     disk.room = 0
     with pytest.raises(FileError, match=r"weights\.safetensors: could not be written"):
-        finish(learn, tmp_path)
+        save_final_weights(learn, tmp_path)
     assert (tmp_path / "state/last.pt").exists()
     assert state(load_weights(tmp_path / "weights.safetensors")[0]) == state(net(5))
 

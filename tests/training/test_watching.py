@@ -74,7 +74,7 @@ def test_a_notebook_sees_a_bar_and_curves_that_go_away_in_the_end(train, view):
 
 
 def test_a_training_that_fails_leaves_its_view(train, view, monkeypatch):
-    monkeypatch.setattr(learner.Watch, "log", lambda *_: 1 / 0)
+    monkeypatch.setattr(learner.ProgressLog, "log", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train()
     assert "<progress" in view.shown[-1]

@@ -69,7 +69,7 @@ def _order(*seed_and_count: int) -> np.ndarray:
     return np.random.default_rng(seed_and_count[:-1]).permutation(seed_and_count[-1])
 
 
-def seen_hands(store: Store, samples: np.ndarray) -> np.ndarray:
+def visible_hands(store: Store, samples: np.ndarray) -> np.ndarray:
     """Whether each hand is what one sees at a pixel, float32 [n, 2, H, W]; 0 everywhere if the store has no `front`."""
     if store.front is None:
         return np.zeros((len(samples), *store.masks.shape[1:]), np.float32)
@@ -78,7 +78,7 @@ def seen_hands(store: Store, samples: np.ndarray) -> np.ndarray:
 
 def _marked(store: Store, samples: np.ndarray) -> np.ndarray:
     """Masks in which the pixels of the hand one sees are raised by N_CLASSES, to be moved and flipped in one."""
-    return store.masks[samples] + N_CLASSES * seen_hands(store, samples).astype(np.uint8)
+    return store.masks[samples] + N_CLASSES * visible_hands(store, samples).astype(np.uint8)
 
 
 def unpaired_labels(stores: dict[str, Store]) -> Store:

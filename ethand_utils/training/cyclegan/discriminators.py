@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from fastai.callback.core import Callback
 from torch import nn
 
-from ethand_utils.training.callbacks import fast_forward, require_finite
+from ethand_utils.training.callbacks import autocast_bf16, require_finite
 from ethand_utils.training.cyclegan.variants import GANS
 from ethand_utils.training.losses import one_hot_maps
 
-WON, LOST = 0.9, 0.55  # shares of right verdicts
+SATURATED, GUESSING = 0.9, 0.55  # shares of right verdicts
 PIECES = 20  # of an epoch, of which `Opponents.course` has a mean each
 
 
-def verdict_loss(verdicts: torch.Tensor, real: bool, gan: str = "least_squares") -> torch.Tensor:
+def gan_loss(verdicts: torch.Tensor, real: bool, gan: str = "least_squares") -> torch.Tensor:
     """How far D's verdicts, of any shape, are from calling all real (or all made): scalar.
 
     `least_squares`: mean square distance to 1 (0), as CycleGAN has it; `bce`: of the verdicts as logits, as the
@@ -28,7 +28,7 @@ def verdict_loss(verdicts: torch.Tensor, real: bool, gan: str = "least_squares")
     return distance(verdicts, wanted)
 
 
-def rightly(verdicts: torch.Tensor, real: bool, gan: str) -> torch.Tensor:
+def accuracy(verdicts: torch.Tensor, real: bool, gan: str) -> torch.Tensor:
     """Share of D's verdicts that are nearer to the truth than to its opposite."""
     middle = 0.5 if gan == "least_squares" else 0.0
     return ((verdicts >= middle) == real).float().mean()
@@ -36,9 +36,9 @@ def rightly(verdicts: torch.Tensor, real: bool, gan: str) -> torch.Tensor:
 
 def balance(accuracy: float) -> str:
     """What a discriminator's share of right verdicts says of the game: won, lost, or neither."""
-    if accuracy > WON:
+    if accuracy > SATURATED:
         return f"tells {accuracy:.0%} apart: it has won, and its verdict teaches little but that"
-    if accuracy < LOST:
+    if accuracy < GUESSING:
         return f"tells {accuracy:.0%} apart: it guesses, and teaches nothing"
     return f"tells {accuracy:.0%} apart: generator and discriminator are of like strength"
 
@@ -66,7 +66,7 @@ class ReplayBuffer:
         return given
 
 
-class Opponents(Callback):
+class CycleGANDiscriminators(Callback):
     """D_X, which tells real images from made ones, and D_Y, the same of masks: a step after each of the generators.
 
     Their verdicts come to the generators' loss with `weight`. Their rate is the generators' times `rate`; with `buffer`
@@ -85,7 +85,7 @@ class Opponents(Callback):
     def before_fit(self):
         self.fast = contextlib.ExitStack()
         for net in self.nets.values():
-            self.fast.enter_context(fast_forward(net))
+            self.fast.enter_context(autocast_bf16(net))
 
     def after_fit(self):
         self.fast.close()
@@ -105,7 +105,7 @@ class Opponents(Callback):
         if not self.training:
             return
         verdicts = {"d_x": self.nets["d_x"](self.pred["images"]), "d_y": self.nets["d_y"](self.pred["maps"])}
-        term = sum(verdict_loss(said, True, self.gan) for said in verdicts.values())
+        term = sum(gan_loss(said, True, self.gan) for said in verdicts.values())
         total = self.loss_grad + self.weight * term
         self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
         self._note({"adversarial_loss": term.detach()})
@@ -118,10 +118,10 @@ class Opponents(Callback):
         for name, net in self.nets.items():
             shown = self.buffers[name](made[name]) if self.buffers[name].size else made[name]
             on_made, on_real = net(torch.cat([shown, real[name]])).chunk(2)
-            loss = (verdict_loss(on_made, False, self.gan) + verdict_loss(on_real, True, self.gan)) / 2
+            loss = (gan_loss(on_made, False, self.gan) + gan_loss(on_real, True, self.gan)) / 2
             require_finite(loss, f"loss of {name}", self)
-            accuracy = (rightly(on_made, False, self.gan) + rightly(on_real, True, self.gan)) / 2
-            self._note({f"{name}_loss": loss.detach(), f"{name}_accuracy": accuracy})
+            share_right = (accuracy(on_made, False, self.gan) + accuracy(on_real, True, self.gan)) / 2
+            self._note({f"{name}_loss": loss.detach(), f"{name}_accuracy": share_right})
             total = total + loss
         self.opt_d.param_groups[0]["lr"] = self.rate * self.opt.hypers[-1]["lr"]
         self.opt_d.zero_grad()

@@ -13,9 +13,9 @@ from ethand_utils.exceptions import nearest
 from ethand_utils.experiments.config import Profile
 from ethand_utils.labels import COLOURS, LEFT, RIGHT
 from ethand_utils.training.callbacks import TrainingError, weights_digest
-from ethand_utils.training.cyclegan.discriminators import Opponents
-from ethand_utils.training.cyclegan.variants import CYCLE_ROWS, FRONT, LOOSE, REMEDIES, cycle_nets
-from ethand_utils.training.learner import place
+from ethand_utils.training.cyclegan.discriminators import CycleGANDiscriminators
+from ethand_utils.training.cyclegan.variants import FRONT, LOOSE, OPTIONS, VARIANTS, cycle_nets
+from ethand_utils.training.learner import to_device
 from ethand_utils.training.losses import SegmentationLoss, cross_entropy, one_hot_maps, per_hand, prediction_maps
 from ethand_utils.training.models import create_model
 
@@ -62,7 +62,7 @@ class CycleGAN(nn.Module):
         # One batch for all, so that batch normalisation has the same statistics for what is real and what is made.
         shown = {"logits": images, "logits_again": made["images"]}
         if self.training and self.identity:
-            shown["logits_of_picture"] = normalise(picture_of(masks, seen))
+            shown["logits_of_picture"] = normalise(masks_to_image(masks, seen))
         made |= dict(zip(shown, self.g_xy(torch.cat(list(shown.values()))).chunk(len(shown)), strict=True))
         told = made["order"].detach().sigmoid()
         made["maps"] = prediction_maps(made["logits"], self.maps)
@@ -78,7 +78,7 @@ class CycleGAN(nn.Module):
         return self.g_yx(torch.cat([maps, seen], 1) if self.front else maps)
 
 
-def picture_of(masks: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def masks_to_image(masks: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """Two hands' masks int64 [B, 2, H, W] as one RGB picture uint8 [B, H, W, 3] in the parts' colours.
 
     Where both are, the one that `seen` [B, 2, H, W] names is shown, or the left one.
@@ -124,7 +124,7 @@ class CycleLoss(nn.Module):
 
 def require_row(name: str, cycles: bool, remedies: list[str]) -> None:
     """Raise TrainingError where a name of CYCLE_ROWS is used for something else than it says in tables."""
-    for row in CYCLE_ROWS:
+    for row in VARIANTS:
         if row["ROW"] == name and (row["CYCLES"] != cycles or set(row["REMEDIES"]) != set(remedies)):
             raise TrainingError(
                 f"ROW: {name!r} stands for CYCLES = {row['CYCLES']}, REMEDIES = {list(row['REMEDIES'])}; choose "
@@ -150,7 +150,7 @@ def create_cyclegan(
     seed: int = 0,
     device: torch.device | str = "cpu",
     g1: nn.Module | None = None,
-) -> tuple[CycleGAN, Opponents]:
+) -> tuple[CycleGAN, CycleGANDiscriminators]:
     """The nets of a training by a profile and some of cyclerows.REMEDIES, and its discriminators.
 
     G_XY begins with the weights of `g1` where that is a remedy. Raises TrainingError for a remedy that is none,
@@ -158,9 +158,9 @@ def create_cyclegan(
     """
     p, device = profile, torch.device(device)
     for name in remedies:
-        if name not in REMEDIES:
-            known = ", ".join(REMEDIES)
-            raise TrainingError(f"REMEDIES: {name!r}{nearest(name, REMEDIES)}, expected some of {known}")
+        if name not in OPTIONS:
+            known = ", ".join(OPTIONS)
+            raise TrainingError(f"REMEDIES: {name!r}{nearest(name, OPTIONS)}, expected some of {known}")
     if "warm_start" in remedies and g1 is None:
         raise TrainingError("REMEDIES: warm_start needs G1's weights; run notebooks/04_train_g1.ipynb first")
     nets = {name: create_model(**how, seed=seed) for name, how in cycle_nets(p, remedies).items()}
@@ -171,5 +171,5 @@ def create_cyclegan(
     model = CycleGAN(nets["G_XY"], nets["G_YX"], nets["order"], FRONT in remedies, maps, cycles, p.identity_weight > 0)
     model.recipe.append(begun)  # so that no training goes on from another start's state
     rate, kept = p.d_rate if "two_rates" in remedies else 1.0, p.replay_buffer if "replay_buffer" in remedies else 0
-    judges = (place(nets[name], device) for name in ("D_X", "D_Y"))
-    return place(model, device), Opponents(*judges, p.gan, p.adversarial_weight, rate, kept)
+    judges = (to_device(nets[name], device) for name in ("D_X", "D_Y"))
+    return to_device(model, device), CycleGANDiscriminators(*judges, p.gan, p.adversarial_weight, rate, kept)

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from ethand_utils.data.augment import IMAGE_STD, denormalise
 from ethand_utils.data.store import Store, is_made
 from ethand_utils.data.store_builder import build_store
-from ethand_utils.training.callbacks import fast_forward, weights_digest
-from ethand_utils.training.cyclegan.dataloader import MixedLoader, seen_hands
+from ethand_utils.training.callbacks import autocast_bf16, weights_digest
+from ethand_utils.training.cyclegan.dataloader import MixedLoader, visible_hands
 from ethand_utils.training.cyclegan.model import CycleGAN
 from ethand_utils.training.losses import one_hot_maps, per_hand
 from ethand_utils.training.metrics import confusion, hand_miou, nanmean
@@ -70,11 +70,11 @@ def cycle_scores(model: CycleGAN, store: Store, bs: int = 32) -> dict[str, float
     """
     model.eval()
     loader = tqdm(MixedLoader(store, bs, device=_device(model)), desc="cycles", leave=False)
-    with fast_forward(model):
+    with autocast_bf16(model):
         return pooled(scores_of(model(*batch), *batch) for *batch, _ in loader)
 
 
-def blank_psnr(train: Store, store: Store) -> float:
+def mean_colour_psnr(train: Store, store: Store) -> float:
     """PSNR, dB, mean over a store's images, of a blank picture in the mean colour of those of `train`."""
     mean = np.mean([train.images[i].mean((0, 1)) for i in range(len(train))], axis=0)
     errors = [np.square((store.images[i] - mean) / 255).mean() for i in range(len(store))]
@@ -115,7 +115,7 @@ class _Made:
         if start != self.start:
             self.start, chosen = start, np.arange(start, min(start + self.batch, len(self.labels)))
             masks = torch.from_numpy(self.labels.masks[chosen]).long().to(_device(self.model))
-            seen = torch.from_numpy(seen_hands(self.labels, chosen)).to(masks.device)
+            seen = torch.from_numpy(visible_hands(self.labels, chosen)).to(masks.device)
             self.images = denormalise(self.model.images_of(one_hot_maps(masks), seen)).cpu().numpy()
         row = self.labels.index.iloc[i].to_dict()
         return {"images": self.images[i - start], "masks": self.labels.masks[i], "row": row}

@@ -6,7 +6,7 @@ IMAGE_CHANNELS = 3
 GANS = ("least_squares", "bce")
 # What each remedy does: the first five against generators and discriminators of unequal strength, one against masks
 # that do not say which hand is in front, and the last one for what masks never say: light, skin and background.
-REMEDIES = {
+OPTIONS = {
     "replay_buffer": "the discriminators also see what was made earlier",
     "two_rates": "the discriminators learn at a rate of their own",
     "spectral": "spectral norm in place of batch norm in the discriminators",
@@ -15,11 +15,11 @@ REMEDIES = {
     "front": "G_YX is told which hand is in front",
     "loose_cycle": "the image that comes back counts a fifth",
 }
-BALANCE, FRONT = tuple(REMEDIES)[:5], "front"
+BALANCE, FRONT = tuple(OPTIONS)[:5], "front"
 LOOSE = 0.2
 # Name, title, whether there are cycles and discriminators, remedies.
 _COLUMNS = ("ROW", "TITLE", "CYCLES", "REMEDIES")
-CYCLE_ROWS = tuple(
+VARIANTS = tuple(
     dict(zip(_COLUMNS, row, strict=True))
     for row in (
         ("pairs", "pairs alone: no cycles, no D", False, ()),
@@ -32,12 +32,12 @@ CYCLE_ROWS = tuple(
         ("balanced", "+ these five together", True, BALANCE),
         ("front", "+ which hand is in front", True, (FRONT,)),
         ("remedied", "+ all six", True, (*BALANCE, FRONT)),
-        ("loose", "+ all six, looser image cycle", True, tuple(REMEDIES)),
+        ("loose", "+ all six, looser image cycle", True, tuple(OPTIONS)),
     )
 )
-CYCLE_TITLES = {row["ROW"]: row["TITLE"] for row in CYCLE_ROWS}
-CYCLE_NAMES = tuple(CYCLE_TITLES)
-BEST = "loose"  # whose pictures are shown, and whose G_YX makes images for G2
+VARIANT_TITLES = {row["ROW"]: row["TITLE"] for row in VARIANTS}
+VARIANT_NAMES = tuple(VARIANT_TITLES)
+REFERENCE_VARIANT = "loose"  # whose pictures are shown, and whose G_YX makes images for G2
 G1_AS_LONG = "g1_as_long"  # folder of a G1 trained on as many images as they
 
 
