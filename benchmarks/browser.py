@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from playwright.sync_api import sync_playwright
 
-from ethand_utils.analysis.evaluate import evaluate
+from ethand_utils.analysis.evaluate import evaluate_store
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.sources.rendered import render_dataset
@@ -156,7 +156,7 @@ def make_samples(folder: Path, count: int, size: int) -> None:
 
     data = build_store(folder / "data", sample, count, size, tuple(arrays), {})
     for name, shift in (("net", 1), ("other", 3)):
-        evaluate(Noisy(data.masks, shift), data, folder / name)
+        evaluate_store(Noisy(data.masks, shift), data, folder / name)
 
 
 @contextlib.contextmanager

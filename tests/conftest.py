@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ethand_utils.analysis.evaluate import evaluate
+from ethand_utils.analysis.evaluate import evaluate_store
 from ethand_utils.app import cli
 from ethand_utils.data.store_builder import build_store
 from ethand_utils.labels import N_CLASSES
@@ -108,7 +108,7 @@ def predict_wrongly():
         masks = np.roll(store.masks, shift, axis=-1)
         masks[masks == 2] = 15
         masks[::4] = masks[::4, ::-1]
-        return evaluate(Echo(masks), store, folder)
+        return evaluate_store(Echo(masks), store, folder)
 
     return predict
 

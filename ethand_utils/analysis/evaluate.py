@@ -34,7 +34,7 @@ OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 
-def evaluate(model: nn.Module, store: Store, out: str | Path | None = None) -> dict[str, float]:
+def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None) -> dict[str, float]:
     """All scores of a net on a store with truth, as `metrics.summary` gives them, and `images_per_s`.
 
     With `out`, the predictions are kept there as a store of masks and confidence, with `metrics.parquet`, the scores of

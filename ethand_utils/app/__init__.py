@@ -1,1 +1,14 @@
-"""Room."""
+"""App: the command line, the report of a run, the error browser.
+
+May import every other room.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "browser": ["ErrorBrowser"],
+        "report": ["write_index"],
+    },
+)

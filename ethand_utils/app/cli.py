@@ -125,7 +125,7 @@ def evaluate(
     if frames is not None:
         _print_scores(*evaluation.score_frames(model, samples, notes["size"]), as_json=as_json)
     else:
-        _print_scores(evaluation.evaluate(model, samples, out), as_json=as_json)
+        _print_scores(evaluation.evaluate_store(model, samples, out), as_json=as_json)
 
 
 def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:

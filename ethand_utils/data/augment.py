@@ -109,7 +109,7 @@ def sample_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor |
     return {"light": light, "noise": int(torch.randint(2**62, (), generator=generator))}
 
 
-def augment(
+def augment_batch(
     images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw for a batch with `generator`, and `transform` it so."""

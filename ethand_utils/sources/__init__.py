@@ -1,1 +1,19 @@
-"""Room."""
+"""Sources: where samples come from (rendered hands, InterHand2.6M, the course's files), each read into stores.
+
+May import data, rendering, hands and the ground.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "course": ["read_course"],
+        "course_export": ["export_course"],
+        "detect": ["detect_source"],
+        "interhand": ["read_interhand"],
+        "interhand_frames": ["read_frames"],
+        "joint_annotations": ["from_joints"],
+        "rendered": ["render_dataset"],
+    },
+)

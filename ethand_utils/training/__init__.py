@@ -1,1 +1,34 @@
-"""Room."""
+"""Training: nets, losses, metrics, callbacks, pseudo-labels, the Learner, inference.
+
+May import data and the ground.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "adversarial": [
+            "Adversarial",
+            "AgainstTruth",
+            "Alternating",
+            "DiscriminatorLoss",
+            "discriminator_accuracy",
+            "discriminator_state",
+        ],
+        "callbacks": ["CourseMIoU"],
+        "inference": ["export_model", "predict_masks"],
+        "learner": ["Phase", "best_device", "save_final_weights", "to_device", "train_phases"],
+        "losses": [
+            "D_CHANNELS",
+            "SegmentationLoss",
+            "per_hand",
+            "prediction_maps",
+            "target_maps",
+            "weights_of_classes",
+        ],
+        "metrics": ["course_miou", "nanmean"],
+        "models": ["count_parameters", "create_model", "load_weights", "save_weights"],
+        "pseudo_labels": ["LabelOnline", "best_of", "filter_mask", "label_store", "pseudo_filter", "true_quality"],
+    },
+)

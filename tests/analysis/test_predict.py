@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ethand_utils.analysis.evaluate import evaluate, parse_box, predict_photo, save_photo
+from ethand_utils.analysis.evaluate import evaluate_store, parse_box, predict_photo, save_photo
 from ethand_utils.data import store_builder
 from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.data.store import Store, StoreError
@@ -99,7 +99,7 @@ def test_confidence_without_any_part_is_zero():
 
 def test_evaluate_gives_the_summary_and_the_speed(dataset):
     test = dataset["test"]
-    scores = evaluate(net(), test)
+    scores = evaluate_store(net(), test)
     masks, _ = predict_masks(net(), test.images)
     assert scores.pop("images_per_s") > 0
     expected = summary(masks, np.asarray(test.masks), np.asarray(test.front))
@@ -109,7 +109,7 @@ def test_evaluate_gives_the_summary_and_the_speed(dataset):
 
 def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_path):
     test = dataset["test"]
-    scores = evaluate(net(), test, tmp_path / "found")
+    scores = evaluate_store(net(), test, tmp_path / "found")
     found = Store(tmp_path / "found")
     masks, confidence = predict_masks(net(), test.images)
     np.testing.assert_array_equal(found.masks, masks)
@@ -126,7 +126,7 @@ def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_pa
 
 def test_evaluating_again_replaces_the_predictions(dataset, tmp_path):
     for seed in (0, 1):
-        evaluate(net(seed), dataset["test"], tmp_path / "found")
+        evaluate_store(net(seed), dataset["test"], tmp_path / "found")
     np.testing.assert_array_equal(Store(tmp_path / "found").masks, predict_masks(net(1), dataset["test"].images)[0])
     assert (tmp_path / "found/metrics.parquet").exists()
 
@@ -143,15 +143,15 @@ def test_predictions_of_two_nets_never_mix_after_an_interruption(dataset, tmp_pa
     monkeypatch.setattr(store_builder, "CHUNK", 4)
     monkeypatch.setattr(store_builder, "_write_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(net(0), dataset["test"], tmp_path / "found")
+        evaluate_store(net(0), dataset["test"], tmp_path / "found")
     monkeypatch.setattr(store_builder, "_write_chunk", write)
-    evaluate(net(1), dataset["test"], tmp_path / "found")
+    evaluate_store(net(1), dataset["test"], tmp_path / "found")
     np.testing.assert_array_equal(Store(tmp_path / "found").masks, predict_masks(net(1), dataset["test"].images)[0])
 
 
 def test_evaluate_needs_truth(dataset):
     with pytest.raises(StoreError, match=r"has no masks\.npy"):
-        evaluate(net(), dataset["unpaired_images"])
+        evaluate_store(net(), dataset["unpaired_images"])
 
 
 def test_a_photo_is_read_as_rgb(tmp_path):

@@ -8,7 +8,7 @@ from ethand_utils.data.augment import (
     Augmentation,
     Photometric,
     affine_grid,
-    augment,
+    augment_batch,
     blur,
     damage,
     denormalise,
@@ -68,7 +68,7 @@ def test_masks_follow_the_image_under_strong_augmentation(flip_p):
     masks[:, LEFT, 4:20, 6:14], masks[:, RIGHT, 10:28, 16:30] = 9, 4
     images = 250 * torch.stack([masks[:, LEFT] > 0, masks[:, RIGHT] > 0, masks[:, LEFT] > 99], 3).to(torch.uint8)
     settings = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0, flip_p=flip_p)
-    seen, followed = augment(images, masks, settings, generator())
+    seen, followed = augment_batch(images, masks, settings, generator())
     red, green = denormalise(seen).permute(3, 0, 1, 2)[:2]
     for colour, hand in ((red, RIGHT if flip_p else LEFT), (green, LEFT if flip_p else RIGHT)):
         pure = (colour < 5) | (colour > 245)
@@ -79,14 +79,14 @@ def test_masks_follow_the_image_under_strong_augmentation(flip_p):
 
 def test_masks_keep_whole_labels_under_augmentation():
     images, masks = batch_of()
-    _, labels = augment(images, masks, STRONG, generator())
+    _, labels = augment_batch(images, masks, STRONG, generator())
     assert labels.dtype == torch.int64
     assert set(labels.unique().tolist()) <= set(masks.unique().tolist()) | {0}
 
 
 def test_augmentation_is_a_function_of_the_generator():
     images, masks = batch_of()
-    first, second, other = (augment(images, masks, STRONG, generator(seed)) for seed in (3, 3, 4))
+    first, second, other = (augment_batch(images, masks, STRONG, generator(seed)) for seed in (3, 3, 4))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
@@ -94,23 +94,23 @@ def test_augmentation_is_a_function_of_the_generator():
 
 def test_augmentation_does_not_mind_how_arrays_lie_in_memory():
     images, masks = batch_of()
-    whole = augment(images, masks, STRONG, generator())
+    whole = augment_batch(images, masks, STRONG, generator())
     scattered = (torch.stack([array, array], -1)[..., 0] for array in (images, masks))
-    for one, other in zip(whole, augment(*scattered, STRONG, generator()), strict=True):
+    for one, other in zip(whole, augment_batch(*scattered, STRONG, generator()), strict=True):
         assert torch.equal(one, other)
 
 
 def test_augmentation_ignores_the_global_seed():
     images, masks = batch_of()
     torch.manual_seed(0)
-    first = augment(images, masks, STRONG, generator())
+    first = augment_batch(images, masks, STRONG, generator())
     torch.manual_seed(1)
-    assert torch.equal(first[0], augment(images, masks, STRONG, generator())[0])
+    assert torch.equal(first[0], augment_batch(images, masks, STRONG, generator())[0])
 
 
 def test_augmentation_of_no_strength_only_normalises():
     images, masks = batch_of()
-    seen, labels = augment(images, masks, NONE, generator())
+    seen, labels = augment_batch(images, masks, NONE, generator())
     assert torch.allclose(seen, normalise(images), atol=1e-4)
     assert torch.equal(labels, masks.long())
 
@@ -118,7 +118,7 @@ def test_augmentation_of_no_strength_only_normalises():
 def test_every_channel_changes_by_one_percent_at_most_and_for_itself():
     images, masks = torch.full((32, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(32, 2, 8, 8, dtype=torch.uint8)
     settings = Augmentation(scale=0, rotation=0, flip_p=0)
-    seen = denormalise(augment(images, masks, settings, generator())[0]).int()
+    seen = denormalise(augment_batch(images, masks, settings, generator())[0]).int()
     assert (seen - 200).abs().max() <= 2
     assert seen.min() < 200 < seen.max()
     assert not torch.equal(seen[..., 0], seen[..., 1])
@@ -126,7 +126,7 @@ def test_every_channel_changes_by_one_percent_at_most_and_for_itself():
 
 def test_brightened_pixels_stay_within_0_and_255():
     images, masks = torch.full((8, 8, 8, 3), 255, dtype=torch.uint8), torch.zeros(8, 2, 8, 8, dtype=torch.uint8)
-    seen, _ = augment(images, masks, Augmentation(scale=0, rotation=0, intensity=0.5), generator())
+    seen, _ = augment_batch(images, masks, Augmentation(scale=0, rotation=0, intensity=0.5), generator())
     assert seen.max() <= normalise(images).max() + 1e-5
 
 
@@ -136,7 +136,7 @@ def test_beyond_the_border_is_black_and_background():
         torch.full((16, 2, 32, 32), 9, dtype=torch.uint8),
     )
     settings = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0, flip_p=0)
-    seen, labels = augment(images, masks, settings, generator())
+    seen, labels = augment_batch(images, masks, settings, generator())
     seen, outside = denormalise(seen), (labels == 0).all(1)
     assert outside.float().mean() > 0.02
     assert seen[outside].max() <= 126  # a bilinear pixel on the border is less than half inside
@@ -168,7 +168,7 @@ def test_affine_grid_enlarges_about_the_centre():
 @pytest.mark.parametrize("size", [32, 88])
 def test_augmentation_is_literally_a_transform_then_a_gain_then_a_flip(settings, size):
     images, masks = batch_of(6, size)
-    seen, labels = augment(images, masks, settings, generator(5))
+    seen, labels = augment_batch(images, masks, settings, generator(5))
     draw = generator(5)
     scale = 1 + settings.scale * torch.randn(6, generator=draw).clamp(-1, 1)
     degrees = settings.rotation * torch.randn(6, generator=draw).clamp(-2, 2)
@@ -186,21 +186,21 @@ def test_augmentation_is_literally_a_transform_then_a_gain_then_a_flip(settings,
 
 def test_other_light_leaves_masks_and_geometry_as_they_are():
     images, masks = batch_of(16)
-    plain, labels = augment(images, masks, Augmentation(), generator())
-    seen, same = augment(images, masks, OTHER_LIGHT, generator())
+    plain, labels = augment_batch(images, masks, Augmentation(), generator())
+    seen, same = augment_batch(images, masks, OTHER_LIGHT, generator())
     assert torch.equal(labels, same)
     assert not torch.allclose(plain, seen, atol=0.1)
-    unlit, _ = augment(images, masks, Augmentation(photometric=SAME_LIGHT), generator())
+    unlit, _ = augment_batch(images, masks, Augmentation(photometric=SAME_LIGHT), generator())
     assert torch.allclose(plain, unlit, atol=1e-4)
 
 
 def test_other_light_is_a_function_of_the_generator_and_of_nothing_else():
     images, masks = batch_of()
     torch.manual_seed(0)
-    first = augment(images, masks, OTHER_LIGHT, generator(3))[0]
+    first = augment_batch(images, masks, OTHER_LIGHT, generator(3))[0]
     torch.manual_seed(1)
-    assert torch.equal(first, augment(images, masks, OTHER_LIGHT, generator(3))[0])
-    assert not torch.equal(first, augment(images, masks, OTHER_LIGHT, generator(4))[0])
+    assert torch.equal(first, augment_batch(images, masks, OTHER_LIGHT, generator(3))[0])
+    assert not torch.equal(first, augment_batch(images, masks, OTHER_LIGHT, generator(4))[0])
 
 
 def photos(n=64, size=16):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, augment, denormalise, normalise
+from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, augment_batch, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError, StoreLoader, make_dls
 from ethand_utils.data.store import StoreError
 
@@ -117,7 +117,7 @@ def literal_batches(store, bs, settings, seed, epoch):
             torch.from_numpy(np.stack([array[i] for i in chosen])) for array in (store.images, store.masks)
         )
         drawn = np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1
-        yield augment(images, masks, settings, torch.Generator().manual_seed(int(drawn)))
+        yield augment_batch(images, masks, settings, torch.Generator().manual_seed(int(drawn)))
 
 
 @pytest.mark.parametrize("settings", [STRONG, OTHER_LIGHT], ids=["geometry", "light"])
