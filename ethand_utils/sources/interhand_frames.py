@@ -38,8 +38,8 @@ class Frame:
 
     `joints` float [2, 21, 2] are positions (x, y) in px, left hand first, joints in the order of `labels.JOINT_PARTS`;
     `valid` bool [2, 21] says which are known, the others lie at 0. `world` float [2, 21, 3] are the same in space, m,
-    with those behind the camera, which are not valid. A point X there is at `turn` [3, 3] · (X − `position` [3])
-    before the `camera`, whose frame is of `size` (width, height) px. `moment` is the frame's number in time, which
+    with those behind the camera, which are not valid. A point X there is at
+    `rotation` [3, 3] · (X − `translation` [3]) before the `camera`, whose frame is of `size` (width, height) px. `moment` is the frame's number in time, which
     all cameras of a `capture` share. `mano` holds MANO's parameters of each hand, left first: None, or a dict of
     `pose` [48], `shape` [10] and `trans` [3].
     """
@@ -52,8 +52,8 @@ class Frame:
     valid: np.ndarray
     world: np.ndarray
     camera: Camera
-    turn: np.ndarray
-    position: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
     size: tuple[int, int]
     capture: str
     subject: str
@@ -122,10 +122,11 @@ class Frames:
             lacks = f"{self.annotation.file('joint_3d')}: frame {row['moment']} {place}"
             raise FrameError("joints: not annotated", lacks)
         numbers = np.frombuffer(row["view"])
-        position, turn, camera = numbers[:3], numbers[3:12].reshape(3, 3), Camera(*numbers[12:].reshape(2, 2).tolist())
+        translation, rotation = numbers[:3], numbers[3:12].reshape(3, 3)
+        camera = Camera(*numbers[12:].reshape(2, 2).tolist())
         known = _joints_known(row["in_view"]) & _joints_known(row["in_space"])
         world = np.frombuffer(row["world"]).reshape(len(HANDS), N_JOINTS, 3)
-        joints, valid = _project(world, known, position, turn, camera)
+        joints, valid = _project(world, known, translation, rotation, camera)
         return Frame(
             name=row["file_name"],
             image=self._find_image(row),
@@ -135,8 +136,8 @@ class Frames:
             valid=valid,
             world=np.where(known[..., None], world, 0) / 1000,
             camera=camera,
-            turn=turn,
-            position=position / 1000,
+            rotation=rotation,
+            translation=translation / 1000,
             size=(row["width"], row["height"]),
             capture=row["capture"],
             subject=row["subject"],
@@ -202,9 +203,9 @@ def _joints_known(flags: bytes) -> np.ndarray:
     return np.frombuffer(flags, bool).reshape(len(HANDS), N_JOINTS)
 
 
-def _project(world, valid, position, turn, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+def _project(world, valid, translation, rotation, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """World points [..., 3] mm → px [..., 2], 0 where unknown; and which of the `valid` ones are before the camera."""
-    seen = (world - position) @ turn.T
+    seen = (world - translation) @ rotation.T
     valid = valid & (seen[..., 2] > 0)
     ahead = np.where(valid[..., None], seen, 1)  # an unknown point must not divide by zero
     return np.where(valid[..., None], camera.project(ahead), 0), valid

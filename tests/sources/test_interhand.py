@@ -91,7 +91,7 @@ def test_joints_in_space_come_with_the_camera_that_saw_them(flat):
     np.testing.assert_allclose(one.world[RIGHT], np.array([RIGHT_AT] * N_JOINTS) / 1000)
     assert not aside.world[RIGHT].any()
     for frame in (one, aside):
-        seen = (frame.world - frame.position) @ frame.turn.T
+        seen = (frame.world - frame.translation) @ frame.rotation.T
         np.testing.assert_allclose(frame.camera.project(seen)[frame.valid], frame.joints[frame.valid])
         assert frame.size == (WIDTH, HEIGHT)
         assert (frame.capture, frame.subject, frame.seq, frame.mano) == ("0", "5", "seq", (None, None))
