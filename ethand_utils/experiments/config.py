@@ -1,106 +1,159 @@
-"""Profiles: every setting of a run, flat, checked before anything starts."""
+"""Settings of a run: one model with the type, bounds, choices and meaning of each, and the profiles that give them."""
 
 import contextlib
-import dataclasses
-import os
-from dataclasses import dataclass
+import functools
+import json
+import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ethand_utils.exceptions import EthandError, nearest
+from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
+from ethand_utils.rendering.scenes import VIEWS
 from ethand_utils.training.cyclegan.variants import GANS, VARIANT_NAMES
 
 PROFILES = Path(__file__).parent / "profiles"
-# Settings that change no training: how many there are, on what they run, how they are watched.
-NO_EFFECT = ("seeds", "shares", "cyclegan", "processes", "tensorboard")
-CHOICES = {
-    "views": ("round", "front"),
-    "photometric": ("report", "strong"),
-    "class_weights": (*CLASS_WEIGHTS, INVERSE_FREQUENCY),
-    "hands": ("sum", "mean"),
-    "d_arch": ("discriminator", "discriminator_released", "discriminator_spectral"),
-    "adversarial_input": ("softmax", "straight_through", "argmax"),
-    "discriminator": ("frozen", "alternating"),
-    "labelling": ("offline", "online"),
-    "confidence": ("foreground_prob", "logit_sum"),
-    "pseudo_filter": ("batch_half", "dataset_half", "threshold", "none"),
-    "lr_schedule": ("constant", "one_cycle"),
-    "gan": GANS,
-}
+OLD_NAMES = {"shares": "label_fractions"}  # names of earlier versions, still read
+# Groups of stages that a setting may concern; a setting of no group changes no result.
+GROUPS = (
+    *("data", "augment", "loss", "optimiser", "g1", "g2", "baseline", "d"),
+    *("adversary", "pseudo", "schedule", "unpaired", "cyclegan"),
+)
+
+Width = Annotated[int, Field(ge=1)]
+Epochs = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ProfileError(EthandError):
     """A profile or setting that does not fit."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """The settings of a run: flat, each explained with its unit in `profiles/*.yaml`."""
+def setting(default, meaning: str, *concerns: str, **bounds):
+    """Return a field of Profile: its default, its meaning with the unit, the GROUPS it concerns, pydantic's bounds."""
+    return Field(default, description=meaning, json_schema_extra={"concerns": list(concerns)}, **bounds)
 
-    data: str | None
-    mano_dir: str | None
-    train: int
-    val: int
-    test: int
-    unpaired: int
-    size: int
-    views: str
-    seed: int
-    render_parts: int
-    processes: int
-    tensorboard: bool
-    g1_arch: str
-    g1_encoder: str | None
-    g1_widths: list[int] | None
-    g2_arch: str
-    g2_encoder: str | None
-    g2_widths: list[int] | None
-    baseline_widths: list[int]
-    d_arch: str
-    d_widths: list[int]
-    pretrained: bool
-    photometric: str
-    class_weights: str
-    hands: str
-    adversarial_input: str
-    discriminator: str
-    labelling: str
-    confidence: str
-    pseudo_filter: str
-    pseudo_threshold: float | None
-    g1_epochs: int
-    d_epochs: int
-    epochs: int
-    cycles: list[int]
-    bs: int
-    bs_unpaired: int
-    lr: float
-    lr_unpaired: float
-    lr_d: float
-    lr_schedule: str
-    seeds: int
-    shares: list[float]
-    cyclegan: list[str]
-    cyclegan_epochs: int
-    gan: str
-    image_weight: float
-    cycle_weight: float
-    adversarial_weight: float
-    identity_weight: float
-    replay_buffer: int
-    d_rate: float
 
-    def __post_init__(self):
-        counts = ("train", "val", "test", "unpaired", "size", "render_parts", "processes")
-        for name in (*counts, "epochs", "g1_epochs", "d_epochs", "cyclegan_epochs", "replay_buffer", "bs", "seeds"):
-            if getattr(self, name) < 1:
-                raise ProfileError(f"{name}: {getattr(self, name)}, expected at least 1")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ProfileError(f"{name}: {getattr(self, name)}, expected one of {', '.join(known)}")
+class Profile(BaseModel):
+    """The settings of a run. The defaults are those of the profile `tiny`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    data: str | None = setting(
+        None, "folder of InterHand2.6M, of the course's files or of stores; null: render", "data"
+    )
+    mano_dir: str | None = setting(
+        None, "folder of MANO_{RIGHT,LEFT}.pkl, for InterHand2.6M only; null: generic hand", "data"
+    )
+    train: int = setting(4000, "images with masks to train on (a limit where data are read)", "data", ge=1)
+    val: int = setting(200, "images with masks to validate on while training (a limit, too)", "data", ge=1)
+    test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1)
+    unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1)
+    size: int = setting(64, "side of images and masks, px", "data", ge=16)
+    views: Literal[*VIEWS] = setting(
+        "front", "rendered cameras: round (the whole dome) or front (in front of the person)", "data"
+    )
+    seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
+    render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
+    processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)
+    tensorboard: bool = setting(False, "write events of all trainings for TensorBoard, below tensorboard/")
+
+    g1_arch: str = setting("unet", "architecture of G1, by its name in segmentation-models-pytorch", "g1", "cyclegan")
+    g1_encoder: str | None = setting("tu-regnety_002", "encoder of G1, by smp's name", "g1", "cyclegan")
+    g1_widths: list[Width] | None = setting(
+        [64, 32, 24, 16], "decoder channels of G1, finest last; null: smp's", "g1", "cyclegan", min_length=1
+    )
+    g2_arch: str = setting("unetplusplus", "architecture of G2, as for G1", "g2")
+    g2_encoder: str | None = setting("tu-regnety_002", "encoder of G2, as for G1", "g2")
+    g2_widths: list[Width] | None = setting([64, 32, 24, 16], "decoder channels of G2, as for G1", "g2", min_length=1)
+    baseline_widths: list[Width] = setting(
+        [16, 32, 64, 128, 128], "channels of the plain U-Net's levels", "baseline", "cyclegan", min_length=1
+    )
+    d_arch: Literal["discriminator", "discriminator_released", "discriminator_spectral"] = setting(
+        "discriminator", "D: discriminator (report), …_released (last kernel 5×5), …_spectral (norm)", "d"
+    )
+    d_widths: list[Width] = setting(
+        [32, 64, 128, 256], "channels of D's convolutions before the last", "d", "cyclegan", min_length=1
+    )
+    pretrained: bool = setting(False, "ImageNet weights for the encoders (downloaded)", "g1", "g2", "cyclegan")
+
+    photometric: Literal["report", "strong"] = setting(
+        "report", "augmentation of light and camera: report (each channel by 1 %) or strong", "augment"
+    )
+    class_weights: Literal[*CLASS_WEIGHTS, INVERSE_FREQUENCY] = setting(
+        "released", "class weights of weighted losses: released, released_new, inverse_frequency or none", "loss"
+    )
+    hands: Literal["sum", "mean"] = setting("sum", "sum or mean of the two hands' losses", "loss")
+    adversarial_input: Literal["softmax", "straight_through", "argmax"] = setting(
+        "straight_through", "input of D: softmax (the report), straight_through or argmax (released)", "d", "adversary"
+    )
+    discriminator: Literal["frozen", "alternating"] = setting(
+        "frozen", "D while G2 trains: frozen (the report) or alternating (trained on, at lr_d)", "adversary"
+    )
+    labelling: Literal["offline", "online"] = setting(
+        "offline", "pseudo-labels: offline (written once) or online (of each augmented batch)", "pseudo"
+    )
+    confidence: Literal["foreground_prob", "logit_sum"] = setting(
+        "foreground_prob", "G1's confidence: foreground_prob (0…1) or logit_sum (released; sum of pixels)", "pseudo"
+    )
+    pseudo_filter: Literal["batch_half", "dataset_half", "threshold", "none"] = setting(
+        "batch_half", "pseudo-labels kept: batch_half (the report), dataset_half, threshold or none", "pseudo"
+    )
+    pseudo_threshold: float | None = setting(
+        None, "least confidence that the filter threshold keeps; null for other filters", "pseudo"
+    )
+
+    g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1)
+    d_epochs: int = setting(1, "epochs of D", "d", ge=1)
+    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1)
+    cycles: list[Epochs] = setting(
+        [1, 3, 1, 3], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
+    )
+    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1)
+    bs_unpaired: int = setting(
+        16, "batch size on unpaired data, samples, before pseudo_filter drops some", "unpaired", "pseudo", ge=1
+    )
+    lr: float = setting(3e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
+    lr_unpaired: float = setting(3e-3, "learning rate on unpaired data", "unpaired", gt=0)
+    lr_d: float = setting(5e-5, "learning rate of D", "d", "adversary", gt=0)
+    lr_schedule: Literal["constant", "one_cycle"] = setting(
+        "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
+    )
+
+    seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1)
+    methods: list[str] = setting([], "rows of Table 1 to train, as [baseline, unetpp_dice]; []: all")
+    label_fractions: list[Fraction] = setting(
+        [], "fractions of the pairs for a second table, as [0.01, 0.05, 0.2]; []: none"
+    )
+    cyclegan: list[Literal[*VARIANT_NAMES]] = setting(
+        [], "CycleGANs to train (notebook 11), as [report, loose]; []: none"
+    )
+    cyclegan_epochs: int = setting(
+        2, "epochs of a CycleGAN, passes over the pairs; half of each batch is unpaired", "cyclegan", ge=1
+    )
+    gan: Literal[*GANS] = setting(
+        "least_squares", "CycleGAN's adversarial loss: least_squares (its authors') or bce (as for D)", "cyclegan"
+    )
+    image_weight: float = setting(
+        5.0, "weight of the L1 of images (normalised) beside the loss of masks", "cyclegan", ge=0
+    )
+    cycle_weight: float = setting(
+        1.0, "weight of the cycle losses, of images (times image_weight) and masks", "cyclegan", ge=0
+    )
+    adversarial_weight: float = setting(0.5, "weight of both discriminators' adversarial losses", "cyclegan", ge=0)
+    identity_weight: float = setting(0.0, "weight of G_XY's loss on masks shown as images", "cyclegan", ge=0)
+    replay_buffer: int = setting(50, "images (and masks) that the remedy replay_buffer keeps", "cyclegan", ge=1)
+    d_rate: float = setting(
+        0.1, "discriminators' learning rate over the generators', for the remedy two_rates", "cyclegan", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Profile":
+        """Check settings against each other."""
         if self.pseudo_filter == "threshold" and self.pseudo_threshold is None:
             raise ProfileError("pseudo_threshold: null, expected the least confidence, as pseudo_filter is threshold")
         if len(self.cycles) != 4 or sum(self.cycles) != self.epochs:
@@ -108,80 +161,134 @@ class Profile:
                 f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "
                 f"add up to epochs ({self.epochs}), so that every row of the table trains equally long"
             )
-        for name in ("bs", "bs_unpaired"):
-            if getattr(self, name) % self.processes:
-                expected = f"expected a multiple of processes ({self.processes})"
-                raise ProfileError(f"{name}: {getattr(self, name)}, {expected}")
-        self._check_shares()
-        self._check_cyclegan()
+        for key in ("bs", "bs_unpaired"):
+            if getattr(self, key) % self.processes:
+                raise ProfileError(f"{key}: {getattr(self, key)}, expected a multiple of processes ({self.processes})")
+        for key in ("methods", "label_fractions", "cyclegan"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ProfileError(f"{key}: {getattr(self, key)}, expected each only once")
+        return self
 
-    def _check_shares(self):
-        for share in self.shares:
-            if not isinstance(share, float) or not 0 < share < 1:
-                raise ProfileError(
-                    f"shares: {share!r}, expected numbers above 0 and below 1, as [0.05, 0.2]; all pairs come anyway"
-                )
-        if len(set(self.shares)) < len(self.shares):
-            raise ProfileError(f"shares: {self.shares}, expected each share once")
 
-    def _check_cyclegan(self):
-        for name in self.cyclegan:
-            if name not in VARIANT_NAMES:
-                known = ", ".join(VARIANT_NAMES)
-                raise ProfileError(f"cyclegan: {name!r}{nearest(str(name), VARIANT_NAMES)}, expected some of {known}")
-        for name in ("image_weight", "cycle_weight", "adversarial_weight", "identity_weight", "d_rate"):
-            if getattr(self, name) < 0:
-                raise ProfileError(f"{name}: {getattr(self, name):g}, expected 0 or more")
+def concerning(*groups: str) -> tuple[str, ...]:
+    """Return the settings that concern one of the `groups` of stages, in the order of the model."""
+    for group in groups:
+        require_known("group of settings", group, GROUPS, ProfileError)
+    return tuple(key for key in Profile.model_fields if set(groups) & set(_concerns(key)))
+
+
+def _concerns(key: str) -> list[str]:
+    return Profile.model_fields[key].json_schema_extra["concerns"]
+
+
+NO_EFFECT = tuple(key for key in Profile.model_fields if not _concerns(key))  # settings that change no result
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """Return what a setting, or an item of one that is a list, can be chosen from."""
+    schema = _schemas()[key]
+    return tuple(schema.get("items", schema)["enum"])
+
+
+@functools.cache
+def _schemas() -> dict[str, dict]:
+    """Return the JSON schema of every setting."""
+    return Profile.model_json_schema()["properties"]
 
 
 def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
-    """A profile by name (`ci`, `tiny`, `small`, `paper`) or file, with `changes` to single keys.
+    """Load a profile by name (`ci`, `tiny`, `small`, `paper`) or file, with `changes` to single settings.
 
-    Raises ProfileError for an unknown profile or key (naming the nearest), a missing key, or a value of another type.
+    Settings that a file lacks take their defaults, and a line on stderr says so. Raises ProfileError for an unknown
+    profile or setting (naming the nearest) and for a value that does not fit.
     """
-    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else PROFILES / f"{name}.yaml"
-    if not path.exists():
-        known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        raise ProfileError(
-            f"{name}: no such profile{nearest(str(name), known)}; expected one of {', '.join(known)} or a YAML file"
-        )
+    path = _profile_file(name)
+    values = _checked_names(_read_mapping(path), path) | _checked_names(changes or {}, "--set")
+    profile = _validate(values)
+    missing = [key for key in Profile.model_fields if key not in values]
+    if missing:
+        _report_defaults(path, missing)
+    return profile
+
+
+def _profile_file(name: str | Path) -> Path:
+    if Path(name).suffix not in (".yaml", ".yml"):
+        known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+        require_known("profile", str(name), known, lambda line: ProfileError(f"{line}, or a YAML file"))
+        return PROFILES / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise ProfileError(f"{name}: no such file; expected a YAML file of settings")
+    return Path(name)
+
+
+def _read_mapping(path: Path) -> dict:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ProfileError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    values = {**values, **(changes or {})}
-    fields = {field.name: field.type for field in dataclasses.fields(Profile)}
-    for key, value in values.items():
-        if key not in fields:
-            raise ProfileError(f"{key}: no such setting{nearest(key, fields)}; see {path}")
-        values[key] = _checked(key, value, fields[key])
-    missing = sorted(set(fields) - set(values))
-    if missing:
-        raise ProfileError(f"{path}: {missing[0]} is missing; every setting must be given")
-    return Profile(**values)
+    if not isinstance(values, dict):
+        raise ProfileError(f"{path}: {values!r:.40}, expected settings, one KEY: VALUE a line")
+    return values
 
 
-def _checked(key: str, value, kind):
-    """`value` if it is of the type a Profile field asks for; whole numbers pass as float."""
-    kinds = getattr(kind, "__args__", (kind,)) if not hasattr(kind, "__origin__") else (kind,)
-    for kind in kinds:
-        plain = getattr(kind, "__origin__", kind)
-        if plain is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, plain) and not (plain is int and isinstance(value, bool)):
-            return value
-    expected = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "null") for k in kinds)
-    raise ProfileError(f"{key}: {value!r}, expected {expected}")
+def _checked_names(values: dict, origin: str | Path) -> dict:
+    """Return the values by today's names of settings, and say on stderr which had an old name."""
+    for old, new in OLD_NAMES.items():
+        if old in values and new in values:
+            raise ProfileError(f"{origin}: {old} and {new}, expected {new} alone; {old} is its old name")
+        if old in values:
+            print(f"{origin}: {old} is now called {new}", file=sys.stderr)
+    values = {OLD_NAMES.get(key, key): value for key, value in values.items()}
+    for key in values:
+        require_known("setting", key, Profile.model_fields, lambda line: ProfileError(f"{origin}: {line}"))
+    return values
+
+
+def _validate(values: dict) -> Profile:
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+    key = fault["loc"][0]
+    if fault["type"] == "literal_error":
+        require_known(key, fault["input"], choices(key), ProfileError)
+    expected = "a finite number" if fault["type"] == "finite_number" else _expected(_schemas()[key])
+    raise ProfileError(f"{key}: {values[key]!r}, expected {expected}")
+
+
+_TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "null"}
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+
+
+def _expected(schema: dict) -> str:
+    """Return what a JSON schema asks for: `int (at least 1)`, `list of float (above 0, below 1)`, `str or null`."""
+    if "anyOf" in schema:
+        return " or ".join(_expected(one) for one in schema["anyOf"])
+    if schema["type"] == "array":
+        return f"list{' (not empty)' if schema.get('minItems') else ''} of {_expected(schema['items'])}"
+    bounds = ", ".join(f"{text} {schema[name]:g}" for name, text in _BOUNDS.items() if name in schema)
+    return _TYPES[schema["type"]] + (f" ({bounds})" if bounds else "")
+
+
+def _report_defaults(path: Path, missing: list[str]) -> None:
+    others = f" and {len(missing) - 1} others" if len(missing) > 2 else " and 1 other" if len(missing) > 1 else ""
+    named = [f"{key} {json.dumps(Profile.model_fields[key].default)}" for key in missing[:5]]
+    values = ", ".join([*named, "…"] if len(missing) > 5 else named)
+    verb, noun = ("take", "their defaults") if others else ("takes", "its default")
+    print(f"{path}: lacks {missing[0]}{others}, which {verb} {noun} ({values})", file=sys.stderr)
 
 
 def parse_changes(pairs: list[str]) -> dict:
-    """`["epochs=3", "lr=1e-3"]` → values as YAML reads them. Raises ProfileError for a pair without `=`."""
+    """Parse `["epochs=3", "lr=1e-3"]` into values as YAML reads them. Raises ProfileError for a pair without `=`."""
     changes = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
             raise ProfileError(f"--set {pair}: expected KEY=VALUE")
-        value = yaml.safe_load(value)
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ProfileError(f"--set {pair}: not valid YAML ({str(error).splitlines()[0]})") from None
         with contextlib.suppress(TypeError, ValueError):  # YAML 1.1 reads 1e-3 as text
             value = float(value) if isinstance(value, str) else value
         changes[key.strip()] = value
@@ -189,29 +296,9 @@ def parse_changes(pairs: list[str]) -> dict:
 
 
 def write_profile(folder: Path, profile: Profile) -> None:
-    """Write the resolved profile of a run; what it does not concern shall not run again.
-
-    A file that says the same is left untouched. One that differs in nothing but NO_EFFECT keeps its time: stages that
-    are there stay up to date, those that are new run, and so does what is made from both.
-    """
+    """Write the settings of a run to its `profile.yaml`; a file that says the same is left untouched."""
     path = folder / "profile.yaml"
-    text = yaml.safe_dump(dataclasses.asdict(profile), sort_keys=False)
-    if path.exists() and path.read_text() == text:
-        return
-    before = path.stat() if path.exists() and _trainings_alike(path.read_text(), text) else None
-    with atomic_write(path) as temporary:
-        temporary.write_text(text)
-        if before:
-            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def _trainings_alike(one: str, other: str) -> bool:
-    """Whether two profiles as YAML have the same settings but for those in NO_EFFECT."""
-    try:
-        settings = [dict(yaml.safe_load(text)) for text in (one, other)]
-    except (yaml.YAMLError, TypeError, ValueError):
-        return False
-    for known in settings:
-        for key in NO_EFFECT:
-            known.pop(key, None)
-    return settings[0] == settings[1]
+    text = yaml.safe_dump(profile.model_dump(), sort_keys=False)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
