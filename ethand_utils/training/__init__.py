@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "learner": ["Phase", "best_device", "save_final_weights", "to_device", "train_phases"],
         "losses": [
             "D_CHANNELS",
+            "LOSSES",
             "SegmentationLoss",
             "per_hand",
             "prediction_maps",

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, PARTS
-from ethand_utils.training import models
+from ethand_utils.training import losses, models
 from ethand_utils.training.losses import (
+    LOSSES,
     SegmentationLoss,
     adversarial_loss,
     cross_entropy,
@@ -315,7 +317,7 @@ def test_segmentation_loss_mixes_cross_entropy_and_dice():
     assert torch.allclose(SegmentationLoss("ce", "none")(logits, masks), cross_entropy(logits, masks))
 
 
-@pytest.mark.parametrize("loss", ["ce", "ce_dice"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_better_prediction_has_a_smaller_loss(loss):
     _, masks = batch()
     criterion = SegmentationLoss(loss)
@@ -324,9 +326,65 @@ def test_a_better_prediction_has_a_smaller_loss(loss):
     assert criterion(sure_logits(masks.flip(1), 5.0), masks) > unsure
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_finite_and_has_a_gradient_at_every_image(loss):
+    logits, masks = batch()
+    masks[0, 1] = 0  # a hand that is absent
+    logits = logits.contiguous(memory_format=torch.channels_last).requires_grad_()
+    value = SegmentationLoss(loss)(logits, masks)
+    value.backward()
+    assert value.ndim == 0
+    assert value.isfinite()
+    assert value > 0
+    assert logits.grad.isfinite().all()
+    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_the_sum_of_both_hands(loss):
+    logits, masks = batch()
+    criterion = SegmentationLoss(loss)
+    left, right = ([hand, hand] for hand in (0, 1))
+    of_hands = [
+        criterion(per_hand(logits)[:, hands].flatten(1, 2), masks[:, hands]).item() / 2 for hands in (left, right)
+    ]
+    assert criterion(logits, masks).item() == pytest.approx(sum(of_hands), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("tversky", smp.losses.TverskyLoss),
+        ("focal", smp.losses.FocalLoss),
+        ("lovasz", smp.losses.LovaszLoss),
+        ("jaccard", smp.losses.JaccardLoss),
+    ],
+)
+def test_losses_of_smp_are_smps_of_each_hand_whatever_the_class_weights(name, theirs):
+    logits, masks = batch()
+    expected = sum(theirs("multiclass")(per_hand(logits)[:, hand], masks[:, hand]) for hand in range(2))
+    for weights in ("none", "released"):
+        assert SegmentationLoss(name, weights)(logits, masks).item() == pytest.approx(expected.item())
+    assert "takes no class weights" in repr(SegmentationLoss(name, "released"))
+    assert "takes no class weights" not in repr(SegmentationLoss(name, "none"))
+
+
+def test_a_loss_tells_its_formula():
+    assert LOSSES["ce"].text(False) == "CE"
+    assert LOSSES["ce"].text(True) == "weighted CE"
+    assert LOSSES["ce_dice"].text(True) == "0.35 weighted CE + 0.65 Dice"
+    assert "ce_dice: 0.35 CE + 0.65 Dice, class_weights=none" in repr(SegmentationLoss("ce_dice", "none"))
+
+
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="expected ce or ce_dice"):
-        SegmentationLoss("focal")
+    with pytest.raises(EthandError, match=r"loss 'tversk': unknown \(did you mean tversky\?\); expected one of ce, "):
+        SegmentationLoss("tversk")
+
+
+def test_a_loss_of_smp_is_refused_where_several_processes_share_a_batch(monkeypatch):
+    monkeypatch.setattr(losses, "world_size", lambda: 2)
+    with pytest.raises(EthandError, match="loss Lovász: not shared among processes; expected processes: 1"):
+        SegmentationLoss("lovasz")(*batch())
 
 
 def test_prediction_maps_sum_to_one_in_each_hand():
@@ -353,7 +411,7 @@ def test_straight_through_maps_are_hard_but_have_the_gradient_of_soft_ones():
 
 
 def test_an_unknown_adversarial_input_is_refused():
-    with pytest.raises(ValueError, match="expected one of softmax, straight_through"):
+    with pytest.raises(EthandError, match="expected one of softmax, straight_through"):
         prediction_maps(batch(n=1, size=4)[0], "hard")
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import make_dls
+from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import adversary
 from ethand_utils.experiments.run import RunError
@@ -34,6 +35,7 @@ from ethand_utils.training.learner import Phase, save_final_weights, to_device, 
 from ethand_utils.training.losses import (
     ADVERSARIAL_INPUTS,
     D_CHANNELS,
+    LOSSES,
     SegmentationLoss,
     adversarial_loss,
     cross_entropy,
@@ -299,7 +301,7 @@ def test_a_discriminator_learns_whatever_it_sees(seen, pairs, tmp_path):
 # The loss.
 
 
-@pytest.mark.parametrize("loss", ["ce", "ce_dice"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_mean_over_hands_is_half_their_sum(loss):
     logits, masks = random_logits(), random_masks()
     total, mean = (SegmentationLoss(loss, hands=hands)(logits, masks) for hands in ("sum", "mean"))
@@ -314,7 +316,7 @@ def test_the_mean_over_hands_by_hand():
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="expected sum or mean"):
+    with pytest.raises(EthandError, match="hands 'max': unknown; expected one of sum, mean"):
         SegmentationLoss(hands="max")
 
 
@@ -331,7 +333,7 @@ def test_inverse_frequency_is_counted_over_all_masks(monkeypatch):
     masks[:3, 0] = 0
     expected = inverse_frequency(np.bincount(masks.ravel(), minlength=N_CLASSES))
     assert weights_of_classes("inverse_frequency", masks) == expected
-    monkeypatch.setattr(losses, "COUNTED", 2)
+    monkeypatch.setattr(losses, "CHUNK", 2)
     assert weights_of_classes("inverse_frequency", masks) == expected
     logits = random_logits(5, 8)
     loss = SegmentationLoss("ce", "inverse_frequency", masks=masks)(logits, torch.from_numpy(masks).long())
@@ -340,9 +342,9 @@ def test_inverse_frequency_is_counted_over_all_masks(monkeypatch):
 
 def test_fixed_weights_need_no_masks_and_counted_ones_do():
     assert weights_of_classes("released_new") == CLASS_WEIGHTS["released_new"]
-    with pytest.raises(ValueError, match="expected the masks to train on"):
+    with pytest.raises(EthandError, match="expected the masks to train on"):
         SegmentationLoss("ce", "inverse_frequency")
-    with pytest.raises(ValueError, match="expected one of none, released, released_new, inverse_frequency"):
+    with pytest.raises(EthandError, match="expected one of none, released, released_new, inverse_frequency"):
         weights_of_classes("heavy")
 
 
