@@ -35,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "steps_display",
             "table_display",
         ],
-        "confusion": ["error_shares", "worst_parts"],
+        "confusion": ["error_shares", "hand_confusion", "worst_parts"],
         "cyclegan_table": [
             "beside_table",
             "cycle_results",

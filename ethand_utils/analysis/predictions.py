@@ -1,4 +1,4 @@
-"""A net's predictions with the images and truth they belong to: one table of scores, confusion, the reader's tags."""
+"""A net's predictions with their images and ground truth: scores, confusion counts, the reader's tags."""
 
 import contextlib
 import json
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array, load_npz, save_npz
 
-from ethand_utils.analysis.confusion import Counts, sparse_counts
+from ethand_utils.analysis.confusion import N_CELLS, sparse_counts
 from ethand_utils.data.store import Store
 from ethand_utils.files import FileError, atomic_write, first_line, write_json
 from ethand_utils.labels import HAND_TYPES
@@ -53,24 +54,27 @@ class Predictions:
         folder = self.store.path.resolve()
         return folder.with_name(f"{folder.name}.tags.json")
 
-    def counts(self) -> Counts | None:
-        """Confusion of every sample, from the file beside the masks, or counted now and kept; None without truth."""
+    def counts(self) -> csr_array | None:
+        """Return the confusion counts of every sample (`sparse_counts`); None without truth.
+
+        They are read from the file beside the masks, or counted now and written there.
+        """
         if self.truth is None:
             return None
-        found = self.cached_counts()
-        return self.keep_counts(sparse_counts(self.store.masks, self.truth)) if found is None else found
+        counts = self.cached_counts()
+        return self.cache_counts(sparse_counts(self.store.masks, self.truth)) if counts is None else counts
 
-    def cached_counts(self) -> Counts | None:
-        """The confusion kept earlier, if it is sound."""
+    def cached_counts(self) -> csr_array | None:
+        """Return the counts written earlier; None where the file is missing, damaged or of an older version."""
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-            with np.load(self.store.path / CONFUSION) as file:
-                found = Counts(file["offsets"], file["cells"], file["pixels"])
-            if len(found) == len(self) and found.offsets[-1] == len(found.cells) == len(found.pixels):
-                return found
+            counts = load_npz(self.store.path / CONFUSION)
+            counts.check_format(full_check=True)
+            if counts.shape == (len(self), N_CELLS):
+                return counts
         return None
 
-    def keep_counts(self, counts: Counts) -> Counts:
-        """Keep the confusion beside the masks, where that folder can be written."""
+    def cache_counts(self, counts: csr_array) -> csr_array:
+        """Write the counts beside the masks, if that folder can be written to, and return them."""
         with contextlib.suppress(FileError):
             write_counts(self.store.path, counts)
         return counts
@@ -131,10 +135,10 @@ class Predictions:
         return pd.DataFrame(table, index=range(len(self)))
 
 
-def write_counts(folder: Path, counts: Counts) -> None:
+def write_counts(folder: Path, counts: csr_array) -> None:
     """Write `confusion.npz` into a folder of predictions, whole or not at all."""
     with atomic_write(folder / CONFUSION) as temporary:
-        np.savez(temporary, offsets=counts.offsets, cells=counts.cells, pixels=counts.pixels)
+        save_npz(temporary, counts, compressed=False)
 
 
 def path_between(store: Store, out: Path) -> str:

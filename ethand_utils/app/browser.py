@@ -10,8 +10,9 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
+from scipy.sparse import csr_array, vstack
 
-from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, MATRICES, Counts, disagreement, sparse_counts
+from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, MATRICES, disagreement, sparse_counts
 from ethand_utils.analysis.image_plots import contact_sheet, five_panels, save_figure
 from ethand_utils.analysis.predictions import Predictions
 from ethand_utils.data.store import Store
@@ -82,7 +83,7 @@ class ErrorBrowser(anywidget.AnyWidget):
         self.compared = None if compare is None else Predictions(compare, self.predictions.data)
         self._numbers = _numbers(self.predictions, self.compared)
         self._counts = self.predictions.cached_counts() if self.predictions.truth is not None else None
-        self._pieces: list[Counts] = []
+        self._pieces: list[csr_array] = []
         self._order = _worst_first(self._numbers, len(self.predictions))
         self._labels = _labels(self.predictions, self.compared)
         self._worst, self._worst_bytes = self._static()
@@ -229,19 +230,19 @@ class ErrorBrowser(anywidget.AnyWidget):
             arrays.append(share)
         self.send({"kind": "counts", "start": start, "stop": stop}, [array.tobytes() for array in arrays])
 
-    def _piece(self, start: int, stop: int) -> Counts:
+    def _piece(self, start: int, stop: int) -> csr_array:
         if self._counts is not None:
-            return self._counts.part(start, stop)
+            return self._counts[start:stop]
         here = slice(start, stop)
         piece = sparse_counts(self.predictions.store.masks[here], self.predictions.truth[here])
         self._pieces = [*self._pieces, piece] if start else [piece]
-        if stop == len(self.predictions) == sum(map(len, self._pieces)):
-            self._counts = self.predictions.keep_counts(Counts.joined(self._pieces))
+        if stop == len(self.predictions) == sum(piece.shape[0] for piece in self._pieces):
+            self._counts = self.predictions.cache_counts(vstack(self._pieces, format="csr"))
         return piece
 
 
-def _arrays(counts: Counts) -> list[np.ndarray]:
-    return [counts.offsets.astype("<u4"), counts.cells.astype("<u2"), counts.pixels.astype("<u4")]
+def _arrays(counts: csr_array) -> list[np.ndarray]:
+    return [counts.indptr.astype("<u4"), counts.indices.astype("<u2"), counts.data.astype("<u4")]
 
 
 def _numbers(ours: Predictions, other: Predictions | None) -> dict[str, np.ndarray]:

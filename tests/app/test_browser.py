@@ -17,17 +17,17 @@ from ethand_utils.analysis.confusion import (
     MISSED,
     WRONG_HAND,
     WRONG_PART,
-    Counts,
     disagreement,
     error_classes,
     error_shares,
     sparse_counts,
+    total_counts,
     worst_parts,
 )
 from ethand_utils.analysis.predictions import Predictions, PredictionsError
 from ethand_utils.app.browser import WORST_SIZE, ErrorBrowser, page_script
 from ethand_utils.data.store import Store
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import COLOURS, N_CLASSES, PARTS, SAFE_COLOURS
 from ethand_utils.training.metrics import confusion, part_iou
@@ -77,16 +77,16 @@ def test_a_perfect_prediction_has_no_error(masks):
 
 def test_sparse_counts_are_the_confusion(masks):
     counts, dense = sparse_counts(*masks), confusion(*masks)
-    assert len(counts) == 6
+    assert counts.shape[0] == 6
     for i in range(6):
-        assert (counts.part(i, i + 1).total()[:2] == dense[i]).all()
+        assert (total_counts(counts, [i])[:2] == dense[i]).all()
     chosen = np.array([True, False, True, False, False, True])
-    assert (counts.total(chosen)[:2] == dense[chosen].sum(0)).all()
+    assert (total_counts(counts, chosen)[:2] == dense[chosen].sum(0)).all()
 
 
 def test_the_other_hands_pixels_are_counted_by_what_they_are_called(masks):
     predicted, truth = masks
-    total = sparse_counts(predicted, truth).total()
+    total = total_counts(sparse_counts(predicted, truth))
     for hand, other in ((0, 1), (1, 0)):
         wrong = error_classes(predicted, truth)[:, other] == WRONG_HAND
         assert total[2 + hand].sum() == wrong.sum()
@@ -99,11 +99,13 @@ def test_shares_of_errors_are_the_pixels_of_the_error_map(masks):
         assert share == pytest.approx((kinds == ERRORS.index(name)).sum() / parts)
 
 
-def test_pieces_joined_are_the_whole(masks):
+def test_counts_do_not_depend_on_the_chunks_they_are_made_in(masks, monkeypatch):
     whole = sparse_counts(*masks)
-    again = Counts.joined([whole.part(0, 2), whole.part(2, 2), whole.part(2, 6)])
-    for name in ("offsets", "cells", "pixels"):
+    monkeypatch.setattr("ethand_utils.analysis.confusion.CHUNK", 4)
+    again = sparse_counts(*masks)
+    for name in ("indptr", "indices", "data"):
         assert (getattr(again, name) == getattr(whole, name)).all()
+    assert sparse_counts(masks[0][:0], masks[1][:0]).shape == (0, whole.shape[1])
 
 
 def test_disagreement_is_none_with_itself_and_all_with_the_opposite():
@@ -138,7 +140,7 @@ def test_palettes_tell_every_part_and_every_error_apart():
 def test_evaluate_notes_where_the_data_is_and_counts_the_confusion(folder, dataset):
     found = Predictions(folder)
     assert found.data.path.samefile(dataset["test"].path)
-    assert (found.cached_counts().total() == sparse_counts(found.store.masks, found.truth).total()).all()
+    assert (found.cached_counts().todense() == sparse_counts(found.store.masks, found.truth).todense()).all()
     assert found.table["id"].tolist() == dataset["test"].index["id"].tolist()
     assert {"course_miou", "confidence", "hand_type", "occluded"} <= set(found.table)
 
@@ -170,16 +172,21 @@ def test_predictions_of_another_size_are_refused(dataset, tmp_path):
     def sample(i):
         return {"masks": np.zeros((2, 16, 16), np.uint8), "row": {"id": test.index["id"][i]}}
 
-    small = build_store(tmp_path / "small", sample, len(test), 16, ("masks",), {})
+    small = build_store(tmp_path / "small", StorePlan(sample, len(test), 16, ("masks",), {}))
     with pytest.raises(PredictionsError, match="16 px"):
         Predictions(small, test)
 
 
-def test_a_damaged_cache_is_counted_anew(folder):
-    whole = Predictions(folder).counts().total()
-    (folder / "confusion.npz").write_bytes(b"PK nonsense")
+def old_counts(file):
+    np.savez(file, offsets=np.arange(9), cells=np.arange(8, dtype=np.uint16), pixels=np.arange(8, dtype=np.uint32))
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(b"PK nonsense"), old_counts])
+def test_a_damaged_or_older_cache_is_counted_anew(folder, spoil):
+    whole = total_counts(Predictions(folder).counts())
+    spoil(folder / "confusion.npz")
     assert Predictions(folder).cached_counts() is None
-    assert (Predictions(folder).counts().total() == whole).all()
+    assert (total_counts(Predictions(folder).counts()) == whole).all()
     assert Predictions(folder).cached_counts() is not None
 
 
@@ -279,7 +286,7 @@ def test_counts_without_a_file_come_in_chunks_and_are_kept(folder, sent, monkeyp
     for start in (0, 3, 6):
         browser._answer(None, {"kind": "counts", "start": start}, [])
     assert [(content["start"], content["stop"]) for content, _ in sent] == [(0, 3), (3, 6), (6, 8)]
-    assert (Predictions(folder).cached_counts().pixels == whole.pixels).all()
+    assert (Predictions(folder).cached_counts().data == whole.data).all()
 
 
 def test_two_models_are_compared_sample_by_sample(folder, dataset, predict_wrongly, sent):
@@ -300,7 +307,7 @@ def test_unlabelled_images_show_prediction_and_confidence_only(folder, dataset, 
     def sample(i):
         return {"images": test.images[i], "row": {"id": test.index["id"][i]}}
 
-    photos = build_store(tmp_path / "photos", sample, len(test), test.size, ("images",), {})
+    photos = build_store(tmp_path / "photos", StorePlan(sample, len(test), test.size, ("images",), {}))
     (folder / "metrics.parquet").unlink()
     browser = ErrorBrowser(folder, photos)
     assert browser._labels["truth"] is browser._labels["front"] is False
@@ -409,7 +416,7 @@ console.log(JSON.stringify({{
 }}))
 """
     page = in_node(code)
-    table, dense = found.table, np.stack([counts.part(i, i + 1).total() for i in range(8)])
+    table, dense = found.table, np.stack([total_counts(counts, [i]) for i in range(8)])
     assert page["worst"] == np.argsort(table["course_miou"], kind="stable").tolist()
     palm = [part_iou(dense[i : i + 1, :2])[9] for i in range(8)]
     assert np.array(page["palm"], float) == pytest.approx(np.array(palm), rel=1e-6, nan_ok=True)

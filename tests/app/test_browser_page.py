@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jupyter_page import run_all, use_profile
 
-from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, error_classes
+from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, error_classes, total_counts
 from ethand_utils.analysis.predictions import Predictions
 from ethand_utils.experiments.methods import FULL_ROW
 from ethand_utils.experiments.run import open_run
@@ -142,7 +142,7 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     grid = json.loads(matrix.get_attribute("data-grid"))
     y, x = ((grid["order"].index(part) + 0.5) * grid["side"] for part in (2, 15))
     matrix.click(position={"x": grid["left"] + x, "y": grid["top"] + y})
-    dense = np.stack([found.counts().part(k, k + 1).total() for k in range(len(found))])
+    dense = np.stack([total_counts(found.counts(), [k]) for k in range(len(found))])
     pixels = dense[:, 0, 2, 15]
     strongest = np.lexsort((np.arange(len(pixels)), -pixels))[: (pixels > 0).sum()]
     state = page.eventually(lambda state: state["ids"] == ids[strongest].tolist(), "samples of a cell")
