@@ -22,7 +22,7 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from ethand_utils.analysis.evaluate import evaluate_store
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.sources.rendered import render_dataset
 
@@ -154,7 +154,7 @@ def make_samples(folder: Path, count: int, size: int) -> None:
         }
         return moved | {"row": rows[i % RENDERED] | {"id": f"made-{i:06d}"}}
 
-    data = build_store(folder / "data", sample, count, size, tuple(arrays), {})
+    data = build_store(folder / "data", StorePlan(sample, count, size, tuple(arrays), {}))
     for name, shift in (("net", 1), ("other", 3)):
         evaluate_store(Noisy(data.masks, shift), data, folder / name)
 

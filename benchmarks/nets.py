@@ -16,7 +16,7 @@ from benchmarks.timing import in_turns
 from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import StoreLoader, make_dls
 from ethand_utils.data.store import Store
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES
 from ethand_utils.training.callbacks import autocast_bf16, has_native_bf16
 from ethand_utils.training.inference import export_model
@@ -201,7 +201,7 @@ def enlarged(store: Store, out: Path) -> Store:
         larger = {"images": image.repeat(2, 0).repeat(2, 1), "masks": masks.repeat(2, 1).repeat(2, 2)}
         return larger | {"row": {"id": str(i)}}
 
-    return build_store(out, sample, len(store), 2 * store.size, ("images", "masks"), {"source": "enlarged"})
+    return build_store(out, StorePlan(sample, len(store), 2 * store.size, ("images", "masks"), {"source": "enlarged"}))
 
 
 def learner_and_bare(

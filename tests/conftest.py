@@ -15,7 +15,7 @@ import torch
 
 from ethand_utils.analysis.evaluate import evaluate_store
 from ethand_utils.app import cli
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.rendering.scenes import sample_scene
 from ethand_utils.rendering.subjects import sample_subject
@@ -44,7 +44,7 @@ def pseudo_labels(dataset, tmp_path_factory):
         return {"masks": truth.masks[i], "confidence": sure[i], "row": {"id": truth.index["id"][i]}}
 
     folder = tmp_path_factory.mktemp("pseudo") / "labels"
-    return build_store(folder, sample, 16, SIZE, ("masks", "confidence"), {"source": "test"})
+    return build_store(folder, StorePlan(sample, 16, SIZE, ("masks", "confidence"), {"source": "test"}))
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,8 @@ def make_store(tmp_path):
         def sample(i):
             return {key: array[i] for key, array in arrays.items()} | {"row": {"id": f"{name}-{i}"}}
 
-        return build_store(tmp_path / name, sample, len(first), first.shape[2], tuple(arrays), {"source": "test"})
+        plan = StorePlan(sample, len(first), first.shape[2], tuple(arrays), {"source": "test"})
+        return build_store(tmp_path / name, plan)
 
     return make
 

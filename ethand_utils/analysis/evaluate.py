@@ -20,7 +20,7 @@ from ethand_utils.analysis.image_plots import overlay
 from ethand_utils.analysis.predictions import path_between, write_counts
 from ethand_utils.data.crops import ImageError, crop_image, crop_square, uncrop_masks
 from ethand_utils.data.store import Store
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import HANDS
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
@@ -61,7 +61,7 @@ def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np
     def sample(i: int) -> dict:
         return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
 
-    build_store(out, sample, len(store), store.size, ("masks", "confidence"), meta, replace=True)
+    build_store(out, StorePlan(sample, len(store), store.size, ("masks", "confidence"), meta), replace=True)
     table = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **scores})
     with atomic_write(out / "metrics.parquet") as temporary:
         table.to_parquet(temporary, index=False)

@@ -45,11 +45,11 @@ def render(
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.rendered import render_dataset
 
-    share = None if part is None else Shard.parse(part)
+    shard = None if part is None else Shard.parse(part)
     workers = workers or len(os.sched_getaffinity(0))
-    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, part=share)
-    if share:
-        print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, shard=shard)
+    if shard:
+        print(f"{out}: part {shard} is there; when all are, the same command without --part joins them")
     else:
         info(out)
 
@@ -90,14 +90,14 @@ def interhand(
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.interhand import read_interhand
 
-    share = None if part is None else Shard.parse(part)
+    shard = None if part is None else Shard.parse(part)
     read_interhand(
         out, root, _listed(",".join(split or ())) or None, paired, unpaired, val, test, size, _source(hands, mano_dir),
         every, limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)),
-        share,
+        shard,
     )  # fmt: skip
-    if share:
-        print(f"{out}: part {share} is there; when all are, the same command without --part joins them")
+    if shard:
+        print(f"{out}: part {shard} is there; when all are, the same command without --part joins them")
     else:
         _print_report(out)
         info(out)

@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dataloaders": ["StoreLoader", "make_dls"],
         "datasets": ["MUCH", "describe", "held_out", "occlusion", "open_dataset", "report_table"],
         "store": ["Store"],
-        "store_builder": ["build_store"],
+        "store_builder": ["StorePlan", "build_store"],
     },
 )

@@ -1,6 +1,7 @@
-"""Building a store: several processes, chunk by chunk, complete or absent."""
+"""Building a store: chunk by chunk, in several processes, and optionally in shards built by several jobs."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -21,53 +22,80 @@ from ethand_utils.files import atomic_write, first_line, hold, write_json, write
 
 CHUNK = 64  # samples written between two resume points
 
-FOLDER = ".parts"  # beside the stores; one folder a part below it, so that no two jobs write to the same file
+FOLDER = ".shards"  # beside the stores; one folder a shard below it, so that no two jobs write to the same file
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """Contents of a store that is to be built.
+
+    `make(i)` returns sample i as a dict with one entry per name in `arrays` (without its first axis) and `row`, a dict
+    for the index. It must be picklable and depend on i alone, so that the bytes do not depend on the number of workers.
+    `meta` describes how the samples are made; a store with another `meta` counts as another store.
+    """
+
+    make: Callable[[int], dict]
+    count: int
+    size: int
+    arrays: tuple[str, ...]
+    meta: dict
+
+    def meta_json(self) -> dict:
+        """Return the contents of the store's `meta.json`."""
+        layout = {"format": FORMAT, "size": self.size, "count": self.count, "arrays": list(self.arrays)}
+        return json.loads(json.dumps(layout | self.meta))
+
+    def subset(self, samples: range) -> "StorePlan":
+        """Return the plan of a store of these samples alone."""
+        meta = self.meta | {"first": samples.start, "whole": self.count}
+        return dataclasses.replace(self, make=_Shifted(self.make, samples.start), count=len(samples), meta=meta)
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """`make` of a shard: its sample i is sample `first` + i of the store."""
+
+    make: Callable[[int], dict]
+    first: int
+
+    def __call__(self, i: int) -> dict:
+        return self.make(self.first + i)
 
 
 def build_store(
-    path: str | Path,
-    make: Callable[[int], dict],
-    count: int,
-    size: int,
-    arrays: tuple[str, ...],
-    meta: dict,
-    workers: int = 1,
-    replace: bool = False,
-    parts: Sequence[Store] = (),
+    path: str | Path, plan: StorePlan, workers: int = 1, replace: bool = False, shards: Sequence[Store] = ()
 ) -> Store:
-    """Write a store of `count` samples, several processes at a time, and open it.
+    """Build the store `path`, several processes at a time, and open it.
 
-    `make(i)` gives sample i as a dict with one entry per name in `arrays` (without its first axis) and `row`, a dict
-    for the index; it must be picklable and depend on i alone, so that the bytes do not depend on `workers`. Work
-    goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build continues there when called with the
-    same arguments, and `path` appears only when complete. A complete store made with the same `meta` is kept;
-    one made otherwise is refused, or replaced once the new one is complete if `replace` says so. Whole chunks that one
-    of `parts` (`parts.finished_parts`) holds are copied from there and not made.
+    Work goes on in a hidden folder beside `path`, chunk by chunk: an interrupted build resumes there when called with
+    the same plan, and `path` appears only when complete. A complete store of the same plan is kept; one made with other
+    settings is refused, or with `replace` replaced once the new one is complete. Chunks that lie within one of `shards`
+    (`finished_shards`) are copied from there.
 
     Raises StoreError when `path` holds something else, StoreError or FileError when the disk is full; what `make`
     raises passes through.
     """
-    path, meta = Path(path), store_meta(count, size, arrays, meta)
-    kept = kept_store(path, meta, replace)
-    if kept is not None:
-        return kept
+    path = Path(path)
+    store = kept_store(path, plan, replace)
+    if store is not None:
+        return store
     busy = StoreError(f"{path}: another process is building it; wait for it, or choose another folder")
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with disk_errors(path):
-            held.enter_context(hold(path.parent / f".{path.name}.lock", busy))
-        _build(path, make, meta, workers, parts)
+            stack.enter_context(hold(path.parent / f".{path.name}.lock", busy))
+        _build(path, plan, workers, shards)
     return Store(path)
 
 
-def _build(path: Path, make: Callable, meta: dict, workers: int, parts: Sequence[Store]) -> None:
-    """Make what is missing in the working folder, and give it the name `path`."""
-    work, count = path.parent / f".{path.name}.partial", meta["count"]
+def _build(path: Path, plan: StorePlan, workers: int, shards: Sequence[Store]) -> None:
+    """Write the missing chunks to the working folder, then rename it to `path`."""
+    work, count = path.parent / f".{path.name}.partial", plan.count
     with disk_errors(path):
-        _prepare(work, meta)
-        todo = [start for start in chunk_starts(count) if not _chunk_file(work, start).exists()]
-    done = count - sum(min(CHUNK, count - start) for start in todo)
+        _prepare(work, plan)
+        missing = [start for start in chunk_starts(count) if not _chunk_file(work, start).exists()]
+    done = count - sum(len(_chunk(start, plan)) for start in missing)
     with tqdm(total=count, initial=done, desc=path.name, unit="img") as progress:
-        for written in _run_chunks(work, make, todo, meta, workers, parts):
+        for written in _write_chunks(work, plan, missing, workers, shards):
             progress.update(written)
     with disk_errors(path):
         index = pd.concat([pd.read_parquet(_chunk_file(work, start)) for start in chunk_starts(count)])
@@ -75,31 +103,29 @@ def _build(path: Path, make: Callable, meta: dict, workers: int, parts: Sequence
         _swap(work, path)
 
 
-def store_meta(count: int, size: int, arrays: Sequence[str], meta: dict) -> dict:
-    """What `meta.json` says of a store that `build_store` makes with these arguments."""
-    return json.loads(json.dumps({"format": FORMAT, "size": size, "count": count, "arrays": list(arrays), **meta}))
-
-
 def chunk_starts(count: int) -> range:
-    """First samples of the chunks of a store of `count` samples."""
+    """Return the first samples of the chunks of a store of `count` samples."""
     return range(0, count, CHUNK)
 
 
-def kept_store(path: Path, meta: dict, replace: bool) -> Store | None:
-    """The complete store at `path` if it is to be kept. Raises StoreError where something else must not be replaced."""
+def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
+    """Return the complete store at `path` if it is to be kept.
+
+    Raises StoreError where something else must not be replaced.
+    """
     if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
         raise StoreError(f"{path}: holds something that is no store; choose another folder")
     if replace or not (path / "meta.json").exists():
         return None
     store = Store(path)
-    if store.meta != meta:
+    if store.meta != plan.meta_json():
         raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
     _tidy(path)
     return store
 
 
 def _swap(work: Path, path: Path) -> None:
-    """Give a complete store its name; an older one there goes only when the new one is in place."""
+    """Rename a complete store to `path`; an older one there is removed only when the new one is in place."""
     old = _old(path)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -120,7 +146,7 @@ def _old(path: Path) -> Path:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn operating-system faults while writing into one StoreError; what is complete stays for the next try."""
+    """Turn operating-system errors while writing into a StoreError; finished chunks stay for the next try."""
     try:
         yield
     except OSError as error:
@@ -128,16 +154,16 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: could not be written ({first_line(error)}); {remedy}") from error
 
 
-def _prepare(work: Path, meta: dict) -> None:
-    """The working folder with its arrays at full size on disk; one made with other settings is thrown away."""
-    meta_file = work / "meta.json"
+def _prepare(work: Path, plan: StorePlan) -> None:
+    """Create the working folder with its arrays at full size on disk; one made with other settings is thrown away."""
+    meta_file, meta = work / "meta.json", plan.meta_json()
     with contextlib.suppress(OSError, ValueError):
         if json.loads(meta_file.read_text()) == meta:
             return
     shutil.rmtree(work, ignore_errors=True)
     (work / "chunks").mkdir(parents=True)
-    for name in meta["arrays"]:
-        shape, dtype = array_layout(name, meta["count"], meta["size"])
+    for name in plan.arrays:
+        shape, dtype = array_layout(name, plan.count, plan.size)
         array = open_memmap(work / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
         length = array.offset + array.nbytes
         del array
@@ -147,37 +173,39 @@ def _prepare(work: Path, meta: dict) -> None:
     write_json(meta_file, meta)
 
 
-def _run_chunks(
-    work: Path, make: Callable, todo: list[int], meta: dict, workers: int, parts: Sequence[Store]
+def _write_chunks(
+    work: Path, plan: StorePlan, starts: list[int], workers: int, shards: Sequence[Store]
 ) -> Iterator[int]:
-    """Write the chunks that start at `todo`; yields the number of samples of each as it is done."""
-    held = {start: part for start in todo for part in parts if _holds(part, _chunk(start, meta))}
-    for start, part in held.items():
-        yield _copy_chunk(work, part, start, meta)
-    todo = [start for start in todo if start not in held]
-    write = partial(_write_chunk, work, make, meta)
-    yield from parallel_map(write, todo, workers, work, preload=[type(make).__module__, __name__])
+    """Write the chunks that begin at `starts`; yields the number of samples of each when it is done."""
+    shard_of = {start: shard for start in starts for shard in shards if _contains(shard, _chunk(start, plan))}
+    for start, shard in shard_of.items():
+        yield _copy_chunk(work, shard, plan, start)
+    to_make = [start for start in starts if start not in shard_of]
+    write = partial(_write_chunk, work, plan)
+    yield from parallel_map(write, to_make, workers, work, preload=[type(plan.make).__module__, __name__])
 
 
-def _write_chunk(work: Path, make: Callable, meta: dict, start: int) -> int:
+def _write_chunk(work: Path, plan: StorePlan, start: int) -> int:
     """Make and write the samples of a chunk; returns their number."""
-    samples = [make(i) for i in _chunk(start, meta)]
+    samples = [plan.make(i) for i in _chunk(start, plan)]
     rows = pd.DataFrame([sample["row"] for sample in samples])
-    return _save_chunk(work, start, meta, rows, lambda name: np.stack([sample[name] for sample in samples]))
+    return _save_chunk(work, plan, start, rows, lambda name: np.stack([sample[name] for sample in samples]))
 
 
-def _copy_chunk(work: Path, part: Store, start: int, meta: dict) -> int:
-    """Copy the samples of a chunk from a part; returns their number."""
-    first, samples = part.meta["first"], _chunk(start, meta)
-    here = slice(samples.start - first, samples.stop - first)
+def _copy_chunk(work: Path, shard: Store, plan: StorePlan, start: int) -> int:
+    """Copy the samples of a chunk from a shard; returns their number."""
+    first, samples = shard.meta["first"], _chunk(start, plan)
+    chosen = slice(samples.start - first, samples.stop - first)
     # Arrays are opened anew for every chunk, so that the memory in use does not grow with what has been read.
-    return _save_chunk(work, start, meta, part.index[here], lambda name: part.open_array(name)[here])
+    return _save_chunk(work, plan, start, shard.index[chosen], lambda name: shard.open_array(name)[chosen])
 
 
-def _save_chunk(work: Path, start: int, meta: dict, rows: pd.DataFrame, values: Callable[[str], np.ndarray]) -> int:
+def _save_chunk(
+    work: Path, plan: StorePlan, start: int, rows: pd.DataFrame, values: Callable[[str], np.ndarray]
+) -> int:
     """Write one chunk of every array, then its index rows, which mark it as done."""
     with disk_errors(work):
-        for name in meta["arrays"]:
+        for name in plan.arrays:
             array = np.load(work / f"{name}.npy", mmap_mode="r+")
             array[start : start + len(rows)] = values(name)
             array.flush()
@@ -186,14 +214,14 @@ def _save_chunk(work: Path, start: int, meta: dict, rows: pd.DataFrame, values: 
     return len(rows)
 
 
-def _chunk(start: int, meta: dict) -> range:
-    """The samples of the chunk that begins at `start`."""
-    return range(start, min(start + CHUNK, meta["count"]))
+def _chunk(start: int, plan: StorePlan) -> range:
+    """Return the samples of the chunk that begins at `start`."""
+    return range(start, min(start + CHUNK, plan.count))
 
 
-def _holds(part: Store, samples: range) -> bool:
-    first = part.meta["first"]
-    return first <= samples.start and samples.stop <= first + len(part)
+def _contains(shard: Store, samples: range) -> bool:
+    first = shard.meta["first"]
+    return first <= samples.start and samples.stop <= first + len(shard)
 
 
 def _chunk_file(work: Path, start: int) -> Path:
@@ -202,98 +230,68 @@ def _chunk_file(work: Path, start: int) -> Path:
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` of `of`, counted from 1: a share of every store of a data set. Raises StoreError for 0/4 or 5/4."""
+    """Share `number` of `of`, counted from 1, of every store of a data set. Raises StoreError for 0/4 or 5/4."""
 
     number: int
     of: int
 
     def __post_init__(self):
         if not 1 <= self.number <= self.of:
-            raise StoreError(f"part {self}: expected I/K with I from 1 to K, such as 2/8")
+            raise StoreError(f"shard {self}: expected I/K with I from 1 to K, such as 2/8")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`2/8` → part 2 of 8. Raises StoreError for another text."""
+        """Read `2/8` as shard 2 of 8. Raises StoreError for another text."""
         match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if not match:
-            raise StoreError(f"part {text}: expected I/K with I from 1 to K, such as 2/8")
+            raise StoreError(f"shard {text}: expected I/K with I from 1 to K, such as 2/8")
         return cls(*map(int, match.groups()))
 
     def samples(self, count: int) -> range:
-        """This part's samples of a store of `count`: whole chunks, and none where there are fewer chunks than parts."""
+        """Return this shard's samples of a store of `count`: only full chunks, none if there are fewer than shards."""
         starts = chunk_starts(count)
         edges = [*starts, count]
         first, last = (edges[len(starts) * number // self.of] for number in (self.number - 1, self.number))
         return range(first, last)
 
     def folder(self, out: str | Path) -> Path:
-        """Where this part of the data set in the folder `out` is built."""
+        """Return the folder in which this shard of the data set `out` is built."""
         return Path(out) / FOLDER / f"{self.number}-of-{self.of}"
 
 
-@dataclass(frozen=True)
-class _Shifted:
-    """`make` of a part: its sample i is sample `first` + i of the whole."""
-
-    make: Callable[[int], dict]
-    first: int
-
-    def __call__(self, i: int) -> dict:
-        return self.make(self.first + i)
-
-
 def build_shard(
-    path: str | Path,
-    part: Shard,
-    make: Callable[[int], dict],
-    count: int,
-    size: int,
-    arrays: tuple[str, ...],
-    meta: dict,
-    workers: int = 1,
-    replace: bool = False,
+    path: str | Path, shard: Shard, plan: StorePlan, workers: int = 1, replace: bool = False
 ) -> Store | None:
-    """Build one part of the store `path` of `count` samples, as `build_store` would, in the part's own folder.
+    """Build one shard of the store `path`, as `build_store` does, in the shard's own folder.
 
-    None where nothing is to do: the part is empty, or the whole store is there already. A whole store or a part made
-    with other settings is refused, or with `replace` left for the join and made anew. Raises what `build_store` does.
+    Returns None when there is nothing to do: the shard is empty, or the complete store exists already. A complete store
+    made with other settings is refused, or with `replace` left for `merge_shards`; such a shard is refused, or with
+    `replace` built anew. Raises what `build_store` does.
     """
-    path, wanted, samples = Path(path), store_meta(count, size, arrays, meta), part.samples(count)
-    whole = kept_store(path, wanted, replace and not is_made(path, wanted))
-    if whole is not None or not samples:
+    path, samples = Path(path), shard.samples(plan.count)
+    complete = kept_store(path, plan, replace and not is_made(path, plan.meta_json()))
+    if complete is not None or not samples:
         return None
-    mine = part.folder(path.parent) / path.name
-    meta = {**meta, "first": samples.start, "whole": count}
-    replace = replace and not is_made(mine, store_meta(len(samples), size, arrays, meta))
-    return build_store(mine, _Shifted(make, samples.start), len(samples), size, arrays, meta, workers, replace)
+    folder, plan = shard.folder(path.parent) / path.name, plan.subset(samples)
+    return build_store(folder, plan, workers, replace and not is_made(folder, plan.meta_json()))
 
 
-def merge_shards(
-    path: str | Path,
-    make: Callable[[int], dict],
-    count: int,
-    size: int,
-    arrays: tuple[str, ...],
-    meta: dict,
-    workers: int = 1,
-    replace: bool = False,
-) -> Store:
-    """Build the store `path` from its finished parts, and by `make` where there is none; then remove its parts.
+def merge_shards(path: str | Path, plan: StorePlan, workers: int = 1, replace: bool = False) -> Store:
+    """Build the store `path` from its finished shards, make the samples that none has, and remove the shards.
 
-    The bytes are those of `build_store` alone. Killed, it goes on where it stopped when called again. Call it when no
-    job is at work on a part any more. With `replace`, parts made with other settings are ignored, else refused, and
-    a whole store made otherwise is replaced. Raises what `build_store` and `finished_parts` do.
+    The bytes are those of `build_store` alone. If killed, it resumes when called again. Call it only when no job is
+    building a shard any more. With `replace`, shards made with other settings are ignored, else refused, and a complete
+    store made with other settings is replaced. Raises what `build_store` and `finished_shards` do.
     """
-    path, wanted = Path(path), store_meta(count, size, arrays, meta)
-    parts = finished_shards(path, wanted, ignore=replace)
-    replace = replace and not is_made(path, wanted)
-    store = build_store(path, make, count, size, arrays, meta, workers, replace, parts)
-    del parts  # a network disk keeps the files of arrays that are still open
+    path = Path(path)
+    shards = finished_shards(path, plan, ignore=replace)
+    store = build_store(path, plan, workers, replace and not is_made(path, plan.meta_json()), shards)
+    del shards  # a network disk keeps the files of arrays that are still open
     for folder in _shard_folders(path):
-        aside = folder.with_name(f".{folder.name}.joined")  # so that no half-removed part is ever found
+        aside = folder.with_name(f".{folder.name}.merged")  # renamed first: a half-removed shard is never used
         shutil.rmtree(aside, ignore_errors=True)
         with disk_errors(folder):
             os.replace(folder, aside)
@@ -301,29 +299,29 @@ def merge_shards(
     return store
 
 
-def finished_shards(path: str | Path, wanted: dict, ignore: bool = False) -> list[Store]:
-    """The complete parts of the store `path`, whose `meta.json` is to say `wanted`.
+def finished_shards(path: str | Path, plan: StorePlan, ignore: bool = False) -> list[Store]:
+    """Return the complete shards of the store `path`.
 
-    Raises StoreError for a part that is damaged or was made with other settings, or leaves it out if `ignore`.
+    Raises StoreError for a shard that is damaged or was made with other settings, or leaves it out if `ignore`.
     """
-    found = []
+    shards, expected = [], plan.meta_json()
     for folder in _shard_folders(Path(path)):
         try:
-            part = Store(folder)
-            if _whole_meta(part) != wanted:
+            shard = Store(folder)
+            if _merged_meta(shard) != expected:
                 remedy = f"use the options it was made with, or remove {folder.parent.parent}"
-                raise StoreError(f"{folder}: a part made with other settings; {remedy}")
-            found.append(part)
+                raise StoreError(f"{folder}: a shard made with other settings; {remedy}")
+            shards.append(shard)
         except StoreError:
             if not ignore:
                 raise
-    return found
+    return shards
 
 
-def _whole_meta(part: Store) -> dict:
-    """What `meta.json` of the whole store says, going by a part's."""
-    shared = {name: value for name, value in part.meta.items() if name not in ("first", "whole")}
-    return {**shared, "count": part.meta.get("whole")}
+def _merged_meta(shard: Store) -> dict:
+    """Return `meta.json` of the store to which a shard belongs."""
+    shared = {name: value for name, value in shard.meta.items() if name not in ("first", "whole")}
+    return shared | {"count": shard.meta.get("whole")}
 
 
 def _shard_folders(path: Path) -> list[Path]:
@@ -331,5 +329,5 @@ def _shard_folders(path: Path) -> list[Path]:
 
 
 def remove_shards(out: str | Path) -> None:
-    """Remove what is left of all parts of a data set that has been joined, unfinished ones too."""
+    """Remove what is left of all shards of a data set that has been merged, unfinished ones too."""
     shutil.rmtree(Path(out) / FOLDER, ignore_errors=True)

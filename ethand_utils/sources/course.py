@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ethand_utils.data.crops import ImageError, crop_image, crop_square
 from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
 from ethand_utils.data.store import Store, StoreError, is_made
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.hands.amodal import beyond_frame
 from ethand_utils.labels import HAND_TYPES, HANDS
@@ -341,8 +341,8 @@ def _check(out: Path, name: str, plan: _Plan, rows: list[dict], workers: int) ->
     table, path = out / WORK / f"listed-{name}.parquet", out / WORK / f"check-{name}"
     _write_table(table, rows)
     made = is_made(path, {"size": plan.size, **plan.meta})
-    make = CheckedSample(plan.sample(table))
-    return build_store(path, make, len(rows), plan.size, (), plan.meta, workers, replace=not made).index
+    check = StorePlan(CheckedSample(plan.sample(table)), len(rows), plan.size, (), plan.meta)
+    return build_store(path, check, workers, replace=not made).index
 
 
 def _write_table(path: Path, rows: list[dict]) -> None:
@@ -374,4 +374,5 @@ def _report(listed: dict[str, list], checked: dict[str, pd.DataFrame]) -> dict:
 def _build(out: Path, name: str, plan: _Plan, index: pd.DataFrame, workers: int) -> Store:
     table, sound = out / WORK / f"sound-{name}.parquet", index[index["fault"] == ""].drop(columns="fault")
     _write_table(table, sound.to_dict("records"))  # NaN stays NaN; from a DataFrame it would become null
-    return build_store(out / name, plan.sample(table), len(sound), plan.size, plan.arrays, plan.meta, workers)
+    store = StorePlan(plan.sample(table), len(sound), plan.size, plan.arrays, plan.meta)
+    return build_store(out / name, store, workers)

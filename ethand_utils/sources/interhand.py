@@ -13,12 +13,12 @@ from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.data.store_builder import (
     Shard,
+    StorePlan,
     build_shard,
     finished_shards,
     kept_store,
     merge_shards,
     remove_shards,
-    store_meta,
 )
 from ethand_utils.dependencies import module_files
 from ethand_utils.files import write_json
@@ -56,7 +56,7 @@ class InterHandSample:
         occluded = residuals = (np.nan, np.nan)
         if self.with_masks:
             hands = self.hands.hands(frame)
-            sample |= hand_masks(hands, frame.camera, frame.turn, frame.position, crop, self.size, frame.size)
+            sample |= hand_masks(hands, frame.camera, frame.rotation, frame.translation, crop, self.size, frame.size)
             occluded = occluded_share(sample["masks"], sample["front"])
             residuals = mean_residuals(hands)
         split, (x, y, w, h) = frames.annotation.split, frame.bbox
@@ -97,7 +97,7 @@ def read_interhand(
     hand_types: tuple[str, ...] = HAND_TYPES,
     seed: int = 0,
     workers: int = 1,
-    part: Shard | None = None,
+    shard: Shard | None = None,
     replace: bool = False,
 ) -> dict[str, Store]:
     """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
@@ -110,9 +110,10 @@ def read_interhand(
     says what was skipped and why.
 
     The index of the annotation and what the checks found stay in a hidden folder of `out`, so that an interrupted call
-    goes on where it stopped. With `part`, the jobs share the checks, and each builds only its share of every store;
-    a later call without `part` joins them, as `datasets.render_dataset` does. Raises InterHandError when a file is
-    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_part` and `join_parts` do.
+    goes on where it stopped. With `shard`, the jobs share the checks, and each builds only its share of every store;
+    a later call without `shard` merges them, as `rendered.render_dataset` does. Raises InterHandError when a file is
+    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_shard` and `merge_shards`
+    do.
     """
     out, root = Path(out), Path(root).expanduser()
     selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
@@ -121,33 +122,30 @@ def read_interhand(
     check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
     if not replace:
         _refuse_others(out, check, selection, size)
-    check.run(workers, 0.0 if part is None else (part.number - 1) / part.of, preload=[__name__])
+    check.run(workers, 0.0 if shard is None else (shard.number - 1) / shard.of, preload=[__name__])
     kept, report = _report(check)
     stores = assign_stores(open_rows(check.rows)[kept], selection)
     report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
     plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
     for name, plan in plans.items():
-        kept_store(out / name, _wanted(plan), replace)
+        kept_store(out / name, plan, replace)
     write_json(out / REPORT, report)  # only now: one of stores that stay must stay, too
     if not stores:
         reason, worst = next(iter(report["skipped"].items()))
         raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
-    if part is not None:
-        built = {
-            name: build_shard(out / name, part, **plan, workers=workers, replace=replace)
-            for name, plan in plans.items()
-        }
+    if shard is not None:
+        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
         return {name: store for name, store in built.items() if store is not None}
     made = _join(out, plans, workers, replace)
     write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(made)})
     return made
 
 
-def _join(out: Path, plans: dict[str, dict], workers: int, replace: bool) -> dict[str, Store]:
-    """Whole stores, of their parts where there are any; parts that do not fit are refused before any work begins."""
+def _join(out: Path, plans: dict[str, StorePlan], workers: int, replace: bool) -> dict[str, Store]:
+    """Whole stores, of their shards where there are any; shards that do not fit are refused before any work begins."""
     for name, plan in plans.items():
-        finished_shards(out / name, _wanted(plan), ignore=replace)
-    made = {name: merge_shards(out / name, **plan, workers=workers, replace=replace) for name, plan in plans.items()}
+        finished_shards(out / name, plan, ignore=replace)
+    made = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
     remove_shards(out)
     return made
 
@@ -223,18 +221,13 @@ def _report(check: Check) -> tuple[np.ndarray, dict]:
     return kept, report
 
 
-def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> dict:
-    """Arguments of `build_store` for a store of the frames `rows`."""
+def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> StorePlan:
+    """Return the plan of a store of the frames `rows`."""
     masks = name != "unpaired_images"
     file = save_rows(check.folder.parent, name, rows)
     meta = {**_store_meta(name, check, selection), "frames": file.stem.rpartition("-")[2]}
-    return {
-        "make": InterHandSample(file, check.splits, size, check.hands, masks),
-        "count": len(rows),
-        "size": size,
-        "arrays": ("images", "masks", "front") if masks else ("images",),
-        "meta": meta,
-    }
+    make = InterHandSample(file, check.splits, size, check.hands, masks)
+    return StorePlan(make, len(rows), size, ("images", "masks", "front") if masks else ("images",), meta)
 
 
 def _store_meta(name: str, check: Check, selection: Selection) -> dict:
@@ -247,8 +240,3 @@ def _store_meta(name: str, check: Check, selection: Selection) -> dict:
         "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
         **json.loads(json.dumps(asdict(selection))),
     }
-
-
-def _wanted(plan: dict) -> dict:
-    """`meta.json` of the store of a plan."""
-    return store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])

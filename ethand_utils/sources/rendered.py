@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ethand_utils.data.store import Store, StoreError
-from ethand_utils.data.store_builder import Shard, build_shard, finished_shards, merge_shards, remove_shards, store_meta
+from ethand_utils.data.store_builder import Shard, StorePlan, build_shard, finished_shards, merge_shards, remove_shards
 from ethand_utils.dependencies import module_files
 from ethand_utils.hands.amodal import occluded_share
 from ethand_utils.labels import LEFT, RIGHT
@@ -77,7 +77,7 @@ def render_dataset(
     replace: bool = False,
     depth: bool = False,
     views: str = "round",
-    part: Shard | None = None,
+    shard: Shard | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
@@ -87,10 +87,10 @@ def render_dataset(
     Complete stores are kept, an interrupted one continues; one made with other settings is refused, or rendered anew
     if `replace`.
 
-    With `part`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
-    are returned; as many jobs may be at work at once as there are parts. A later call without `part` joins those that
-    are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_part` and
-    `join_parts` do.
+    With `shard`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
+    are returned; as many jobs may be at work at once as there are shards. A later call without `shard` merges those
+    that are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_shard`
+    and `merge_shards` do.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if views not in VIEWS:
@@ -99,20 +99,19 @@ def render_dataset(
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    out, plans, how = Path(out), _plans(counts, size, seed, depth, views), {"workers": workers, "replace": replace}
-    if part is not None:
-        built = {name: build_shard(out / name, part, **plan, **how) for name, plan in plans.items()}
+    out, plans = Path(out), _plans(counts, size, seed, depth, views)
+    if shard is not None:
+        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
         return {name: store for name, store in built.items() if store is not None}
-    for name, plan in plans.items():  # parts that do not fit are refused before any work begins
-        wanted = store_meta(plan["count"], plan["size"], plan["arrays"], plan["meta"])
-        finished_shards(out / name, wanted, ignore=replace)
-    stores = {name: merge_shards(out / name, **plan, **how) for name, plan in plans.items()}
+    for name, plan in plans.items():  # shards that do not fit are refused before any work begins
+        finished_shards(out / name, plan, ignore=replace)
+    stores = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
     remove_shards(out)
     return stores
 
 
-def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, dict]:
-    """Arguments of `build_store` for every store of a rendered data set, by name."""
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, StorePlan]:
+    """Return the plan of every store of a rendered data set, by name."""
     truth = ("masks", "front", "depth") if depth else ("masks", "front")
     stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
     stores["unpaired_images"] = ("unpaired_images", ("images",))
@@ -121,20 +120,16 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str
     plans = {}
     for name, (split, arrays) in stores.items():
         subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
-        plans[name] = {
-            "make": RenderedSample(split, subjects, size, seed, "images" in arrays, views),
-            "count": counts[split],
-            "size": size,
-            "arrays": arrays,
-            "meta": {
-                "source": "rendered",
-                "split": split,
-                "subjects": subjects,
-                "seed": seed,
-                "views": views,
-                "renderer": renderer_version(),
-            },
+        make = RenderedSample(split, subjects, size, seed, "images" in arrays, views)
+        meta = {
+            "source": "rendered",
+            "split": split,
+            "subjects": subjects,
+            "seed": seed,
+            "views": views,
+            "renderer": renderer_version(),
         }
+        plans[name] = StorePlan(make, counts[split], size, arrays, meta)
     return plans
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ethand_utils.data.augment import normalise
 from ethand_utils.data.store import Store, is_made
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.training.callbacks import TrainingError, weights_digest
 from ethand_utils.training.distributed import all_reduce_min
 from ethand_utils.training.losses import per_hand
@@ -86,8 +86,8 @@ def label_store(
     """
     meta = {"source": "pseudo-labels", "g1": made_by, "confidence": confidence, "images": images.meta}
     make = _Labelled(g1.eval(), images.require("images"), confidence, batch=64)
-    replace = not is_made(path, meta)
-    return build_store(path, make, len(images), images.size, ("masks", "confidence"), meta, replace=replace)
+    plan = StorePlan(make, len(images), images.size, ("masks", "confidence"), meta)
+    return build_store(path, plan, replace=not is_made(path, meta))
 
 
 def true_quality(pseudo: Store, truth: Store) -> np.ndarray:

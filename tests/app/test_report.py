@@ -1,6 +1,5 @@
-"""The front page of a run: one file, everything named, nothing from outside, and whole whatever is missing."""
+"""The report of a run: one file without a network, complete for a finished run, and readable whatever is missing."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ethand_utils.analysis.comparison import compare
 from ethand_utils.analysis.cyclegan_table import MEASURES
 from ethand_utils.analysis.image_plots import legend_of_parts, save_figure
 from ethand_utils.analysis.statistics import bootstrap_interval
@@ -18,24 +18,26 @@ from ethand_utils.app import report, sections
 from ethand_utils.app.report import write_index
 from ethand_utils.app.text import duration, setting_meanings
 from ethand_utils.data.datasets import describe
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.methods import ROWS
+from ethand_utils.experiments.methods import FULL_METHOD, table_methods
 from ethand_utils.experiments.run import Run, save_result
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import PARTS
 from ethand_utils.training.cyclegan.variants import cycle_training
 from ethand_utils.training.metrics import sample_scores, summary
 
-NAMES = [row["ROW"] for row in ROWS]
+ROWS = table_methods()
+NAMES = [method.name for method in ROWS]
+TITLES = [section.title for section in sections.SECTIONS]
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with attributes, its words, and those of its warnings."""
+    """A parsed page: its tags with attributes, its text, and the text of each warning."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.words, self.missing, self.open = [], "", [], None
+        self.tags, self.text, self.missing, self.open = [], "", [], None
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -48,7 +50,7 @@ class Page(HTMLParser):
         self.open = None if tag == self.open else self.open
 
     def handle_data(self, data):
-        self.words += data
+        self.text += data
         if self.open:
             self.missing[-1] += data
 
@@ -57,22 +59,29 @@ class Page(HTMLParser):
 
 
 def damaged(truth, share, seed):
-    """Masks of which a share of the pixels is some other class."""
+    """Return masks with a share of the pixels changed to a random class."""
     rng = np.random.default_rng(seed)
     return np.where(rng.random(truth.shape) < share, rng.integers(len(PARTS), size=truth.shape), truth).astype(np.uint8)
 
 
 def add_row(folder, row, store, share, split="test", seed=0):
-    """Write what a training of a row, or of G1, leaves behind."""
+    """Write the result, predictions and history of a training of a row, or of G1."""
     truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
     name, training = ("g1", "g1") if row == "g1" else (f"{row}_seed{seed}", f"g2/{row}/seed{seed}")
     masks, place = damaged(truth, share, [["g1", *NAMES].index(row), seed]), folder / "predictions" / name
     confidence, rows = np.linspace(0.2, 0.9, len(store)).astype(np.float32), store.index.to_dict("records")
     made = {"masks": masks, "confidence": confidence}
+    meta = {"source": "predictions", "data": split}
     build_store(
-        place, lambda i: {name: made[name][i] for name in made} | {"row": rows[i]}, len(store), store.size, tuple(made),
-        {"source": "predictions", "data": split},
-    )  # fmt: skip
+        place,
+        StorePlan(
+            lambda i: {name: made[name][i] for name in made} | {"row": rows[i]},
+            len(store),
+            store.size,
+            tuple(made),
+            meta,
+        ),
+    )
     scores = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **sample_scores(masks, truth, front)})
     scores.to_parquet(place / "metrics.parquet", index=False)
     known = {"epochs": 2, "pairs": 16, "images_seen": 96, "seconds": 75.0, "parameters": 1234, "device": "cpu"}
@@ -88,7 +97,7 @@ def add_history(folder):
 
 
 def make_run(folder, stores, split="test"):
-    """A finished run's files, as the notebooks leave them; the later the row, the better."""
+    """Write the files of a finished run; the later the row, the better."""
     shutil.copytree(stores[split].path, folder / "data" / split)
     for number, row in enumerate(NAMES):
         add_row(folder, row, stores[split], 0.6 - 0.1 * number, split)
@@ -128,27 +137,33 @@ def run(made, tmp_path):
 
 
 def page_of(run, monkeypatch, *headings):
-    """The page with some of its sections only, which takes less time."""
-    monkeypatch.setattr(report, "SECTIONS", {heading: sections.SECTIONS[heading] for heading in headings})
+    """Return the page with some of its sections only, which takes less time."""
+    monkeypatch.setattr(report, "SECTIONS", [section for section in sections.SECTIONS if section.title in headings])
     return Page(write_index(run).read_text())
+
+
+def facts_of(text):
+    """Return the table of facts of a page's summary."""
+    table = re.search(r'<table class="words">.*?</table>', text, re.DOTALL)[0]
+    return dict(re.findall(r"<td>(.*?)</td><td>(.*?)</td>", table))
 
 
 def test_a_finished_run_has_every_section_and_lacks_nothing(text):
     page = Page(text)
     assert page.missing == []
-    for heading in sections.SECTIONS:
-        assert f"<h2>{heading}</h2>" in text
-    for row in ROWS:
-        assert row["TITLE"] in page.words
-        assert row["reported"] is None or f"{row['reported']:.4f}" in page.words
+    for title in TITLES:
+        assert f"<h2>{title}</h2>" in text
+    for method in ROWS:
+        assert method.title in page.text
+        assert method.reported is None or f"{method.reported:.4f}" in page.text
 
 
 def test_the_section_on_cyclegan_says_what_there_is_and_how_to_have_it(text, run, monkeypatch):
-    words = Page(text).words
+    words = Page(text).text
     assert "CycleGAN as in the report" in words
     assert "Which hand is in front: In the row report, images made of true masks show the right hand in front" in words
-    without = Run(run.folder, dataclasses.replace(run.profile, cyclegan=[]))
-    assert "cyclegan=[loose]" in page_of(without, monkeypatch, "CycleGAN").words
+    without = Run(run.folder, run.profile.model_copy(update={"cyclegan": []}))
+    assert "cyclegan=[loose]" in page_of(without, monkeypatch, "CycleGAN").text
 
 
 def test_the_page_needs_nothing_from_outside(text):
@@ -173,25 +188,49 @@ def test_the_page_has_dark_print_and_narrow_forms(text):
         assert form in text
 
 
-def test_the_summary_says_what_was_run_and_what_came_out(made, text):
-    words = Page(text).words
+def test_the_summary_shows_what_was_run_and_the_scores(made, text):
+    words = Page(text).text
     scores = over_seeds(scores_by_row(made))
     best, first = (bootstrap_interval(by_hand(scores[row])) for row in (NAMES[-1], NAMES[0]))
-    assert "All seven rows of Table 1, each trained once, on hands rendered for this run at 32×32 px: 16 pairs" in words
-    assert "8 samples of 4 people that no training learned from (store test)" in words
-    assert f"The best row is the full method, course mIoU {best.mean:.3f} (95 % interval {best.low:.3f}" in words
-    assert f"{best.mean - first.mean:.3f} above the baseline ({first.mean:.3f})" in words
-    assert "Steps from row to row: six open on these samples. Each row was trained once" in words
+    assert f"Best row: the full method, course mIoU {best.mean:.3f} (95 % interval {best.low:.3f}" in words
+    assert f"Baseline: {first.mean:.3f}, {best.mean - first.mean:.3f} lower." in words
+    assert facts_of(text) == {
+        "data": "hands rendered for this run, 32×32 px",
+        "pairs to train on": "16",
+        "images without masks": "16",
+        "rows of Table 1 trained": "7 of 7",
+        "trainings of each row": "1, so how far two trainings of one row differ by chance is unknown",
+        "scored on": "store test: 8 samples of 4 people, none trained on",
+    }
+
+
+def test_the_summary_compares_the_full_method_with_a_better_row(run, dataset, monkeypatch):
+    for folder in (f"predictions/{FULL_METHOD}_seed0", f"g2/{FULL_METHOD}"):
+        shutil.rmtree(run.folder / folder)
+    add_row(run.folder, FULL_METHOD, dataset["test"], 0.6)
+    monkeypatch.setattr(report, "SECTIONS", [section for section in sections.SECTIONS if section.title == "Summary"])
+    facts = facts_of(write_index(run).read_text())
+    scores = over_seeds(scores_by_row(run))
+    difference = compare(scores[NAMES[-2]], scores[FULL_METHOD])
+    assert facts["full method minus best row"].startswith(
+        f"{difference.mean:+.3f} (95 % interval {difference.low:+.3f}"
+    )
+    assert difference.high < 0
+
+
+def test_several_seeds_are_counted(run, dataset, monkeypatch):
+    add_row(run.folder, NAMES[0], dataset["test"], 0.6, seed=1)
+    assert "trainings of each row1 to 2" in page_of(run, monkeypatch, "Summary").text
 
 
 def test_best_median_and_worst_sample_are_those_of_the_scores(made, text):
     table = over_seeds(scores_by_row(made))[NAMES[-1]]["course_miou"].dropna().sort_values()
-    for kind, at in (("Best", -1), ("Median", len(table) // 2), ("Worst", 0)):
-        assert f"{kind} sample of the full method: {table.index[at]} (" in text
+    for kind, rank in (("Best", -1), ("Median", len(table) // 2), ("Worst", 0)):
+        assert f"{kind} sample of the full method: {table.index[rank]} (" in text
 
 
 def test_the_same_files_give_the_same_page(run, monkeypatch):
-    monkeypatch.setattr(report, "SECTIONS", {name: sections.SECTIONS[name] for name in ("Summary", "Table 1")})
+    monkeypatch.setattr(report, "SECTIONS", sections.SECTIONS[:2])
     assert write_index(run).read_bytes() == write_index(run).read_bytes()
 
 
@@ -199,7 +238,7 @@ def test_every_setting_is_there_with_its_meaning(made, text):
     assert vars(made.profile).keys() == setting_meanings().keys()
     for name, meaning in setting_meanings().items():
         assert f"<td>{name}</td>" in text
-        assert meaning in Page(text).words
+        assert meaning in Page(text).text
 
 
 LACKS = {
@@ -222,7 +261,7 @@ def test_what_is_missing_is_left_out_with_a_line_that_names_it(run, monkeypatch,
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     page = page_of(run, monkeypatch, heading)
     assert any(says in line for line in page.missing)
-    assert str(run.folder) not in page.words
+    assert str(run.folder) not in page.text
 
 
 @pytest.mark.parametrize(
@@ -254,8 +293,8 @@ def test_a_result_of_an_older_kind_is_left_out_naming_what_it_lacks(run, monkeyp
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
     page = Page(write_index(Run(tmp_path / "new", load_profile("ci"))).read_text())
     assert len(page.missing) > 8
-    assert "01_data (has not run)" in page.words
-    assert page.all("a", "href") == [f"#{heading.lower().replace(' ', '-')}" for heading in sections.SECTIONS]
+    assert "01_data (has not run)" in page.text
+    assert page.all("a", "href") == [f"#{title.lower().replace(' ', '-')}" for title in TITLES]
 
 
 def test_rows_that_are_there_are_shown_and_counted(run, monkeypatch):
@@ -264,8 +303,8 @@ def test_rows_that_are_there_are_shown_and_counted(run, monkeypatch):
         shutil.rmtree(run.folder / f"predictions/{row}_seed0")
     page = page_of(run, monkeypatch, "Summary", "Table 1", "Parts")
     assert page.missing == []
-    assert "Three of seven rows of Table 1" in page.words
-    assert f"“{ROWS[2]['TITLE']}”" in page.words
+    assert "rows of Table 1 trained3 of 7" in page.text
+    assert f"“{ROWS[2].title}”" in page.text
 
 
 def test_a_row_without_predictions_has_a_score_without_an_interval(run, monkeypatch):
@@ -273,14 +312,14 @@ def test_a_row_without_predictions_has_a_score_without_an_interval(run, monkeypa
     page = page_of(run, monkeypatch, "Summary", "Table 1")
     assert page.missing == []
     score = json.loads((run.folder / "g2/unetpp_ce/seed0/result.json").read_text())["course_miou"]
-    assert f"{ROWS[1]['TITLE']}0.5374{score:.4f}–" in page.words
+    assert f"{ROWS[1].title}0.5374{score:.4f}–" in page.text
 
 
 def test_a_run_without_any_predictions_still_has_its_scores(run, monkeypatch):
     shutil.rmtree(run.folder / "predictions")
     page = page_of(run, monkeypatch, "Summary", "Table 1", "Learning")
     assert page.missing == []
-    assert "The best row is the full method" in page.words
+    assert "Best row: the full method" in page.text
 
 
 def test_masks_of_other_samples_are_not_shown(run, dataset, monkeypatch):
@@ -299,7 +338,8 @@ def test_a_source_that_knows_little_is_scored_on_val_without_occlusion(dataset, 
     def sample(i):
         return {"images": plain.images[i], "masks": plain.masks[i], "row": rows[i]}
 
-    store = build_store(tmp_path / "given/val", sample, len(val), val.size, ("images", "masks"), {"source": "course"})
+    plan = StorePlan(sample, len(val), val.size, ("images", "masks"), {"source": "course"})
+    store = build_store(tmp_path / "given/val", plan)
     folder = tmp_path / "z"
     add_row(folder, NAMES[0], store, 0.3, "val")
     nothing = {"correlation": np.nan, "precision": np.nan, "miou_all": np.nan, "miou_kept": np.nan}
@@ -311,12 +351,14 @@ def test_a_source_that_knows_little_is_scored_on_val_without_occlusion(dataset, 
     profile = load_profile("ci", {"data": str(tmp_path / "given")})
     page = page_of(Run(folder, profile), monkeypatch, "Summary", "Samples", "Occlusion", "Confidence", "Data")
     assert page.missing == []
-    assert "One of seven rows of Table 1, each trained once, on a data set of its own" in page.words
-    assert "(store val); its scores were watched during training, as test has no masks." in page.words
-    assert "what is occluded is unknown" in page.words
-    assert "There is no truth to judge them by" in page.words
-    assert "skippedimage: <black>3a.jpg" in page.words
-    assert "people" not in page.words.split("Samples")[0]
+    assert "dataa data set of its own, 32×32 px" in page.text
+    assert "rows of Table 1 trained1 of 7" in page.text
+    assert "trainings of each row1, so how far two trainings of one row differ by chance is unknown" in page.text
+    assert "their scores were watched during training, as test has no masks" in page.text
+    assert "what is occluded is unknown" in page.text
+    assert "There is no truth to judge the pseudo-labels by" in page.text
+    assert "skippedimage: <black>3a.jpg" in page.text
+    assert "people" not in page.text.split("Samples")[0]
 
 
 def test_names_from_files_are_text_and_never_markup(dataset, tmp_path, monkeypatch):
@@ -330,11 +372,11 @@ def test_names_from_files_are_text_and_never_markup(dataset, tmp_path, monkeypat
     page = page_of(run, monkeypatch, "Samples", "Data")
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"script", "b"}
-    assert f"Best sample of the full method: {evil} (" in page.words
-    assert page.words.count("<b>&amp;'x\"") == 3
-    assert evil in page.words.split("Data")[-1]
+    assert f"Best sample of the full method: {evil} (" in page.text
+    assert page.text.count("<b>&amp;'x\"") == 3
+    assert evil in page.text.split("Data")[-1]
 
 
-def test_durations_are_said_as_readers_say_them():
-    said = [duration(seconds) for seconds in (0, 8.23, 59.97, 75, 3599, 3600, 11100)]
-    assert said == ["0.0 s", "8.2 s", "1 min", "1 min", "1 h 00 min", "1 h 00 min", "3 h 05 min"]
+def test_durations_have_the_unit_that_fits():
+    texts = [duration(seconds) for seconds in (0, 8.23, 59.97, 75, 3599, 3600, 11100)]
+    assert texts == ["0.0 s", "8.2 s", "1 min", "1 min", "1 h 00 min", "1 h 00 min", "3 h 05 min"]

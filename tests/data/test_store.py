@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ethand_utils.data import datasets, store_builder, workers
-from ethand_utils.data import store_builder as parts
+from ethand_utils.data import store_builder, workers
 from ethand_utils.data.datasets import describe, open_dataset
 from ethand_utils.data.store import ARRAYS, Store, StoreError, array_layout
-from ethand_utils.data.store_builder import Shard, build_shard, build_store, merge_shards
+from ethand_utils.data.store_builder import Shard, StorePlan, build_shard, build_store, merge_shards
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import FileError, atomic_write, write_json
 from ethand_utils.labels import HAND_TYPES
+from ethand_utils.sources import rendered as rendered_source
 from ethand_utils.sources.rendered import TRUTH, RenderedSample, render_dataset
 
 SIZE = 8  # px
@@ -56,7 +56,7 @@ class Make:
 
 
 def build(path, make=None, count=10, meta=META, arrays=("images", "masks", "front"), **options) -> Store:
-    return build_store(path, make or Make(arrays), count, SIZE, arrays, meta, **options)
+    return build_store(path, StorePlan(make or Make(arrays), count, SIZE, arrays, meta), **options)
 
 
 def build_and_die(path, count: int, stop: int) -> None:
@@ -264,14 +264,14 @@ def test_folder_that_is_no_store_is_refused_and_left_alone(tmp_path):
 # Parts
 
 
-def plan(make=None, count=10, **changes) -> dict:
+def plan(make=None, count=10, **changes) -> StorePlan:
     make = make or Make()
-    return {"make": make, "count": count, "size": SIZE, "arrays": make.arrays, "meta": META, **changes}
+    return replace(StorePlan(make, count, SIZE, make.arrays, META), **changes)
 
 
 def assert_joined(path: Path, whole: Path) -> None:
     assert contents(path) == contents(whole)
-    assert list(path.parent.glob("*/.*")) + list(path.parent.glob(".parts/*/*s*")) == []
+    assert list(path.parent.glob("*/.*")) + list(path.parent.glob(".shards/*/*s*")) == []
 
 
 @pytest.mark.parametrize("count", [1, 4, 10, 41, 400])
@@ -294,21 +294,21 @@ def test_a_part_that_is_none_is_refused(text):
 @pytest.mark.parametrize("arrays", [("images", "masks", "front", "depth"), ("masks", "confidence")])
 def test_joined_parts_are_the_bytes_of_one_build(arrays, of, tmp_path, small_chunks):
     for number in reversed(range(1, of + 1)):
-        build_shard(tmp_path / "d/s", Shard(number, of), **plan(Make(arrays)))
+        build_shard(tmp_path / "d/s", Shard(number, of), plan(Make(arrays)))
     assert not (tmp_path / "d/s").exists()
     make = Make(arrays)
-    assert len(merge_shards(tmp_path / "d/s", **plan(make))) == 10
+    assert len(merge_shards(tmp_path / "d/s", plan(make))) == 10
     assert make.made == []
     build(tmp_path / "whole", Make(arrays), arrays=arrays)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
 
 
 def test_joining_makes_what_no_finished_part_has(tmp_path, small_chunks):
-    build_shard(tmp_path / "d/s", Shard(2, 3), **plan())
+    build_shard(tmp_path / "d/s", Shard(2, 3), plan())
     with pytest.raises(KeyboardInterrupt):
-        build_shard(tmp_path / "d/s", Shard(3, 3), **plan(Make(stop=9, fault=KeyboardInterrupt())))
+        build_shard(tmp_path / "d/s", Shard(3, 3), plan(Make(stop=9, fault=KeyboardInterrupt())))
     make = Make()
-    merge_shards(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", plan(make))
     assert make.made == [0, 1, 2, 3, 8, 9]
     build(tmp_path / "whole")
     assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
@@ -316,9 +316,9 @@ def test_joining_makes_what_no_finished_part_has(tmp_path, small_chunks):
 
 def test_parts_of_different_sharing_join(tmp_path, small_chunks):
     for part in (Shard(1, 2), Shard(1, 3), Shard(3, 3)):
-        build_shard(tmp_path / "d/s", part, **plan(count=41))
+        build_shard(tmp_path / "d/s", part, plan(count=41))
     make = Make()
-    merge_shards(tmp_path / "d/s", **plan(make, count=41))
+    merge_shards(tmp_path / "d/s", plan(make, count=41))
     assert make.made == list(range(20, 28))
     build(tmp_path / "whole", count=41)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -327,9 +327,9 @@ def test_parts_of_different_sharing_join(tmp_path, small_chunks):
 def test_joining_goes_on_with_an_interrupted_build(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "d/s", Make(stop=5, fault=KeyboardInterrupt()))
-    build_shard(tmp_path / "d/s", Shard(2, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(2, 2), plan())
     make = Make()
-    merge_shards(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", plan(make))
     assert make.made == []
     build(tmp_path / "whole")
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -337,37 +337,37 @@ def test_joining_goes_on_with_an_interrupted_build(tmp_path, small_chunks):
 
 def test_an_interrupted_part_goes_on_where_it_stopped_in_a_folder_of_its_own(tmp_path, small_chunks):
     with pytest.raises(KeyboardInterrupt):
-        build_shard(tmp_path / "d/s", Shard(2, 2), **plan(Make(stop=9, fault=KeyboardInterrupt())))
-    assert all(file.is_relative_to(tmp_path / "d/.parts/2-of-2") for file in tmp_path.rglob("*.npy"))
+        build_shard(tmp_path / "d/s", Shard(2, 2), plan(Make(stop=9, fault=KeyboardInterrupt())))
+    assert all(file.is_relative_to(tmp_path / "d/.shards/2-of-2") for file in tmp_path.rglob("*.npy"))
     rest = Make()
-    build_shard(tmp_path / "d/s", Shard(2, 2), **plan(rest))
+    build_shard(tmp_path / "d/s", Shard(2, 2), plan(rest))
     assert rest.made == [8, 9]
     again = Make()
-    build_shard(tmp_path / "d/s", Shard(2, 2), **plan(again))
+    build_shard(tmp_path / "d/s", Shard(2, 2), plan(again))
     assert again.made == []
 
 
 def test_an_interrupted_join_loses_nothing_and_copies_nothing_twice(tmp_path, monkeypatch, small_chunks):
     copied, stops, real = [], [0, 8], store_builder._copy_chunk
 
-    def copy(work, part, start, meta):
+    def copy(work, shard, plan, start):
         if start in stops[:1]:
             stops.pop(0)
             raise KeyboardInterrupt
         copied.append(start)
-        return real(work, part, start, meta)
+        return real(work, shard, plan, start)
 
     monkeypatch.setattr(store_builder, "_copy_chunk", copy)
     for number in (1, 2):
-        build_shard(tmp_path / "d/s", Shard(number, 2), **plan())
-    before = contents(tmp_path / "d/.parts")
+        build_shard(tmp_path / "d/s", Shard(number, 2), plan())
+    before = contents(tmp_path / "d/.shards")
     while stops:
         with pytest.raises(KeyboardInterrupt):
-            merge_shards(tmp_path / "d/s", **plan())
+            merge_shards(tmp_path / "d/s", plan())
         assert not (tmp_path / "d/s").exists()
-        assert contents(tmp_path / "d/.parts") == before
+        assert contents(tmp_path / "d/.shards") == before
     make = Make()
-    merge_shards(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", plan(make))
     assert (copied, make.made) == ([0, 4, 8], [])
     build(tmp_path / "whole")
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -384,68 +384,70 @@ def test_join_interrupted_while_it_removes_the_parts_ends_when_called_again(stop
         shutil.rmtree(folder, ignore_errors=True)
 
     for number in (1, 2):
-        build_shard(tmp_path / "d/s", Shard(number, 2), **plan())
+        build_shard(tmp_path / "d/s", Shard(number, 2), plan())
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "shutil", SimpleNamespace(rmtree=interrupted))
+        patch.setattr(store_builder, "shutil", SimpleNamespace(rmtree=interrupted))
         with pytest.raises(KeyboardInterrupt):
-            merge_shards(tmp_path / "d/s", **plan())
+            merge_shards(tmp_path / "d/s", plan())
     make = Make()
-    merge_shards(tmp_path / "d/s", **plan(make))
+    merge_shards(tmp_path / "d/s", plan(make))
     assert make.made == []
     build(tmp_path / "whole")
     assert contents(tmp_path / "d/s") == contents(tmp_path / "whole")
-    assert list(tmp_path.glob("d/.parts/*/s")) == []
+    assert list(tmp_path.glob("d/.shards/*/s")) == []
 
 
 @pytest.mark.parametrize("other", [{"meta": {**META, "seed": 1}}, {"count": 11}, {"arrays": ("images",)}])
 def test_parts_made_with_other_settings_are_refused_or_else_ignored(other, tmp_path, small_chunks):
-    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(1, 2), plan())
     make = Make()
-    with pytest.raises(StoreError, match=r"\.parts/1-of-2/s: a part made with other settings; .* or remove") as caught:
-        merge_shards(tmp_path / "d/s", **{**plan(make), **other})
+    with pytest.raises(
+        StoreError, match=r"\.shards/1-of-2/s: a shard made with other settings; .* or remove"
+    ) as caught:
+        merge_shards(tmp_path / "d/s", plan(make, **other))
     assert "\n" not in str(caught.value)
     assert make.made == []
-    joined = merge_shards(tmp_path / "d/s", **{**plan(make), **other}, replace=True)
+    joined = merge_shards(tmp_path / "d/s", plan(make, **other), replace=True)
     assert make.made == list(range(len(joined)))
-    assert list(tmp_path.glob("d/.parts/*/s")) == []
+    assert list(tmp_path.glob("d/.shards/*/s")) == []
 
 
 def test_a_part_made_with_other_settings_is_made_anew_only_when_told_to(tmp_path, small_chunks):
-    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
+    build_shard(tmp_path / "d/s", Shard(1, 2), plan())
     make, other = Make(), {**META, "seed": 1}
     with pytest.raises(StoreError, match="1-of-2/s: holds a store made with other settings"):
-        build_shard(tmp_path / "d/s", Shard(1, 2), **plan(make, meta=other))
+        build_shard(tmp_path / "d/s", Shard(1, 2), plan(make, meta=other))
     for _ in range(2):
-        build_shard(tmp_path / "d/s", Shard(1, 2), **plan(make, meta=other), replace=True)
+        build_shard(tmp_path / "d/s", Shard(1, 2), plan(make, meta=other), replace=True)
     assert make.made == [0, 1, 2, 3]
 
 
 def test_a_part_of_a_store_that_is_there_is_not_made(tmp_path, small_chunks):
     build(tmp_path / "s")
     make, other = Make(), {**META, "seed": 1}
-    for replace in (False, True):
-        assert build_shard(tmp_path / "s", Shard(1, 2), **plan(make), replace=replace) is None
+    for overwrite in (False, True):
+        assert build_shard(tmp_path / "s", Shard(1, 2), plan(make), replace=overwrite) is None
     with pytest.raises(StoreError, match="other settings"):
-        build_shard(tmp_path / "s", Shard(1, 2), **plan(make, meta=other))
+        build_shard(tmp_path / "s", Shard(1, 2), plan(make, meta=other))
     assert make.made == []
-    build_shard(tmp_path / "s", Shard(1, 2), **plan(make, meta=other), replace=True)
+    build_shard(tmp_path / "s", Shard(1, 2), plan(make, meta=other), replace=True)
     assert Store(tmp_path / "s").meta["seed"] == 0
 
 
 def test_a_damaged_part_is_refused_by_name(tmp_path, small_chunks):
-    build_shard(tmp_path / "d/s", Shard(1, 2), **plan())
-    truncated(tmp_path / "d/.parts/1-of-2/s/masks.npy")
+    build_shard(tmp_path / "d/s", Shard(1, 2), plan())
+    truncated(tmp_path / "d/.shards/1-of-2/s/masks.npy")
     with pytest.raises(StoreError, match=r"1-of-2/s/masks\.npy: "):
-        merge_shards(tmp_path / "d/s", **plan())
+        merge_shards(tmp_path / "d/s", plan())
 
 
 def join_and_die(path, count: int, stop: int) -> None:
-    merge_shards(path, **plan(Make(stop=stop, fault=9), count))
+    merge_shards(path, plan(Make(stop=stop, fault=9), count))
 
 
 def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
     count = 3 * store_builder.CHUNK
-    build_shard(tmp_path / "d/s", Shard(1, 3), **plan(count=count))
+    build_shard(tmp_path / "d/s", Shard(1, 3), plan(count=count))
     process = multiprocessing.get_context("spawn").Process(
         target=join_and_die, args=(tmp_path / "d/s", count, 2 * store_builder.CHUNK + 5)
     )
@@ -453,7 +455,7 @@ def test_a_killed_join_goes_on_where_it_stopped(tmp_path):
     process.join()
     assert process.exitcode == 9
     rest = Make()
-    merge_shards(tmp_path / "d/s", **plan(rest, count))
+    merge_shards(tmp_path / "d/s", plan(rest, count))
     assert rest.made == list(range(2 * store_builder.CHUNK, count))
     build(tmp_path / "whole", count=count)
     assert_joined(tmp_path / "d/s", tmp_path / "whole")
@@ -643,8 +645,8 @@ def test_splits_share_no_subject_and_no_sample(rendered):
 
 
 def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
-    people, real = {}, datasets.sample_subject
-    for split in datasets.SPLITS:
+    people, real = {}, rendered_source.sample_subject
+    for split in rendered_source.SPLITS:
         drawn = people.setdefault(split, set())
 
         def noted(rng, drawn=drawn):
@@ -652,7 +654,7 @@ def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
             drawn.add((subject.shape, tuple(subject.skin)))
             return subject
 
-        monkeypatch.setattr(datasets, "sample_subject", noted)
+        monkeypatch.setattr(rendered_source, "sample_subject", noted)
         make = RenderedSample(split, subjects=4, size=16, seed=0, with_image=False)
         for i in range(8):
             make(i)
@@ -661,9 +663,9 @@ def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
 
 
 def test_splits_share_no_scene(monkeypatch):
-    one = datasets.sample_subject(np.random.default_rng(0))
-    monkeypatch.setattr(datasets, "sample_subject", lambda rng: one)
-    makes = [RenderedSample(split, subjects=4, size=16, seed=0, with_image=False) for split in datasets.SPLITS]
+    one = rendered_source.sample_subject(np.random.default_rng(0))
+    monkeypatch.setattr(rendered_source, "sample_subject", lambda rng: one)
+    makes = [RenderedSample(split, subjects=4, size=16, seed=0, with_image=False) for split in rendered_source.SPLITS]
     masks = {make(i)["masks"].tobytes() for make in makes for i in range(4)}
     assert len(masks) == 4 * len(makes)
 
@@ -719,22 +721,22 @@ def test_depth_comes_on_request_with_everything_else_the_same(rendered, tmp_path
 
 def test_rendered_parts_join_to_the_same_bytes(rendered, tmp_path, monkeypatch, small_chunks):
     for number in (2, 1, 3):
-        made = render_dataset(tmp_path / "d", **COUNTS, size=24, part=Shard(number, 3))
+        made = render_dataset(tmp_path / "d", **COUNTS, size=24, shard=Shard(number, 3))
     assert {name: len(store) for name, store in made.items()}["train"] == 1
     assert "d" not in [path.parent.name for path in tmp_path.rglob("meta.json")]
     monkeypatch.setattr(RenderedSample, "__call__", None)
     render_dataset(tmp_path / "d", **COUNTS, size=24)
     assert contents(tmp_path / "d") == contents(rendered)
-    assert not (tmp_path / "d/.parts").exists()
-    assert render_dataset(tmp_path / "d", **COUNTS, size=24, part=Shard(1, 3)) == {}
+    assert not (tmp_path / "d/.shards").exists()
+    assert render_dataset(tmp_path / "d", **COUNTS, size=24, shard=Shard(1, 3)) == {}
 
 
 def test_a_data_set_with_a_part_of_other_settings_is_refused_before_anything_is_rendered(tmp_path, monkeypatch):
     few = {"train": 1, "val": 1, "test": 1, "unpaired": 1}
-    render_dataset(tmp_path / "d", **few, size=16, part=Shard(1, 1))
-    shutil.rmtree(tmp_path / "d/.parts/1-of-1/train")
+    render_dataset(tmp_path / "d", **few, size=16, shard=Shard(1, 1))
+    shutil.rmtree(tmp_path / "d/.shards/1-of-1/train")
     monkeypatch.setattr(RenderedSample, "__call__", None)
-    with pytest.raises(StoreError, match="a part made with other settings"):
+    with pytest.raises(StoreError, match="a shard made with other settings"):
         render_dataset(tmp_path / "d", **few, size=24)
 
 
@@ -746,7 +748,7 @@ def test_parts_rendered_at_the_same_time_by_command_join(tmp_path):
     jobs = [subprocess.Popen([*command, "--part", part], stdout=subprocess.DEVNULL) for part in ("1/2", "2/2")]
     assert [job.wait() for job in jobs] == [0, 0]
     wrong = subprocess.run([*command, "--part", "5/4"], capture_output=True, text=True)
-    assert (wrong.returncode, wrong.stderr) == (1, "ethand: part 5/4: expected I/K with I from 1 to K, such as 2/8\n")
+    assert (wrong.returncode, wrong.stderr) == (1, "ethand: shard 5/4: expected I/K with I from 1 to K, such as 2/8\n")
     assert not (tmp_path / "d/train").exists()
     subprocess.run(command, check=True, capture_output=True)
     render_dataset(tmp_path / "whole", **counts, size=16)
@@ -756,8 +758,8 @@ def test_parts_rendered_at_the_same_time_by_command_join(tmp_path):
 def test_rendering_again_keeps_what_is_complete(rendered, monkeypatch):
     before = contents(rendered)
     monkeypatch.setattr(RenderedSample, "__call__", None)
-    for replace in (False, True):
-        render_dataset(rendered, **COUNTS, size=24, replace=replace)
+    for overwrite in (False, True):
+        render_dataset(rendered, **COUNTS, size=24, replace=overwrite)
     assert contents(rendered) == before
 
 
@@ -773,7 +775,7 @@ def test_other_settings_are_refused_unless_replaced(tmp_path):
 
 
 def test_store_of_another_renderer_is_not_taken_for_this_ones(rendered, monkeypatch):
-    monkeypatch.setattr(datasets, "renderer_version", lambda: "another")
+    monkeypatch.setattr(rendered_source, "renderer_version", lambda: "another")
     with pytest.raises(StoreError, match="other settings"):
         render_dataset(rendered, **COUNTS, size=24)
 
@@ -799,7 +801,9 @@ def test_describe_counts(rendered):
 
 def test_occluded_share_of_a_store_without_two_hands_is_unknown(tmp_path):
     index = {"hand_type": "left", "subject": "a", "occluded_left": 0.0, "occluded_right": float("nan")}
-    built = build_store(tmp_path / "s", lambda i: {"front": np.zeros((8, 8)), "row": index}, 2, 8, ("front",), {})
+    built = build_store(
+        tmp_path / "s", StorePlan(lambda i: {"front": np.zeros((8, 8)), "row": index}, 2, 8, ("front",), {})
+    )
     row = describe(built)
     assert (row["left"], row["right"], row["interacting"], row["occluded_share"]) == (2, 0, 0, None)
 
@@ -820,8 +824,8 @@ def test_unfinished_store_is_no_part_of_a_data_set(tmp_path, small_chunks):
 def test_two_processes_never_build_the_same_store(tmp_path):
     def make(i):
         with pytest.raises(StoreError, match="another process is building it"):
-            build_store(tmp_path / "s", make, 2, 8, (), {"source": "other"})
+            build_store(tmp_path / "s", StorePlan(make, 2, 8, (), {"source": "other"}))
         return {"row": {"id": i}}
 
-    assert len(build_store(tmp_path / "s", make, 2, 8, (), {"source": "test"})) == 2
+    assert len(build_store(tmp_path / "s", StorePlan(make, 2, 8, (), {"source": "test"}))) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["s"]

@@ -309,10 +309,10 @@ def test_the_bytes_do_not_depend_on_workers_or_parts(people, built, tmp_path, mo
     same_bytes(built, shared)
     assert report_of(shared) == report_of(built)
     for number in (2, 1):
-        read_interhand(tmp_path / "parts", people, size=SIZE, paired=20, part=Shard(number, 2))
+        read_interhand(tmp_path / "parts", people, size=SIZE, paired=20, shard=Shard(number, 2))
     assert not (tmp_path / "parts" / "train").exists()
     same_bytes(built, read_interhand(tmp_path / "parts", people, size=SIZE, paired=20))
-    assert not (tmp_path / "parts" / ".parts").exists()
+    assert not (tmp_path / "parts" / ".shards").exists()
 
 
 def test_an_interrupted_call_goes_on_where_it_stopped(people, built, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from ethand_utils.data.datasets import (
     require_stores,
 )
 from ethand_utils.data.store import StoreError
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import ROWS
 from ethand_utils.experiments.run import Run, RunError, open_run
@@ -62,7 +62,7 @@ def plain_store(path, store, *arrays, count=None, **more):
     def sample(i):
         return {name: getattr(store, name)[i] for name in arrays} | {"row": index[i] | more}
 
-    return build_store(path, sample, len(index), store.size, arrays, {"source": "elsewhere"})
+    return build_store(path, StorePlan(sample, len(index), store.size, arrays, {"source": "elsewhere"}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_lies_in_a_folder_is_known_by_its_files(tmp_path, names, source):
         ["image1.jpg"],
         ["I_val_data.json"],
         ["a_data.json", "b_joint_3d.json"],
-        [".parts/meta.json"],
+        [".shards/meta.json"],
         ["images/val_data.json", "images/val_joint_3d.json"],
     ],
 )

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ethand_utils.data.augment import IMAGE_STD, denormalise
 from ethand_utils.data.store import Store, is_made
-from ethand_utils.data.store_builder import build_store
+from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.training.callbacks import autocast_bf16, weights_digest
 from ethand_utils.training.cyclegan.dataloader import MixedLoader, visible_hands
 from ethand_utils.training.cyclegan.model import CycleGAN
@@ -128,8 +128,8 @@ def image_store(model: CycleGAN, labels: Store, path: str | Path) -> Store:
     """
     meta = {"source": "CycleGAN", "g_yx": weights_digest(model.g_yx), "labels": labels.meta}
     make = _Made(model.eval(), labels.require("masks"))
-    replace = not is_made(path, meta)
-    return build_store(path, make, len(labels), labels.size, ("images", "masks"), meta, replace=replace)
+    plan = StorePlan(make, len(labels), labels.size, ("images", "masks"), meta)
+    return build_store(path, plan, replace=not is_made(path, meta))
 
 
 def _device(model: CycleGAN) -> torch.device:
