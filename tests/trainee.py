@@ -1,6 +1,5 @@
 """Trainings in processes of their own, for tests that kill them or let several share one."""
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -92,7 +91,7 @@ def cycle_phases(profile, stores, *opponents, extra=()):
 
 def run_cyclegan(folder, stores, extra):
     """Train a CycleGAN with every remedy but the warm start, and write the weights of both generators."""
-    profile = dataclasses.replace(load_profile("ci"), cyclegan_epochs=EPOCHS["cyclegan"][0])
+    profile = load_profile("ci", {"cyclegan_epochs": EPOCHS["cyclegan"][0]})
     model, opponents = create_cyclegan(profile, tuple(name for name in OPTIONS if name != "warm_start"))
     phases, loss = cycle_phases(profile, stores, opponents, extra=extra)
     train_phases(model, loss, phases, folder, schedule="one_cycle")
