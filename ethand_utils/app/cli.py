@@ -12,23 +12,38 @@ from ethand_utils.app import cli_data
 from ethand_utils.app.cli_data import Json
 from ethand_utils.exceptions import EthandError
 
-app = typer.Typer(help="Amodal hand-part segmentation with few labels.", no_args_is_help=True, add_completion=False)
+# Plain help texts: importing Rich to draw them costs three times what the command itself takes.
+app = typer.Typer(
+    help="Amodal hand-part segmentation with few labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 app.add_typer(cli_data.app, name="data")
 
+RunFolder = Annotated[Path, typer.Argument(help="folder of the run")]
 Weights = Annotated[Path, typer.Option(help="weights.safetensors of a training")]
 
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Argument(help="ci, tiny, small, paper, or a YAML file")] = "tiny",
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting")] = None,
+    profile: Annotated[str, typer.Argument(help="profile: ci, tiny, small, paper, or a YAML file")] = "tiny",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="change a setting; may be repeated"),
+    ] = None,
     name: Annotated[str, typer.Option(help="folder below outputs/; default: the profile's name")] = "",
     cores: Annotated[int, typer.Option(help="cores to use; 0: all")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained; start nothing")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="with --dry-run: as JSON, every epoch's rate")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --dry-run: print JSON, with every epoch's rate")
+    ] = False,
     snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options and targets for Snakemake")] = None,
 ):
-    """Run every notebook of a profile, skipping what is up to date, and write outputs/NAME/index.html."""
+    """Run the notebooks of a profile and write the report.
+
+    Notebooks whose results are up to date are skipped. The report is outputs/NAME/index.html.
+    """
     from ethand_utils.experiments import config, workflow
     from ethand_utils.experiments.run import Run, RunError, project_root
 
@@ -41,23 +56,23 @@ def run(
     with workflow.run_lock(folder):
         status = workflow.snakemake(folder, cores, snakemake or [])
     if status:
-        raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to go on")
+        raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to continue")
     if (folder / "index.html").exists():  # not so after a target before it, or Snakemake's own --dry-run
         print(folder / "index.html")
 
 
 def _print_plan(run, dry_run: bool, as_json: bool) -> None:
-    """What a run would train, as text or JSON."""
+    """Print what a run would train, as text or JSON."""
     from ethand_utils.experiments.dry_run import planned, text
 
     if not dry_run:
-        raise EthandError("run: --json is the form of --dry-run's answer; give both, or neither")
+        raise EthandError("run: --json needs --dry-run; give both, or neither")
     plan = planned(run)
     print(json.dumps(plan, indent=1) if as_json else text(plan))
 
 
 @app.command(hidden=True)
-def stage(folder: Path, name: str):
+def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of the stage")]):
     """Execute one stage of a run; the Snakefile calls this."""
     from ethand_utils.experiments import workflow
     from ethand_utils.experiments.run import open_run
@@ -69,8 +84,12 @@ def stage(folder: Path, name: str):
 
 
 @app.command(hidden=True)
-def render_part(folder: Path, part: str, workers: int):
-    """Render a part of a run's data set; the Snakefile calls this."""
+def render_part(
+    folder: RunFolder,
+    part: Annotated[str, typer.Argument(metavar="I/K", help="shard to render, such as 2/8")],
+    workers: Annotated[int, typer.Argument(help="processes")],
+):
+    """Render a shard of a run's data set; the Snakefile calls this."""
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.experiments.run import open_run
 
@@ -78,8 +97,8 @@ def render_part(folder: Path, part: str, workers: int):
 
 
 @app.command(hidden=True)
-def index(folder: Path):
-    """Write a run's index.html; the Snakefile calls this."""
+def index(folder: RunFolder):
+    """Write the report of a run, index.html; the Snakefile calls this."""
     from ethand_utils.app import report
     from ethand_utils.experiments.run import open_run
 
@@ -90,24 +109,22 @@ def index(folder: Path):
 def evaluate(
     weights: Weights,
     store: Annotated[
-        Path | None, typer.Option("--data", help="a store with masks, such as outputs/tiny/data/test")
+        Path | None, typer.Option("--data", help="store with images and masks, such as outputs/tiny/data/test")
     ] = None,
     frames: Annotated[
         Path | None,
-        typer.Option(help="InterHand2.6M images with their annotation: score on the annotated joints"),
+        typer.Option(help="folder of InterHand2.6M images with their annotation; scores use the annotated joints"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="with --data: keep the predictions here as a store")] = None,
+    out: Annotated[Path | None, typer.Option(help="with --data: folder for the predictions")] = None,
     as_json: Json = False,
 ):
-    """Score a trained net on a store (--data) or on real frames that have joints but no masks (--frames).
+    """Score a trained net on a store or on real frames.
 
-    A store gives course mIoU and its companions.
+    A store (--data) gives the course mIoU and its companions.
 
-    Frames give joint_accuracy, the share of annotated joints where their hand's mask shows a part that meets there,
-
-    and joint_on_hand, the share that lies on their hand's mask at all: over all joints, and frame by frame.
-
-    Every frame is seen in seven slightly different crops, each also mirrored.
+    Frames (--frames) have joints but no masks. They give joint_accuracy, the share of annotated joints where their
+    hand's mask shows a part that meets there, and joint_on_hand, the share that lies on their hand's mask at all: over
+    all joints, and frame by frame. The net sees every frame in seven slightly different crops, each also mirrored.
     """
     from ethand_utils.analysis import evaluate as evaluation
     from ethand_utils.data.store import Store
@@ -129,7 +146,7 @@ def evaluate(
 
 
 def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
-    """Scores, and a table with a row a frame where there is one."""
+    """Print scores, and the table of frames where there is one."""
     import pandas as pd
 
     if as_json:
@@ -143,43 +160,45 @@ def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="photos")],
+    images: Annotated[list[Path], typer.Argument(help="photos, any format that Pillow reads")],
     weights: Weights,
-    out: Annotated[Path, typer.Option(help="folder for the masks; one below it for each of several photos")],
+    out: Annotated[Path, typer.Option(help="folder for the masks; several photos get a folder each below it")],
     box: Annotated[
-        str, typer.Option(help="x,y,w,h of the hands in px, as in InterHand2.6M; default: the whole photo")
+        str,
+        typer.Option(help="x,y,w,h of the hands' box in px, as in InterHand2.6M; default: the whole photo"),
     ] = "",
 ):
-    """Masks of photos: left.png, right.png (part ids 0…16 in the photo's own frame) and overlay.png."""
+    """Predict the masks of photos.
+
+    Writes left.png and right.png, part ids 0…16 in the photo's own size, and overlay.png for people to look at.
+    """
     from ethand_utils.analysis import evaluate as evaluation
     from ethand_utils.data.crops import read_image
     from ethand_utils.training.learner import best_device, to_device
     from ethand_utils.training.models import load_weights
 
-    around = evaluation.parse_box(box) if box else None
+    crop = evaluation.parse_box(box) if box else None
     photos = {path: read_image(path) for path in images}
     model, notes = load_weights(weights)
     model = to_device(model, best_device())
     for path, photo in photos.items():
-        found = evaluation.predict_photo(model, photo, notes["size"], around)
+        prediction = evaluation.predict_photo(model, photo, notes["size"], crop)
         folder = out if len(images) == 1 else out / path.stem
-        evaluation.save_photo(folder, found)
-        print(f"{folder}: left.png, right.png, overlay.png; confidence {found['confidence']:.2f}")
+        evaluation.save_photo(folder, prediction)
+        print(f"{folder}: left.png, right.png, overlay.png; confidence {prediction['confidence']:.2f}")
 
 
 @app.command()
 def submit(
-    store: Annotated[Path, typer.Option("--data", help="a store with images, such as course/test")],
+    store: Annotated[Path, typer.Option("--data", help="store with images, such as course/test")],
     weights: Weights,
     out: Annotated[Path, typer.Option(help="archive to write, such as test.lmdb.tar.gz")],
 ):
-    """Predict a store and pack the masks as the course's server takes them.
+    """Predict a store and pack the masks for the course's server.
 
-    The archive has the folder test.lmdb, an LMDB with a PNG for each hand of each image: 128×128 px, part ids 0…16.
-
-    Its keys are NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg.
-
-    In the folder, im_path.pt lists the images' paths. The course's server expects all 10,000 images of its test set.
+    The archive has the folder test.lmdb, an LMDB with a PNG for each hand of each image: 128×128 px, part ids 0…16. Its
+    keys are NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg. In the folder, im_path.pt
+    lists the images' paths. The course's server expects all 10,000 images of its test set.
     """
     from ethand_utils.analysis.evaluate import submit as submit_predictions
     from ethand_utils.data.store import Store
@@ -193,7 +212,7 @@ def submit(
 
 
 class ExportFormat(StrEnum):
-    """What `ethand export` can write."""
+    """Formats that `ethand export` writes."""
 
     ONNX = "onnx"
     OPENVINO = "openvino"
@@ -203,9 +222,12 @@ class ExportFormat(StrEnum):
 def export(
     weights: Weights,
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml for OpenVINO")],
-    format: Annotated[ExportFormat, typer.Option(help="onnx or openvino")] = ExportFormat.ONNX,
+    format: Annotated[ExportFormat, typer.Option(help="format of the file")] = ExportFormat.ONNX,
 ):
-    """Export a trained net: normalised images [B, 3, H, W] → logits [B, 34, H, W], any B."""
+    """Export a trained net to ONNX or OpenVINO.
+
+    The exported net takes normalised images [B, 3, H, W], any B, and returns logits [B, 34, H, W].
+    """
     from ethand_utils.training.inference import export_model
     from ethand_utils.training.models import load_weights
 
@@ -215,7 +237,7 @@ def export(
 
 
 def main():
-    """Entry point: a fault the user can mend is one line on stderr and exit status 1."""
+    """Run the command; an EthandError becomes one line on stderr and exit status 1."""
     try:
         app()
     except EthandError as error:
