@@ -1,9 +1,10 @@
-"""The 21 joints that data sets annotate: their orders, their places in the generic hand, guesses of missing ones."""
+"""The 21 annotated joints: orders of data sets, positions in the generic hand, guesses of missing ones, rotations."""
 
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from ethand_utils.hands.rig import Rig, load_rig
 from ethand_utils.labels import FINGERS, N_JOINTS
@@ -12,7 +13,7 @@ from ethand_utils.labels import FINGERS, N_JOINTS
 CHAINS = np.arange(4 * len(FINGERS)).reshape(-1, 4)[:, ::-1]
 WRIST = N_JOINTS - 1
 
-# For every joint of `labels.JOINT_PARTS` its place in another data set's list of a hand's joints.
+# For every joint of `labels.JOINT_PARTS` its index in another data set's list of a hand's joints.
 ORDERS = {
     "interhand": np.arange(N_JOINTS),
     "freihand": np.array(
@@ -21,7 +22,7 @@ ORDERS = {
     "rhd": np.array([*range(1, N_JOINTS), 0]),  # wrist, then tip … base
 }
 
-# Where the annotated joints lie in the generic hand, m, calibrated on InterHand2.6M: shift of the thumb's base joint
+# Positions of the annotated joints in the generic hand, m, calibrated on InterHand2.6M: shift of the thumb's base joint
 # and of the wrist from the mesh's own, of the thumb's other two towards its pad, and the depth of the fingertips below
 # the end of the skin.
 THUMB_BASE_SHIFT = (0.0024, -0.0016, 0.0107)
@@ -30,62 +31,12 @@ WRIST_SHIFT = (0.0, 0.0, -0.003)
 TIP_DEPTH = 0.003
 
 WRIST_FLARE, FLARE_LENGTH = 0.06, 0.04  # share by which wrists are broader than the mesh's, and m to where that ends
-FOLLOWS = 0.6  # bend of the last joint of a finger over that of the one before it, where it is unknown
-
-
-def directions(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [..., 3] at length 1; those of length 0 stay."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
-
-
-def rotate(turns: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Matrices [..., 3, 3] applied to vectors [..., 3]."""
-    return (turns @ vectors[..., None])[..., 0]
-
-
-def inverse(turns: np.ndarray) -> np.ndarray:
-    """Inverses of rotations [..., 3, 3]."""
-    return np.swapaxes(turns, -1, -2)
-
-
-def rotation_about(axes: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Rotations [..., 3, 3] by `angles` [...] (rad) about unit vectors [..., 3]."""
-    x, y, z = np.moveaxis(axes, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*axes.shape, 3)
-    sine, cosine = (f(angles)[..., None, None] for f in (np.sin, np.cos))
-    return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
-
-
-def rotation_towards(start: np.ndarray, goal: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """The smallest rotations [..., 3, 3] of unit vectors [..., 3] onto others, by the angles `most` (rad) at most."""
-    axes = np.cross(start, goal)
-    angles = np.arctan2(np.linalg.norm(axes, axis=-1), (start * goal).sum(-1))
-    return rotation_about(directions(axes), np.minimum(angles, most))
-
-
-def bend_and_lean(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Angles [...] (rad) of vectors [..., 3] in a joint's frame, where straight on is −z: towards −y, then to −x."""
-    x, y, z = np.moveaxis(directions(vectors), -1, 0)
-    return np.arctan2(-y, -z), -np.arcsin(np.clip(x, -1, 1))
-
-
-def bent(bend: np.ndarray, lean: np.ndarray) -> np.ndarray:
-    """Rotations [..., 3, 3] that take −z where `bend_and_lean` gives these angles [...]."""
-    bend, lean = np.broadcast_arrays(bend, lean)
-    cb, sb, cl, sl = np.cos(bend), np.sin(bend), np.cos(lean), np.sin(lean)
-    rows = [cl, np.zeros_like(cl), sl, -sl * sb, cb, cl * sb, -sl * cb, -sb, cl * cb]
-    return np.stack(rows, -1).reshape(*cl.shape, 3, 3)
-
-
-def nearest_angle(angles: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """The same angles (rad), within half a turn of `middle`."""
-    return (angles - middle + np.pi) % (2 * np.pi) - np.pi + middle
+END_OVER_MIDDLE = 0.6  # bend of a finger's last joint over that of the joint before it, where the tip is unknown
 
 
 @cache
 def generic_hand() -> Rig:
-    """The generic right hand as it is fitted: closed at the wrist, which is as broad as people's."""
+    """Return the generic right hand as it is fitted: closed at the wrist, which is as broad as people's."""
     rig = load_rig(forearm=False)
     vertices = rig.vertices.copy()
     vertices[:, 0] *= 1 + WRIST_FLARE * np.clip(1 + vertices[:, 2] / FLARE_LENGTH, 0, 1)
@@ -94,7 +45,7 @@ def generic_hand() -> Rig:
 
 @cache
 def landmarks() -> np.ndarray:
-    """The annotated joints' places in the generic right hand at rest, float [21, 3] m."""
+    """Return the positions of the annotated joints in the generic right hand at rest, float [21, 3] m."""
     rig = generic_hand()
     rest = rig.rest[:, :3, 3]
     points = np.zeros((N_JOINTS, 3))
@@ -111,46 +62,93 @@ def landmarks() -> np.ndarray:
 
 
 def complete_joints(
-    points: np.ndarray, known: np.ndarray, lengths: np.ndarray, hinges: np.ndarray
+    points: np.ndarray, valid: np.ndarray, lengths: np.ndarray, hinges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Guesses for unknown joints of fingers whose base is known: points float [B, 21, 3], and which are known now.
+    """Guess missing joints of fingers whose base is valid; return points float [B, 21, 3] and which are valid now.
 
-    Joints between two known ones are where bones of their `lengths` [B, 5, 3] meet when the finger bends about its
-    hinge (unit `hinges` [B, 5, 3]); an unknown tip follows the joint before it.
+    Joints between two valid ones are placed where bones of their `lengths` [B, 5, 3] meet when the finger bends about
+    its hinge (unit `hinges` [B, 5, 3]); a missing tip follows the joint before it.
     """
-    points, known = points.copy(), known.copy()
+    points, valid = points.copy(), valid.copy()
 
-    def fill(place: int, where: np.ndarray, found: np.ndarray) -> None:
-        here = CHAINS[:, place]
-        points[:, here] = np.where(where[..., None], found, points[:, here])
-        known[:, here] |= where
+    def between(start: int, end: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return _two_bone_ik(points[:, CHAINS[:, start]], points[:, CHAINS[:, end]], first, second, hinges)
 
-    base, middle, end, tip = (known[:, CHAINS[:, place]] for place in range(4))
+    def fill(joint: int, missing: np.ndarray, guess: np.ndarray) -> None:
+        joints = CHAINS[:, joint]
+        points[:, joints] = np.where(missing[..., None], guess, points[:, joints])
+        valid[:, joints] |= missing
+
+    base, middle, end, tip = (valid[:, CHAINS[:, joint]] for joint in range(4))
     first, second, third = np.moveaxis(lengths, -1, 0)
-    whole = _two_bone_ik(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 3]], first, second + third, hinges)
-    fill(1, base & ~middle & ~end & tip, whole)
-    fill(1, base & ~middle & end, _two_bone_ik(points[:, CHAINS[:, 0]], points[:, CHAINS[:, 2]], first, second, hinges))
-    middle = known[:, CHAINS[:, 1]]
-    fill(2, middle & ~end & tip, _two_bone_ik(points[:, CHAINS[:, 1]], points[:, CHAINS[:, 3]], second, third, hinges))
-    fill(3, known[:, CHAINS[:, :3]].all(2) & ~tip, _following(points, third))
-    return points, known
-
-
-def _following(points: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Tips [B, 5, 3], where the last joint bends FOLLOWS times as far as the one before it."""
-    bones = directions(np.diff(points[:, CHAINS[:, :3]], axis=2))
-    bend = np.arccos(np.clip((bones[:, :, 0] * bones[:, :, 1]).sum(-1), -1, 1))
-    axis = directions(np.cross(bones[:, :, 0], bones[:, :, 1]))
-    last = rotate(rotation_about(axis, FOLLOWS * bend), bones[:, :, 1])
-    return points[:, CHAINS[:, 2]] + length[..., None] * last
+    fill(1, base & ~middle & ~end & tip, between(0, 3, first, second + third))
+    fill(1, base & ~middle & end, between(0, 2, first, second))
+    middle = valid[:, CHAINS[:, 1]]
+    fill(2, middle & ~end & tip, between(1, 3, second, third))
+    fill(3, valid[:, CHAINS[:, :3]].all(2) & ~tip, _guess_tips(points, third))
+    return points, valid
 
 
 def _two_bone_ik(
     start: np.ndarray, end: np.ndarray, first: np.ndarray, second: np.ndarray, hinge: np.ndarray
 ) -> np.ndarray:
-    """Where bones `first` and `second` long [...] between points [..., 3] meet, towards the back of the hand."""
+    """Return where bones `first` and `second` long [...] between points [..., 3] meet, towards the back of the hand."""
     along = directions(end - start)
-    far = np.linalg.norm(end - start, axis=-1)
-    way = np.clip((far**2 + first**2 - second**2) / np.maximum(2 * far, 1e-9), -first, first)
+    distance = np.linalg.norm(end - start, axis=-1)
+    reach = np.clip((distance**2 + first**2 - second**2) / np.maximum(2 * distance, 1e-9), -first, first)
     back = directions(np.cross(hinge, along))
-    return start + along * way[..., None] + back * np.sqrt(first**2 - way**2)[..., None]
+    return start + along * reach[..., None] + back * np.sqrt(first**2 - reach**2)[..., None]
+
+
+def _guess_tips(points: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return tips [B, 5, 3] of last bones of these lengths, bent END_OVER_MIDDLE times as far as the bones before."""
+    bones = directions(np.diff(points[:, CHAINS[:, :3]], axis=2))
+    bend = np.arccos(np.clip((bones[:, :, 0] * bones[:, :, 1]).sum(-1), -1, 1))
+    axis = directions(np.cross(bones[:, :, 0], bones[:, :, 1]))
+    last = rotate(rotation_about(axis, END_OVER_MIDDLE * bend), bones[:, :, 1])
+    return points[:, CHAINS[:, 2]] + lengths[..., None] * last
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [..., 3] scaled to length 1; those of length 0 stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def rotate(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Apply matrices [..., 3, 3] to vectors [..., 3]."""
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def rotation_about(axes: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return rotations [..., 3, 3] by `angles` [...] (rad) about unit vectors [..., 3]."""
+    vectors = axes * angles[..., None]  # flat: SciPy is several times slower on arrays of more dimensions
+    return Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(*vectors.shape, 3)
+
+
+def rotation_towards(start: np.ndarray, goal: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Return the smallest rotations [..., 3, 3] of unit vectors [..., 3] onto others, of `largest` (rad) at most."""
+    axes = np.cross(start, goal)
+    angles = np.arctan2(np.linalg.norm(axes, axis=-1), (start * goal).sum(-1))
+    return rotation_about(directions(axes), np.minimum(angles, largest))
+
+
+def bend_and_lean(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return angles [...] (rad) of vectors [..., 3] in a joint's frame, from −z (straight): towards −y, then to −x."""
+    x, y, z = np.moveaxis(directions(vectors), -1, 0)
+    return np.arctan2(-y, -z), -np.arcsin(np.clip(x, -1, 1))
+
+
+def bone_rotation(bend: np.ndarray, lean: np.ndarray) -> np.ndarray:
+    """Return rotations [..., 3, 3] that take −z to where `bend_and_lean` gives these angles [...].
+
+    Written out: SciPy's `from_euler("XY", …)` gives the same and takes 2 to 9 times as long.
+    """
+    bend, lean = np.broadcast_arrays(bend, lean)
+    cb, sb, cl, sl = np.cos(bend), np.sin(bend), np.cos(lean), np.sin(lean)
+    rows = [cl, np.zeros_like(cl), sl, -sl * sb, cb, cl * sb, -sl * cb, -sb, cl * cb]
+    return np.stack(rows, -1).reshape(*cl.shape, 3, 3)
+
+
+def nearest_angle(angles: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Return the same angles (rad), within half a turn of `middle`."""
+    return (angles - middle + np.pi) % (2 * np.pi) - np.pi + middle

@@ -1,4 +1,4 @@
-"""Hands from MANO parameters: a frame's pose, shape and place turned into closed meshes (REFERENCE.md section 4)."""
+"""Hands from MANO parameters: closed meshes of a frame's pose, shape and translation (REFERENCE.md section 4)."""
 
 import contextlib
 import hashlib
@@ -14,11 +14,11 @@ import numpy as np
 from ethand_utils.exceptions import EthandError
 from ethand_utils.hands.amodal import Hand, HandError
 from ethand_utils.hands.mano_file import CHAINS, FILES, WRIST, HandModelError, read_model
-from ethand_utils.hands.rig import hole_edge
+from ethand_utils.hands.rig import fan_faces, hole_edge
 from ethand_utils.labels import FINGERS, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 
 MANO_VERTICES = 778
-WORST = 15.0  # mm, mean over a hand's joints: parameters further off belong to another moment, or are a failed fit
+MAX_RESIDUAL = 15.0  # mm, mean over a hand's joints; beyond it, parameters are of another moment or a failed fit
 SAME_SIGN = 1.0  # m, summed difference of both hands' shapedirs in x, below which the left's have the wrong sign
 MIRROR_X = np.array([-1.0, 1.0, 1.0])[:, None]
 PARAMETERS = {"pose": 48, "shape": 10, "trans": 3}
@@ -37,10 +37,10 @@ class ManoHands:
     name = "mano"  # as in the meta of the stores
 
     def __post_init__(self):
-        _ = self.models  # so that unfit files are told of before any work begins
+        _ = self.models  # so that unfit files are refused before any work begins
 
     def __getstate__(self) -> dict:
-        return {"folder": self.folder}  # another process reads the models anew, from the cache
+        return {"folder": self.folder}  # another process loads the models anew, from the cache
 
     @cached_property
     def models(self) -> tuple["HandModel", "HandModel"]:
@@ -63,10 +63,10 @@ class ManoHands:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
     def hands(self, frame) -> tuple[Hand | None, Hand | None]:
-        """The left and the right hand of an `interhand.Frame`, in the world's frame; None where it has none.
+        """Return the left and the right hand of an annotated frame, in the world's frame; None where it has none.
 
-        Of the frame, `hand_type`, `mano`, `world` and `valid` count. Raises HandError when parameters are missing or
-        broken, or on average more than WORST mm off the annotated joints.
+        Reads the frame's `hand_type`, `mano`, `world` and `valid`. Raises HandError when parameters are missing or
+        broken, or on average more than MAX_RESIDUAL mm off the annotated joints.
         """
         return tuple(
             self._hand(frame, hand) if frame.hand_type in (name, "interacting") else None
@@ -76,57 +76,57 @@ class ManoHands:
     def _hand(self, frame, hand: int) -> Hand:
         model = self.models[hand]
         vertices, joints = model.pose(**_parameters(frame, hand))
-        apart = 1000 * np.linalg.norm(joints - frame.world[hand], axis=1)
-        residual = np.where(frame.valid[hand], apart, np.nan)
-        if frame.valid[hand].any() and np.nanmean(residual) > WORST:
-            raise HandError(f"mano: joints more than {WORST:.0f} mm off")
+        distance = 1000 * np.linalg.norm(joints - frame.world[hand], axis=1)
+        residual = np.where(frame.valid[hand], distance, np.nan)
+        if frame.valid[hand].any() and np.nanmean(residual) > MAX_RESIDUAL:
+            raise HandError(f"mano: joints more than {MAX_RESIDUAL:.0f} mm off")
         return Hand(vertices, model.faces, model.part_weights, residual)
 
 
 def _parameters(frame, hand: int) -> dict[str, np.ndarray]:
-    given = (frame.mano or (None, None))[hand]
-    if given is None:
+    """Return a hand's PARAMETERS of a frame as float32 arrays. Raises HandError where they are missing or broken."""
+    annotated = (frame.mano or (None, None))[hand]
+    if annotated is None:
         raise HandError(f"mano: no parameters of the {HANDS[hand]} hand")
     try:
-        values = {name: np.asarray(given[name], np.float32).reshape(size) for name, size in PARAMETERS.items()}
-        whole = all(np.isfinite(value).all() for value in values.values())
+        values = {name: np.asarray(annotated[name], np.float32).reshape(size) for name, size in PARAMETERS.items()}
+        finite = all(np.isfinite(value).all() for value in values.values())
     except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
+        finite = False
+    if not finite:
         raise HandError(f"mano: broken parameters of the {HANDS[hand]} hand")
     return values
 
 
 @dataclass(frozen=True)
 class HandModel:
-    """One hand's model, closed at the wrist: the last vertex is the middle of the hole's edge `loop` int [n].
+    """One hand's model, closed at the wrist: the last vertex is the middle of the hole's `edge` int [n].
 
     `faces` int [F, 3] are wound outwards; `part_weights` float [V, N_CLASSES] are the skinning weights by part; `tips`
-    int [5] the vertices at the fingertips, in the order of FINGERS; `layer` is smplx's.
+    int [5] the vertices at the fingertips, in the order of FINGERS; `layer` is smplx's model.
     """
 
     layer: object
     faces: np.ndarray
-    loop: np.ndarray
+    edge: np.ndarray
     part_weights: np.ndarray
     tips: np.ndarray
 
     @staticmethod
     def build(arrays: dict[str, np.ndarray], hand: str, path: Path) -> "HandModel":
-        """The model of a file's arrays. Raises HandModelError when its wrist is no single hole."""
+        """Build the model from a file's arrays. Raises HandModelError when its wrist is no single hole."""
         template, weights = arrays["v_template"], arrays["weights"]
-        loop = _hole(arrays["f"], path)
-        fan = np.stack([np.roll(loop, -1), loop, np.full(len(loop), len(template))], axis=1)
-        faces = np.concatenate([arrays["f"], fan])
-        if _volume(np.append(template, template[loop].mean(0, keepdims=True), axis=0), faces) < 0:
+        edge = _wrist_edge(arrays["f"], path)
+        faces = np.concatenate([arrays["f"], fan_faces(edge, len(template))])
+        if _signed_volume(np.append(template, template[edge].mean(0, keepdims=True), axis=0), faces) < 0:
             faces = faces[:, ::-1]
         part_weights = np.zeros((len(template) + 1, N_CLASSES))
         part_weights[:-1, JOINT_PART] = weights
         part_weights[-1, PALM] = 1
-        return HandModel(_layer(arrays, hand), np.ascontiguousarray(faces), loop, part_weights, _tips(arrays))
+        return HandModel(_layer(arrays, hand), np.ascontiguousarray(faces), edge, part_weights, _tips(arrays))
 
     def pose(self, pose: np.ndarray, shape: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices [V, 3] and joints [21, 3] in the order of `labels.JOINT_PARTS`, m, float64.
+        """Return vertices [V, 3] and joints [21, 3] in the order of `labels.JOINT_PARTS`, m, float64.
 
         Parameters are MANO's, float32: axis-angle `pose` [48] rad, the wrist's first, relative to the mean hand,
         `shape` [10], `trans` [3] m.
@@ -138,12 +138,12 @@ class HandModel:
             posed = self.layer(**{name: torch.from_numpy(value)[None] for name, value in values.items()})
         vertices, chain = posed.vertices[0].double().numpy(), posed.joints[0].double().numpy()
         fingers = np.concatenate([vertices[self.tips][:, None], chain[INWARDS]], axis=1)
-        closed = np.append(vertices, vertices[self.loop].mean(0, keepdims=True), axis=0)
+        closed = np.append(vertices, vertices[self.edge].mean(0, keepdims=True), axis=0)
         return closed, np.append(fingers.reshape(-1, 3), chain[[WRIST]], axis=0)
 
 
 def _layer(arrays: dict[str, np.ndarray], hand: str):
-    """smplx's model of arrays that are read already, so that smplx opens no file."""
+    """Create smplx's model from arrays that are loaded already, so that smplx opens no file."""
     try:
         from smplx import MANO
     except ImportError:
@@ -161,7 +161,7 @@ def _layer(arrays: dict[str, np.ndarray], hand: str):
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """A hand is too small a task for more, and builders run a process a core."""
+    """Run torch on one thread: a hand is too small a task for more, and builders run one process per core."""
     import torch
 
     before = torch.get_num_threads()
@@ -172,24 +172,24 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _hole(faces: np.ndarray, path: Path) -> np.ndarray:
-    """The wrist's edge, `hole_edge`, of a file's mesh."""
+def _wrist_edge(faces: np.ndarray, path: Path) -> np.ndarray:
+    """Return the edge of the hole at the wrist of a file's mesh (`hole_edge`)."""
     try:
         return hole_edge(faces)
     except ValueError:
         raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces") from None
 
 
-def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Volume of a closed mesh, negative where faces are wound inwards."""
+def _signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Return the volume of a closed mesh, negative where faces are wound inwards."""
     a, b, c = vertices[faces].transpose(1, 0, 2)
     return float((a * np.cross(b, c)).sum() / 6)
 
 
 def _tips(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The vertices at the fingertips, int [5] in the order of FINGERS: smplx's of MANO's own mesh.
+    """Return the vertices at the fingertips, int [5] in the order of FINGERS: smplx's of MANO's own mesh.
 
-    Of a mesh with another number of vertices, those of each end joint's part that are farthest from the joint.
+    In a mesh with another number of vertices, they are those of each end joint's part farthest from the joint.
     """
     from smplx.vertex_ids import vertex_ids
 

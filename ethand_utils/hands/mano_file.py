@@ -1,4 +1,4 @@
-"""MANO's model files: the user's own, read without running anything in them, and kept as plain arrays.
+"""Reader of the user's own MANO model files, which runs nothing that is in them and caches plain arrays.
 
 The files are pickles of Python 2 with chumpy's objects, which no current NumPy runs; their licence forbids passing them
 on (REFERENCE.md sections 4 and 6).
@@ -40,18 +40,18 @@ INTEGERS = ("f", "kintree_table")
 
 
 class HandModelError(FileError):
-    """A MANO model file that is missing, does not fit, or holds what is not let in."""
+    """Raised for a MANO model file that is missing, does not fit, or holds objects that are not allowed."""
 
 
 class _Inert:
-    """Stands for an object in a model file: keeps the state the file gives it, and does nothing with it."""
+    """Stand-in for an object in a model file: stores the state that the file gives it and does nothing with it."""
 
     def __setstate__(self, state):
         self.state = state
 
 
 class _Dtype(_Inert):
-    """NumPy's type of an array's numbers."""
+    """Stand-in for NumPy's dtype."""
 
     def __init__(self, code: str, *_):
         self.code = code
@@ -63,7 +63,7 @@ class _Dtype(_Inert):
 
 
 class _Array(_Inert):
-    """NumPy's array. Its own way to unpickle would take raw bytes for addresses of objects, if told to."""
+    """Stand-in for NumPy's array, whose own unpickling can be made to take raw bytes for addresses of objects."""
 
     def array(self) -> np.ndarray:
         _, shape, dtype, columns_first, raw = self.state
@@ -72,63 +72,64 @@ class _Array(_Inert):
 
 
 class _Ch(_Inert):
-    """chumpy's array."""
+    """Stand-in for chumpy's array."""
 
     def array(self) -> np.ndarray:
         return _plain(self.state["x"])
 
 
 class _Select(_Inert):
-    """chumpy's choice of another array's elements."""
+    """Stand-in for chumpy's selection of another array's elements."""
 
     def array(self) -> np.ndarray:
         return _plain(self.state["a"]).ravel()[_plain(self.state["idxs"])].reshape(self.state["preferred_shape"])
 
 
 class _Csr(_Inert):
-    """SciPy's sparse matrix, row by row."""
+    """Stand-in for SciPy's sparse matrix, row by row."""
 
     def array(self) -> np.ndarray:
         return self.lines(self.state["_shape"])
 
     def lines(self, shape: tuple[int, int]) -> np.ndarray:
-        ends, places, values = (_plain(self.state[key]) for key in ("indptr", "indices", "data"))
+        ends, indices, values = (_plain(self.state[key]) for key in ("indptr", "indices", "data"))
         dense = np.zeros(shape)
-        np.add.at(dense, (np.repeat(np.arange(len(ends) - 1), np.diff(ends)), places), values)
+        np.add.at(dense, (np.repeat(np.arange(len(ends) - 1), np.diff(ends)), indices), values)
         return dense
 
 
 class _Csc(_Csr):
-    """SciPy's sparse matrix, column by column."""
+    """Stand-in for SciPy's sparse matrix, column by column."""
 
     def array(self) -> np.ndarray:
         return self.lines(self.state["_shape"][::-1]).T
 
 
 def _plain(value) -> np.ndarray:
+    """Return the array that a stand-in stands for, or any other value as an array."""
     return value.array() if isinstance(value, _Inert) else np.asarray(value)
 
 
 def _blank(kind: type, *_) -> _Inert:
-    """Stands for what makes an empty object of a class, before its state is known."""
+    """Stand in for functions that create an empty object of a class, before its state is set."""
     if not issubclass(kind, _Inert):
         raise TypeError(f"{kind.__name__} is not made that way")
     return kind()
 
 
 def _from_buffer(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
-    """Stands for what makes an array in pickles of protocol 5."""
+    """Stand in for the function that creates an array in pickles of protocol 5."""
     array = _Array()
     array.state = None, shape, dtype, order == "F", raw
     return array
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for `codecs.encode`, by which Python 3 writes bytes for Python 2."""
+    """Stand in for `codecs.encode`, by which Python 3 writes bytes for Python 2."""
     return text.encode("latin1")
 
 
-# All that a model file may name, in the spellings of then and now, and what stands for it: nothing here acts.
+# All that a model file may name, in old and new spellings, with its stand-in, which executes nothing.
 ALLOWED = {
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _Select,
@@ -145,7 +146,7 @@ ALLOWED = {
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles what ALLOWED lists and nothing else; text of Python 2 becomes str."""
+    """Unpickler of what ALLOWED lists and nothing else; text of Python 2 becomes str."""
 
     def __init__(self, data: bytes, path: Path):
         super().__init__(io.BytesIO(data), encoding="latin1")
@@ -161,11 +162,11 @@ class _Reader(pickle.Unpickler):
 
 
 def read_model(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a MANO file that SHAPES names, float64 or int64. Nothing the file holds is executed.
+    """Load the arrays of a MANO file that SHAPES names, float64 or int64. Nothing in the file is executed.
 
-    Kept as .npz in the user's cache folder under the file's SHA-256, and taken from there the next time; where that
-    folder cannot be written to, read anew each time. Raises
-    HandModelError when the file is missing, is no MANO model, or holds other objects than arrays.
+    They are cached as .npz in the user's cache folder under the file's SHA-256; where that folder cannot be written
+    to, the file is read anew each time. Raises HandModelError when the file is missing, is no MANO model, or holds
+    other objects than arrays.
     """
     path = Path(path)
     try:
@@ -185,7 +186,7 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_cached(path: Path) -> dict[str, np.ndarray] | None:
-    """An earlier conversion; None where there is none, or a damaged one, which is then made again."""
+    """Load an earlier conversion; return None where there is none, or a damaged one, which is then made again."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return _checked(dict(file), path)
@@ -194,6 +195,7 @@ def _read_cached(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _unpickle(data: bytes, path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a pickle by their keys in SHAPES. Raises HandModelError when it is damaged."""
     try:
         values = dict(_Reader(data, path).load())
         return {key: _plain(values[key]) for key in SHAPES if key in values}
@@ -206,20 +208,20 @@ def _unpickle(data: bytes, path: Path) -> dict[str, np.ndarray]:
 
 
 def _checked(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """The arrays in their plain types. Raises HandModelError when one is missing or is not what MANO has there."""
+    """Return the arrays as float64 or int64. Raises HandModelError for a missing one or a shape that is not MANO's."""
     sizes, plain = {}, {}
     for key, shape in SHAPES.items():
         if key not in arrays:
             raise HandModelError(f"{path}: has no {key}; expected a MANO hand model from mano.is.tue.mpg.de")
-        found = arrays[key]
-        if found.dtype.kind not in "iuf" or found.ndim != len(shape):
-            raise HandModelError(f"{path}: {key} is {found.dtype} {found.shape}; expected numbers {shape}")
-        wanted = tuple(
-            sizes.setdefault(n, m) if isinstance(n, str) else n for n, m in zip(shape, found.shape, strict=True)
+        array = arrays[key]
+        if array.dtype.kind not in "iuf" or array.ndim != len(shape):
+            raise HandModelError(f"{path}: {key} is {array.dtype} {array.shape}; expected numbers {shape}")
+        expected = tuple(
+            sizes.setdefault(n, m) if isinstance(n, str) else n for n, m in zip(shape, array.shape, strict=True)
         )
-        if found.shape != wanted or not np.isfinite(found).all():
-            raise HandModelError(f"{path}: {key} is {found.shape}; expected {wanted}, all finite")
-        plain[key] = found.astype(np.int64 if key in INTEGERS else np.float64)
+        if array.shape != expected or not np.isfinite(array).all():
+            raise HandModelError(f"{path}: {key} is {array.shape}; expected {expected}, all finite")
+        plain[key] = array.astype(np.int64 if key in INTEGERS else np.float64)
     if tuple(plain["kintree_table"][0, 1:]) != PARENTS[1:]:
         raise HandModelError(f"{path}: its joints are not in MANO's order; expected the parents {PARENTS}")
     if plain["f"].min() < 0 or plain["f"].max() >= sizes["V"]:

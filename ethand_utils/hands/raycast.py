@@ -1,4 +1,4 @@
-"""Camera rays through pixel centres → amodal masks, which hand is in front, depth and normals."""
+"""Pinhole cameras, and triangle meshes that rays are cast at."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +8,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 
-FAR = 1e6  # m
+FAR = 1e6  # m, depth of pixels whose ray hits nothing
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class Camera:
     centre: tuple[float, float]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Pixel coordinates float [..., 2] of points [..., 3]; pixel (i, j) covers [i, i + 1) × [j, j + 1)."""
+        """Return pixel coordinates float [..., 2] of points [..., 3]; pixel (i, j) covers [i, i + 1) × [j, j + 1)."""
         return points[..., :2] / points[..., 2:] * self.focal + self.centre
 
     def crop(self, x: float, y: float, side: float, size: int) -> "Camera":
-        """The camera whose `size`×`size` image is the square (x, y, side) of this one's."""
+        """Return the camera whose `size`×`size` image is the square (x, y, side) px of this one's."""
         zoom = size / side
         fx, fy = self.focal
         cx, cy = self.centre
         return Camera((fx * zoom, fy * zoom), ((cx - x) * zoom, (cy - y) * zoom))
 
     def rays(self, size: int) -> np.ndarray:
-        """Unit directions float32 [size·size, 3] through the pixel centres, row by row."""
-        at = np.arange(size) + 0.5
-        x, y = ((at - c).astype(np.float32) / np.float32(f) for c, f in zip(self.centre, self.focal, strict=True))
+        """Return unit directions float32 [size·size, 3] through the pixel centres, row by row."""
+        pixels = np.arange(size) + 0.5
+        x, y = ((pixels - c).astype(np.float32) / np.float32(f) for c, f in zip(self.centre, self.focal, strict=True))
         rays = np.empty((size, size, 3), np.float32)
         rays[..., 0], rays[..., 1], rays[..., 2] = x, y[:, None], 1
         rays /= np.sqrt(1 + x**2 + (y**2)[:, None])[..., None]
@@ -41,10 +41,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Hits:
-    """What a camera's rays meet first on one mesh, for the m of its size·size pixels that meet it.
+    """First hits of a camera's rays on one mesh: m of the size·size pixels.
 
-    `pixels` int [m] are their indices row by row, `depth` float32 [m] the way along the ray in m; `corners` int [m, 3]
-    the vertices of the triangle and `bary` float32 [m, 3] their weights.
+    `pixels` int [m] are their indices row by row, `depth` float32 [m] the distance along the ray in m, `corners`
+    int [m, 3] the vertices of the triangle and `bary` float32 [m, 3] their weights.
     """
 
     pixels: np.ndarray
@@ -52,16 +52,16 @@ class Hits:
     corners: np.ndarray
     bary: np.ndarray
 
-    def at(self, values: np.ndarray) -> np.ndarray:
-        """Per-vertex `values` [V, k] interpolated at the hits: [m, k]."""
+    def interpolate(self, values: np.ndarray) -> np.ndarray:
+        """Interpolate per-vertex `values` [V, k] at the hits: [m, k]."""
         return np.einsum("mc,mck->mk", self.bary, values[self.corners])
 
-    def chosen(self, which: np.ndarray) -> "Hits":
-        """The hits that `which` bool [m] or int picks."""
+    def subset(self, which: np.ndarray) -> "Hits":
+        """Return the hits that `which` bool [m] or int selects."""
         return Hits(self.pixels[which], self.depth[which], self.corners[which], self.bary[which])
 
     def full_depth(self, size: int) -> np.ndarray:
-        """`depth` of all pixels float32 [size·size], FAR where nothing is met."""
+        """Return `depth` of all pixels float32 [size·size], FAR where nothing is hit."""
         depth = np.full(size * size, FAR, np.float32)
         depth[self.pixels] = self.depth
         return depth
@@ -75,37 +75,37 @@ class Mesh:
         self._scene = EmbreeScene(device=_device())
         TriangleMesh(self._scene, vertices.astype(np.float32), faces.astype(np.int32))
 
-    def seen(
+    def first_hits(
         self,
         camera: Camera,
         size: int,
         rays: np.ndarray,
-        turn: np.ndarray | None = None,
-        position: np.ndarray | None = None,
+        rotation: np.ndarray | None = None,
+        translation: np.ndarray | None = None,
     ) -> Hits:
-        """First hits of a camera's `rays` float32 [size·size, 3], of which only those near the mesh are cast.
+        """Return the first hits of a camera's `rays` float32 [size·size, 3]; only those near the mesh are cast.
 
-        With `turn` [3, 3] and `position` [3], the camera stands there, and `vertices` are in the world's frame: a
-        point p is at turn · (p − position) before it. So one mesh serves many cameras.
+        With `rotation` [3, 3] and `translation` [3] m, `vertices` are in the world's frame and a point p is at
+        rotation · (p − translation) in the camera's frame, so that one mesh serves many cameras.
         """
-        moved = turn is not None
-        at = camera.project((self.vertices - position) @ turn.T if moved else self.vertices)
-        low = np.clip(np.floor(at.min(0)).astype(int), 0, size)
-        high = np.clip(np.ceil(at.max(0)).astype(int), 0, size)
+        posed = rotation is not None
+        pixels = camera.project((self.vertices - translation) @ rotation.T if posed else self.vertices)
+        low = np.clip(np.floor(pixels.min(0)).astype(int), 0, size)
+        high = np.clip(np.ceil(pixels.max(0)).astype(int), 0, size)
         window = (np.arange(low[1], high[1])[:, None] * size + np.arange(low[0], high[0])).ravel()
         if not len(window):
             return Hits(window, np.zeros(0, np.float32), np.zeros((0, 3), int), np.zeros((0, 3), np.float32))
         directions, origins = rays[window], np.zeros((len(window), 3), np.float32)
-        if moved:
-            directions, origins = directions @ turn.astype(np.float32), origins + position.astype(np.float32)
-        found = self._scene.run(origins, directions, query="INTERSECT", output=True)
-        hit = np.flatnonzero(found["primID"] >= 0)
-        u, v = found["u"][hit], found["v"][hit]
-        corners = self.faces[found["primID"][hit]]
-        return Hits(window[hit], found["tfar"][hit], corners, np.stack([1 - u - v, u, v], 1))
+        if posed:
+            directions, origins = directions @ rotation.astype(np.float32), origins + translation.astype(np.float32)
+        result = self._scene.run(origins, directions, query="INTERSECT", output=True)
+        hit = np.flatnonzero(result["primID"] >= 0)
+        u, v = result["u"][hit], result["v"][hit]
+        corners = self.faces[result["primID"][hit]]
+        return Hits(window[hit], result["tfar"][hit], corners, np.stack([1 - u - v, u, v], 1))
 
     def blocks(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Whether rays from `origins` float32 [n, 3] along `directions` float32 [n, 3] meet the mesh: bool [n]."""
+        """Return whether rays from `origins` float32 [n, 3] along `directions` float32 [n, 3] hit it: bool [n]."""
         return self._scene.run(origins, directions, query="OCCLUDED") >= 0
 
 
@@ -115,7 +115,7 @@ def _device() -> EmbreeDevice:
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit vertex normals float [V, 3], outwards."""
+    """Compute area-weighted unit vertex normals float [V, 3], outwards."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     shares = [np.bincount(faces.ravel(), np.repeat(across[:, axis], 3), len(vertices)) for axis in range(3)]

@@ -22,7 +22,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> dict[str, np.nd
     """`image` uint8 [size, size, 3] RGB of a scene and, as `render_masks` gives them, `masks`, `front` and `depth`."""
     camera, rays = _view(scene, size)
     meshes = [limb and Mesh(limb.vertices, limb.faces) for limb in scene.limbs]
-    hits = [mesh and mesh.seen(camera, size, rays) for mesh in meshes]
+    hits = [mesh and mesh.first_hits(camera, size, rays) for mesh in meshes]
     return {"image": _shade(scene, meshes, hits, rays, size, rng), **_ground_truth(scene, hits, rays, size)}
 
 
@@ -32,7 +32,7 @@ def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
     Depth is each arm's along the optical axis, in m, as if alone; 0 where it is not.
     """
     camera, rays = _view(scene, size)
-    hits = [limb and Mesh(limb.vertices, limb.faces).seen(camera, size, rays) for limb in scene.limbs]
+    hits = [limb and Mesh(limb.vertices, limb.faces).first_hits(camera, size, rays) for limb in scene.limbs]
     return _ground_truth(scene, hits, rays, size)
 
 
@@ -63,12 +63,12 @@ def _shade(scene, meshes, hits, rays: np.ndarray, size: int, rng: np.random.Gene
     for hand, (limb, found) in enumerate(zip(scene.limbs, hits, strict=True)):
         if found is None:
             continue
-        seen = found.chosen(found.depth <= np.broadcast_to(depth[1 - hand], size * size)[found.pixels])
+        seen = found.subset(found.depth <= np.broadcast_to(depth[1 - hand], size * size)[found.pixels])
         used = np.zeros(len(limb.vertices), bool)
         used[seen.corners] = True
         light = np.zeros((len(used), 4), np.float32)
         light[used] = _light(limb, used, [mesh for mesh in meshes if mesh], lamps, power)
-        values = seen.at(np.concatenate([skin_fields(), limb.normals, light], axis=1, dtype=np.float32))
+        values = seen.interpolate(np.concatenate([skin_fields(), limb.normals, light], axis=1, dtype=np.float32))
         fields, normals, light = np.split(values, [-7, -4], axis=1)
         skin = surface(fields, scene.subject, rng)
         colour[seen.pixels] = _skin_radiance(skin, normals, light[:, 0], light[:, 1:], rays[seen.pixels])

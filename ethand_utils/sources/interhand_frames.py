@@ -39,9 +39,9 @@ class Frame:
     `joints` float [2, 21, 2] are positions (x, y) in px, left hand first, joints in the order of `labels.JOINT_PARTS`;
     `valid` bool [2, 21] says which are known, the others lie at 0. `world` float [2, 21, 3] are the same in space, m,
     with those behind the camera, which are not valid. A point X there is at
-    `rotation` [3, 3] · (X − `translation` [3]) before the `camera`, whose frame is of `size` (width, height) px. `moment` is the frame's number in time, which
-    all cameras of a `capture` share. `mano` holds MANO's parameters of each hand, left first: None, or a dict of
-    `pose` [48], `shape` [10] and `trans` [3].
+    `rotation` [3, 3] · (X − `translation` [3]) before the `camera`, whose frame is of `size` (width, height) px.
+    `moment` is the frame's number in time, which all cameras of a `capture` share. `mano` holds MANO's parameters of
+    each hand, left first: None, or a dict of `pose` [48], `shape` [10] and `trans` [3].
     """
 
     name: str

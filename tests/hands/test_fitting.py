@@ -29,12 +29,12 @@ def posed(seed, shape=None):
     """A generic hand in a random pose: its joints as annotated [21, 3] and its Hand, as a camera above it sees it."""
     rng = np.random.default_rng(seed)
     pose, rig = free_pose(rng), load_rig(forearm=False)
-    turn = Rotation.random(random_state=seed).as_matrix()
-    found = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or HandShape())
-    places, vertices = annotated_places(found), skin_vertices(rig, found)
+    rotation = Rotation.random(random_state=seed).as_matrix()
+    posed_rig = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or HandShape())
+    joints, vertices = annotated_places(posed_rig), skin_vertices(rig, posed_rig)
     middle = vertices.mean(0)
-    vertices, places = ((points - middle) @ turn.T + AWAY for points in (vertices, places))
-    return places, Hand(vertices, rig.faces, rig.part_weights, np.zeros(N_JOINTS))
+    vertices, joints = ((points - middle) @ rotation.T + AWAY for points in (vertices, joints))
+    return joints, Hand(vertices, rig.faces, rig.part_weights, np.zeros(N_JOINTS))
 
 
 def masks_of(left=None, right=None):
@@ -42,22 +42,22 @@ def masks_of(left=None, right=None):
 
 
 def right_only(points):
-    """Joints and which are known of a right hand alone, as `fit_hands` takes them."""
-    joints, known = np.zeros((2, N_JOINTS, 3)), np.zeros((2, N_JOINTS), bool)
-    joints[RIGHT], known[RIGHT] = points, True
-    return joints, known
+    """Joints of a right hand alone and which are valid, as `fit_hands` takes them."""
+    joints, valid = np.zeros((2, N_JOINTS, 3)), np.zeros((2, N_JOINTS), bool)
+    joints[RIGHT], valid[RIGHT] = points, True
+    return joints, valid
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_posed_hand_is_found_again(seed):
-    points, truth = posed(seed)
+    points, target = posed(seed)
     fit = fit_joints(points[None], ALL)
     assert fit.residual.max() < 5
     assert fit.residual.mean() < 1
-    found, wanted = masks_of(right=fit_hands(*right_only(points))[RIGHT]), masks_of(right=truth)
-    both, either = ((found > 0) & (wanted > 0)).sum(), ((found > 0) | (wanted > 0)).sum()
+    masks, expected = masks_of(right=fit_hands(*right_only(points))[RIGHT]), masks_of(right=target)
+    both, either = ((masks > 0) & (expected > 0)).sum(), ((masks > 0) | (expected > 0)).sum()
     assert both / either > 0.8  # the fitted hand is stouter, as people's are
-    assert sample_scores(found[None], wanted[None], None)["course_miou"][0] > 0.6
+    assert sample_scores(masks[None], expected[None], None)["course_miou"][0] > 0.6
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -66,7 +66,7 @@ def test_an_unhidden_joint_shows_a_part_that_meets_there(seed):
     hand = fit_hands(*right_only(points))[RIGHT]
     mask = masks_of(right=hand)[RIGHT]
     view = VIEW.crop(*CROP, SIZE)
-    near = Mesh(hand.vertices, hand.faces).seen(view, SIZE, view.rays(SIZE)).full_depth(SIZE).reshape(SIZE, SIZE)
+    near = Mesh(hand.vertices, hand.faces).first_hits(view, SIZE, view.rays(SIZE)).full_depth(SIZE).reshape(SIZE, SIZE)
     columns, rows = np.floor(view.project(points)).astype(int).T
     unhidden = np.linalg.norm(points, axis=1) - near[rows, columns] < 0.014  # else another part lies before it
     assert unhidden.sum() >= 5
@@ -74,13 +74,13 @@ def test_an_unhidden_joint_shows_a_part_that_meets_there(seed):
         assert mask[rows[joint], columns[joint]] in JOINT_PARTS[joint], joint
 
 
-def test_the_fit_moves_turns_and_grows_with_the_joints():
+def test_the_fit_moves_rotates_and_grows_with_the_joints():
     points, _ = posed(3)
-    turn, shift, size = Rotation.random(random_state=1).as_matrix(), np.array([0.3, -0.2, 1.0]), 1.2
+    rotation, shift, size = Rotation.random(random_state=1).as_matrix(), np.array([0.3, -0.2, 1.0]), 1.2
     rig = generic_hand()
     first = skin_vertices(rig, fit_joints(points[None], ALL).posed)
-    second = skin_vertices(rig, fit_joints((size * points @ turn.T + shift)[None], ALL).posed)
-    np.testing.assert_allclose(second, size * first @ turn.T + shift, atol=1e-3)
+    second = skin_vertices(rig, fit_joints((size * points @ rotation.T + shift)[None], ALL).posed)
+    np.testing.assert_allclose(second, size * first @ rotation.T + shift, atol=1e-3)
 
 
 def test_a_left_hand_is_fitted_as_a_right_one_in_the_mirror():
@@ -104,30 +104,30 @@ def test_hands_of_a_batch_do_not_depend_on_one_another():
 
 @pytest.mark.parametrize("missing", [*range(N_JOINTS)])
 def test_a_missing_joint_is_guessed_within_a_finger_s_breadth(missing):
-    known = ALL.copy()
-    known[0, missing] = False
-    off = []
+    valid = ALL.copy()
+    valid[0, missing] = False
+    distances = []
     for seed in range(6):
         points, _ = posed(seed)
-        given = points.copy()
-        given[missing] = 1e3  # must not be looked at
-        fit = fit_joints(given[None], known)
-        off.append(np.linalg.norm(fit.joints[0, missing] - points[missing]))
+        annotated = points.copy()
+        annotated[missing] = 1e3  # must not be read
+        fit = fit_joints(annotated[None], valid)
+        distances.append(np.linalg.norm(fit.joints[0, missing] - points[missing]))
         assert np.isnan(fit.residual[0, missing])
         assert np.nanmax(fit.residual) < 12
-    assert np.median(off) < 0.015
+    assert np.median(distances) < 0.015
 
 
 def test_hands_with_few_joints_are_refused_by_name():
     points, _ = posed(0)
-    joints, known = right_only(points)
-    known[RIGHT, CHAINS.ravel()[:10]] = False
+    joints, valid = right_only(points)
+    valid[RIGHT, CHAINS.ravel()[:10]] = False
     with pytest.raises(HandError, match="too few of the right hand"):
-        fit_hands(joints, known)
-    known[RIGHT] = True
-    known[RIGHT, [WRIST, *CHAINS[1:4, 0]]] = False  # most of the palm
+        fit_hands(joints, valid)
+    valid[RIGHT] = True
+    valid[RIGHT, [WRIST, *CHAINS[1:4, 0]]] = False  # most of the palm
     with pytest.raises(HandError, match="too few of the right hand"):
-        fit_hands(joints, known)
+        fit_hands(joints, valid)
 
 
 def test_a_hand_of_which_nothing_is_known_is_absent():
@@ -187,15 +187,15 @@ def two_hands():
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_joints_in_any_named_order_give_the_same_sample(order):
     joints = two_hands()
-    wanted = from_joints(image(), joints, VIEW.focal, VIEW.centre)
-    theirs = np.empty_like(joints)
-    theirs[:, ORDERS[order]] = joints
-    found = from_joints(image(), theirs, VIEW.focal, VIEW.centre, order)
+    expected = from_joints(image(), joints, VIEW.focal, VIEW.centre)
+    reordered = np.empty_like(joints)
+    reordered[:, ORDERS[order]] = joints
+    sample = from_joints(image(), reordered, VIEW.focal, VIEW.centre, order)
     for name in ("image", "masks", "front", "residual"):
-        np.testing.assert_array_equal(found[name], wanted[name])
-    assert wanted["masks"].shape == (2, SIZE, SIZE)
-    assert all((wanted["masks"][hand] > 0).sum() > 500 for hand in (LEFT, RIGHT))
-    assert np.nanmean(wanted["residual"]) < 2
+        np.testing.assert_array_equal(sample[name], expected[name])
+    assert expected["masks"].shape == (2, SIZE, SIZE)
+    assert all((expected["masks"][hand] > 0).sum() > 500 for hand in (LEFT, RIGHT))
+    assert np.nanmean(expected["residual"]) < 2
 
 
 def test_orders_name_each_joint_once_and_begin_where_they_say():
@@ -208,37 +208,37 @@ def test_orders_name_each_joint_once_and_begin_where_they_say():
 
 def test_a_sample_s_crop_is_the_box_s():
     joints = two_hands()
-    whole = from_joints(image(), joints, VIEW.focal, VIEW.centre, box=(28, 28, 200, 200), size=250)
-    assert whole["masks"].shape == (2, 250, 250)
+    sample = from_joints(image(), joints, VIEW.focal, VIEW.centre, box=(28, 28, 200, 200), size=250)
+    assert sample["masks"].shape == (2, 250, 250)
     shifted = from_joints(image(), joints, VIEW.focal, VIEW.centre, box=(38, 28, 200, 200), size=250)
-    np.testing.assert_array_equal(whole["masks"][:, :, 10:], shifted["masks"][:, :, :-10])
-    np.testing.assert_array_equal(whole["image"][:, 10:], shifted["image"][:, :-10])
+    np.testing.assert_array_equal(sample["masks"][:, :, 10:], shifted["masks"][:, :, :-10])
+    np.testing.assert_array_equal(sample["image"][:, 10:], shifted["image"][:, :-10])
 
 
 def test_a_single_hand_of_another_data_set_may_leave_the_other_unknown():
     joints = two_hands()
     joints[LEFT] = np.nan
-    found = from_joints(image(), joints, VIEW.focal, VIEW.centre)
-    assert not found["masks"][LEFT].any()
-    assert set(np.unique(found["front"])) == {0, 2}
-    assert np.isnan(found["residual"][LEFT]).all()
+    sample = from_joints(image(), joints, VIEW.focal, VIEW.centre)
+    assert not sample["masks"][LEFT].any()
+    assert set(np.unique(sample["front"])) == {0, 2}
+    assert np.isnan(sample["residual"][LEFT]).all()
 
 
 @pytest.mark.parametrize(
-    ("joints", "order", "told"),
+    ("joints", "order", "message"),
     [
         (np.zeros((21, 3)), "interhand", "expected \\[2, 21, 3\\]"),
         (np.zeros((2, 21, 3)), "openpose", "freihand"),
         (np.full((2, 21, 3), np.nan), "rhd", "none is known"),
     ],
 )
-def test_joints_that_do_not_fit_are_refused(joints, order, told):
-    with pytest.raises(EthandError, match=told):
+def test_joints_that_do_not_fit_are_refused(joints, order, message):
+    with pytest.raises(EthandError, match=message):
         from_joints(image(), joints, VIEW.focal, VIEW.centre, order)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"image": image()[..., 0]}, r"image uint8 \[256, 256\]: expected uint8 \[H, W, 3\]"),
         ({"image": image() / 255}, r"image float64 .*expected uint8 \[H, W, 3\]"),
@@ -258,23 +258,29 @@ def test_joints_that_do_not_fit_are_refused(joints, order, told):
         ({"size": 0}, "at least 16"),
     ],
 )
-def test_what_is_no_photo_with_joints_in_its_camera_is_refused_in_one_line(change, told):
-    given = {"image": image(), "joints": two_hands(), "focal": VIEW.focal, "centre": VIEW.centre}
-    with pytest.raises(EthandError, match=told) as caught:
-        from_joints(**given | change)
+def test_what_is_no_photo_with_joints_in_its_camera_is_refused_in_one_line(change, message):
+    arguments = {"image": image(), "joints": two_hands(), "focal": VIEW.focal, "centre": VIEW.centre}
+    with pytest.raises(EthandError, match=message) as caught:
+        from_joints(**arguments | change)
     assert "\n" not in str(caught.value)
 
 
-def test_rotations_keep_their_word():
+def test_rotations_turn_vectors_by_the_angles_asked_for():
     rng = np.random.default_rng(0)
-    start, goal = (joints.directions(rng.normal(size=(50, 3))) for _ in range(2))
-    most = np.full(50, np.pi)
-    np.testing.assert_allclose(joints.rotate(joints.rotation_towards(start, goal, most), start), goal, atol=1e-9)
-    little = joints.rotation_towards(start, goal, most * 0 + 0.1)
+    start, goal = (joints.directions(rng.normal(size=(10, 5, 3))) for _ in range(2))
+    largest = np.full((10, 5), np.pi)
+    np.testing.assert_allclose(joints.rotate(joints.rotation_towards(start, goal, largest), start), goal, atol=1e-9)
+    little = joints.rotation_towards(start, goal, largest * 0 + 0.1)
     np.testing.assert_allclose((joints.rotate(little, start) * start).sum(-1), np.cos(0.1), atol=1e-9)
+    np.testing.assert_allclose(joints.rotation_towards(start, start, largest), identities(10, 5), atol=1e-9)
     bend, lean = joints.bend_and_lean(goal)
-    np.testing.assert_allclose(joints.rotate(joints.bent(bend, lean), np.array([0, 0, -1.0])), goal, atol=1e-9)
-    turns = joints.rotation_about(start, rng.normal(size=50))
-    np.testing.assert_allclose(turns @ joints.inverse(turns), np.broadcast_to(np.eye(3), (50, 3, 3)), atol=1e-9)
+    np.testing.assert_allclose(joints.rotate(joints.bone_rotation(bend, lean), np.array([0, 0, -1.0])), goal, atol=1e-9)
+    rotations = joints.rotation_about(start, rng.normal(size=(10, 5)))
+    np.testing.assert_allclose(rotations @ rotations.mT, identities(10, 5), atol=1e-9)
+    np.testing.assert_allclose(joints.rotate(rotations, start), start, atol=1e-9)  # the axis stays
     angles = joints.nearest_angle(np.array([3.0, -3.0, 7.0]), np.array([0.0, 2.0, 0.0]))
     assert (np.abs(angles - (0, 2, 0)) <= np.pi).all()
+
+
+def identities(*shape):
+    return np.broadcast_to(np.eye(3), (*shape, 3, 3))

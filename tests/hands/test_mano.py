@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from ethand_utils.exceptions import EthandError
 from ethand_utils.hands import mano_file
 from ethand_utils.hands.amodal import Hand, HandError, hand_masks
-from ethand_utils.hands.mano import WORST, ManoHands
+from ethand_utils.hands.mano import MAX_RESIDUAL, ManoHands
 from ethand_utils.hands.mano_file import FILES, SHAPES, HandModelError, read_model
 from ethand_utils.hands.raycast import Camera, Mesh
 from ethand_utils.hands.rig import MIRROR
@@ -373,7 +373,7 @@ def backs_seen(vertices: np.ndarray, faces: np.ndarray) -> int:
     """Rays of a camera at the origin that first meet a face from behind."""
     camera = Camera((250.0, 250.0), (SIZE / 2, SIZE / 2))
     rays = camera.rays(SIZE)
-    hits = Mesh(vertices, faces).seen(camera, SIZE, rays)
+    hits = Mesh(vertices, faces).first_hits(camera, SIZE, rays)
     a, b, c = vertices[hits.corners].transpose(1, 0, 2)
     assert len(hits.pixels) > 500
     return int(((np.cross(b - a, c - a) * rays[hits.pixels]).sum(1) > 1e-12).sum())
@@ -453,8 +453,8 @@ def test_broken_parameters_are_a_short_reason(mano_hands, fault):
 
 
 def test_parameters_far_from_the_joints_are_rejected(mano_hands):
-    mano_hands.hands(annotated(drawn(7), off=0.9 * WORST / 1000))
-    frame = annotated(drawn(7), off=1.1 * WORST / 1000)
+    mano_hands.hands(annotated(drawn(7), off=0.9 * MAX_RESIDUAL / 1000))
+    frame = annotated(drawn(7), off=1.1 * MAX_RESIDUAL / 1000)
     with pytest.raises(HandError, match=r"^mano: joints more than 15 mm off$"):
         mano_hands.hands(frame)
     frame.valid[:] = False  # nothing is known to be wrong

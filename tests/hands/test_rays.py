@@ -39,15 +39,15 @@ def test_crop_camera_agrees_with_the_original():
 
 def test_hits_on_a_wall_have_its_depth_and_its_interpolated_position():
     wall, rays = quad(2.0, -9, 0), CAMERA.rays(128)
-    hits = wall.seen(CAMERA, 128, rays)
+    hits = wall.first_hits(CAMERA, 128, rays)
     np.testing.assert_array_equal((hits.full_depth(128) < 1e3).reshape(128, 128)[0], np.arange(128) < 64)
     np.testing.assert_allclose(hits.depth * rays[hits.pixels, 2], 2.0, atol=1e-5)
-    np.testing.assert_allclose(hits.at(wall.vertices), rays[hits.pixels] * hits.depth[:, None], atol=1e-4)
+    np.testing.assert_allclose(hits.interpolate(wall.vertices), rays[hits.pixels] * hits.depth[:, None], atol=1e-4)
     np.testing.assert_allclose(hits.full_depth(128)[hits.pixels], hits.depth)
     blocked = wall.blocks(np.zeros_like(rays), rays)
     np.testing.assert_array_equal(np.flatnonzero(blocked), hits.pixels)
     np.testing.assert_allclose(vertex_normals(wall.vertices, wall.faces), [[0, 0, -1]] * 4, atol=1e-12)
-    some = hits.chosen(hits.depth > np.median(hits.depth))
+    some = hits.subset(hits.depth > np.median(hits.depth))
     assert 0 < len(some.pixels) < len(hits.pixels)
     assert set(some.pixels) <= set(hits.pixels)
 
@@ -55,7 +55,7 @@ def test_hits_on_a_wall_have_its_depth_and_its_interpolated_position():
 def test_nearer_wall_is_in_front_and_both_keep_their_masks():
     rays = CAMERA.rays(128)
     near, far = quad(1.0, -9, 0.0), quad(2.0, -0.25, 9)
-    hits = [mesh.seen(CAMERA, 128, rays) for mesh in (near, far)]
+    hits = [mesh.first_hits(CAMERA, 128, rays) for mesh in (near, far)]
     palm = np.eye(N_CLASSES)[[PALM] * 4]
     masks, front = amodal_masks(hits, [palm, palm], 128)
     near_columns, far_columns = masks[LEFT, 0] == PALM, masks[RIGHT, 0] == PALM

@@ -60,7 +60,7 @@ def within_frame(scene: Scene) -> Scene:
 def cast(scene: Scene, hand: int, size: int = SIZE) -> Hits:
     """What the crop's rays meet on one limb alone."""
     camera = scene.camera.crop(*scene.crop, size)
-    return Mesh(scene.limbs[hand].vertices, scene.limbs[hand].faces).seen(camera, size, camera.rays(size))
+    return Mesh(scene.limbs[hand].vertices, scene.limbs[hand].faces).first_hits(camera, size, camera.rays(size))
 
 
 def silhouette(scene: Scene, hand: int, size: int = SIZE) -> np.ndarray:
@@ -83,13 +83,13 @@ def test_rays_near_a_mesh_are_all_that_meet_it(two_hand_scenes):
         for limb in scene.limbs:
             mesh = Mesh(limb.vertices, limb.faces)
             everywhere = np.flatnonzero(mesh.blocks(np.zeros_like(rays), rays))
-            np.testing.assert_array_equal(mesh.seen(camera, 32, rays).pixels, everywhere)
+            np.testing.assert_array_equal(mesh.first_hits(camera, 32, rays).pixels, everywhere)
 
 
 @pytest.mark.parametrize("shift", [(3, 0), (-3, 0), (0, 3), (0, -3)])
 def test_what_is_beside_the_image_is_not_met(shift):
     limb = open_limb("right", shift=(*shift, 0.6))
-    assert len(Mesh(limb.vertices, limb.faces).seen(CAMERA, 128, CAMERA.rays(128)).pixels) == 0
+    assert len(Mesh(limb.vertices, limb.faces).first_hits(CAMERA, 128, CAMERA.rays(128)).pixels) == 0
 
 
 def test_vertex_normals_have_unit_length_and_point_outwards():
@@ -115,7 +115,7 @@ def test_mask_ends_at_the_wrist_and_the_forearm_is_background(angle):
     view = Rotation.from_euler("Y", angle, degrees=True) * BACK_TO_CAMERA
     scene = scene_of(None, open_limb("right", shift=(0, 0.02, 0.6), view=view))
     hits, mask = cast(scene, RIGHT), render_masks(scene, SIZE)["masks"][RIGHT].ravel()
-    beyond_wrist = hits.at(load_rig().vertices)[:, 2] > 0
+    beyond_wrist = hits.interpolate(load_rig().vertices)[:, 2] > 0
     assert beyond_wrist.sum() > 50
     np.testing.assert_array_equal(mask[hits.pixels] > 0, ~beyond_wrist)
     assert mask.astype(bool).sum() == (~beyond_wrist).sum()
@@ -183,7 +183,7 @@ def test_depth_is_the_distance_along_the_axis_to_each_limb_as_if_alone():
     depth = render_masks(scene, SIZE)["depth"].reshape(2, -1)
     for hand, limb in enumerate(scene.limbs):
         found = cast(scene, hand)
-        np.testing.assert_allclose(depth[hand, found.pixels], found.at(limb.vertices)[:, 2], atol=1e-4)
+        np.testing.assert_allclose(depth[hand, found.pixels], found.interpolate(limb.vertices)[:, 2], atol=1e-4)
         assert (depth[hand] > 0).sum() == len(found.pixels)
     assert not render_masks(scene_of(scene.limbs[LEFT], None), SIZE)["depth"][RIGHT].any()
 
@@ -329,7 +329,7 @@ def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sle
         shown, hits = (sample["image"] > 0).all(-1), cast(scene, hand, size)
         np.testing.assert_array_equal(shown, (sample["image"] > 0).any(-1))
         np.testing.assert_array_equal(np.flatnonzero(shown), hits.pixels)
-        of_hand = hits.at(load_rig().vertices)[:, 2] <= 0  # up to the wrist line
+        of_hand = hits.interpolate(load_rig().vertices)[:, 2] <= 0  # up to the wrist line
         np.testing.assert_array_equal(np.flatnonzero(sample["masks"][hand]), hits.pixels[of_hand])
 
 
