@@ -1,4 +1,4 @@
-"""The error browser: a widget that shows predictions, truth and errors of thousands of samples, drawn in the page."""
+"""The error browser: a notebook widget for the predictions, ground truth and errors of thousands of samples."""
 
 import base64
 import json
@@ -10,6 +10,7 @@ import anywidget
 import numpy as np
 import pandas as pd
 import traitlets
+from matplotlib.figure import Figure
 from scipy.sparse import csr_array, vstack
 
 from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, MATRICES, disagreement, sparse_counts
@@ -21,14 +22,14 @@ from ethand_utils.files import atomic_write
 from ethand_utils.labels import COLOURS, FINGERS, FRONT_LEFT, FRONT_RIGHT, HANDS, PALM, PARTS, SAFE_COLOURS
 
 PAGE = Path(__file__).parent / "page"
-# Modules of the page in the order of their imports; anywidget takes one text.
+# JavaScript modules in the order of their imports; anywidget takes a single script.
 MODULES = (
     *("dom", "samples", "pixels", "paint", "gallery", "detail", "confusion"),
     *("keys", "export", "controls", "filters", "browser"),
 )
-WORST = 50  # samples that are kept in the widget's state, for pages without a kernel
+WORST = 50  # samples kept in the widget's state, for pages without a kernel
 WORST_SIZE = 64  # px a side of their images, at most
-CHUNK = 128  # samples compared or counted in answer to one request, so that others are not kept waiting
+CHUNK = 128  # samples compared or counted for one request, so that other requests do not wait long
 SHEET = 24  # samples of the gallery that `save_view` draws
 TAGS = ("bad truth", "ambiguous")
 # Columns to sort by: label, and whether the worst samples have the highest values.
@@ -48,19 +49,19 @@ CATEGORIES = ("hand_type", "arrangement", "subject", "capture", "seq", "camera")
 
 
 def page_script() -> str:
-    """The page's modules as one ES module: their imports of each other and all but the last's exports taken away."""
+    """Return the modules joined to one ES module: without their imports and with the last module's export only."""
     texts = [(PAGE / f"{name}.js").read_text(encoding="utf-8") for name in MODULES]
     joined = "\n".join(re.sub(r'^import [^;]*? from "\./\w+\.js";\n', "", text, flags=re.MULTILINE) for text in texts)
     return re.sub(r"^export (?!default)", "", joined, flags=re.MULTILINE)
 
 
 class ErrorBrowser(anywidget.AnyWidget):
-    """A widget to browse the errors of `predictions`, a folder that `predict.evaluate` wrote, or its store.
+    """A widget to browse the errors of `predictions`, a folder that `evaluate.evaluate_store` wrote, or its store.
 
     `data` is the store of the images (None: the one that the predictions name), with masks and front where it has them;
-    `compare` another model's predictions of the same data. `selected` is the id of the sample in view, `filtered` the
-    table of the samples that the filters leave, `view` what is shown and how; setting `selected` or `view` moves the
-    page. Tags are saved beside the predictions. Raises PredictionsError when something does not fit together.
+    `compare` are another model's predictions of the same data. `selected` is the id of the selected sample, `filtered`
+    the table of the samples that pass the filters, `view` the state of the page; setting `selected` or `view` changes
+    the page. Tags are saved beside the predictions. Raises PredictionsError when predictions and data do not fit.
     """
 
     _esm = page_script()
@@ -83,41 +84,41 @@ class ErrorBrowser(anywidget.AnyWidget):
         self.compared = None if compare is None else Predictions(compare, self.predictions.data)
         self._numbers = _numbers(self.predictions, self.compared)
         self._counts = self.predictions.cached_counts() if self.predictions.truth is not None else None
-        self._pieces: list[csr_array] = []
+        self._chunks: list[csr_array] = []
         self._order = _worst_first(self._numbers, len(self.predictions))
         self._labels = _labels(self.predictions, self.compared)
         self._worst, self._worst_bytes = self._static()
-        self.on_msg(self._answer)
+        self.on_msg(self._on_message)
 
     @property
     def filtered(self) -> pd.DataFrame:
-        """The samples that the filters leave, in the page's order, with their tags; at first all, worst first."""
+        """The samples that pass the filters, in the page's order, with their tags; at first all, worst first."""
         rows = self._order if self._rows is None else np.frombuffer(self._rows, "<u4")
         table = self.predictions.table.assign(**self._numbers).iloc[rows]
         return table.assign(tags=["; ".join(self.tags.get(name, ())) for name in table["id"]])
 
     @property
     def tags(self) -> dict[str, list[str]]:
-        """The tags of samples by id, as they are saved."""
+        """The saved tags of samples, by id."""
         return self.predictions.tags
 
     def tag(self, name: str, tag: str, on: bool = True) -> None:
-        """Give the sample with id `name` a tag, or take it away; saved at once, and shown in the page."""
+        """Add a tag to the sample with id `name`, or remove it (`on` False); save it and show it in the page."""
         self._require(name)
         self.predictions.tag(name, tag, on)
         self.send({"kind": "tags", "tags": self.tags})
 
     def save_view(self, path: str | Path) -> None:
-        """Write what is shown: `.csv` the filtered table, `.png` the selected sample if one is open, else the gallery.
+        """Write the view: `.csv` the filtered table, `.png` the selected sample if one is open, else the gallery.
 
-        Raises EthandError for another ending, or where there is nothing to draw.
+        Raises EthandError for another suffix, and for a `.png` when no sample passes the filters.
         """
         path, table = Path(path), self.filtered
         if path.suffix == ".csv":
             with atomic_write(path) as temporary:
                 table.to_csv(temporary, index=False)
         elif path.suffix != ".png":
-            raise EthandError(f"{path}: expected a name that ends in .png (what is shown) or .csv (the filtered table)")
+            raise EthandError(f"{path}: expected a name that ends in .png (the view) or .csv (the filtered table)")
         elif self.view.get("mode") == "detail" and self.selected:
             save_figure(self._panels(self._require(self.selected)), path)
         elif len(table):
@@ -127,7 +128,7 @@ class ErrorBrowser(anywidget.AnyWidget):
             raise EthandError(f"{path}: no sample is left by the filters, so there is nothing to draw")
 
     def save_page(self, path: str | Path) -> None:
-        """Write one HTML file that shows the 50 worst samples without a kernel or a network."""
+        """Write one HTML file with the WORST samples that needs neither a kernel nor a network."""
         names = ("selected", "view", "_labels", "_worst")
         state = json.dumps({name: getattr(self, name) for name in names}).replace("</", "<\\/")
         script = self._esm.replace("export default", "const widget =")
@@ -139,19 +140,19 @@ class ErrorBrowser(anywidget.AnyWidget):
             temporary.write_text(page, encoding="utf-8")
 
     @traitlets.validate("selected")
-    def _known(self, proposal: dict) -> str:
+    def _validate_selected(self, proposal: dict) -> str:
         if proposal["value"]:
             self._require(proposal["value"])
         return proposal["value"]
 
     def _require(self, name: str) -> int:
-        """The row of the sample with an id. Raises EthandError when there is none."""
+        """Return the row of the sample with an id. Raises EthandError when there is none."""
         rows = np.flatnonzero(self.predictions.table["id"].to_numpy() == name)
         if not len(rows):
             raise EthandError(f"{name}: no sample of {self.predictions.store.path} has this id")
         return int(rows[0])
 
-    def _panels(self, row: int):
+    def _panels(self, row: int) -> Figure:
         image, predicted = self.predictions.data.images[row], self.predictions.store.masks[row]
         title = f"{self.predictions.name}: {self.predictions.table['id'][row]}"
         if self.predictions.truth is None:
@@ -159,7 +160,7 @@ class ErrorBrowser(anywidget.AnyWidget):
         return five_panels(image, predicted, self.predictions.truth[row], title)
 
     def _static(self) -> tuple[dict, bytes]:
-        """The worst samples with small pixels: a header, and the arrays behind one another, compressed."""
+        """Return the worst samples with small images: a header, and all arrays joined and compressed."""
         rows = np.sort(self._order[:WORST])
         step = -(-self.predictions.store.size // WORST_SIZE)
         header, arrays = self._columns(rows)
@@ -172,7 +173,7 @@ class ErrorBrowser(anywidget.AnyWidget):
         return header, zlib.compress(b"".join(array.tobytes() for array in arrays), 9)
 
     def _columns(self, rows: np.ndarray) -> tuple[dict, list[np.ndarray]]:
-        """What the page knows of some samples: a header, and an array for each of its columns."""
+        """Return the table of some samples: a header, and an array for each of its columns."""
         table, numbers, categories, arrays = self.predictions.table, [], [], []
         for name, values in self._numbers.items():
             label, descending = NUMBERS[name]
@@ -187,23 +188,23 @@ class ErrorBrowser(anywidget.AnyWidget):
         return header | {"numbers": numbers, "categories": categories}, arrays
 
     def _masks(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Pixels of some samples beside the images: prediction, the other model's, truth, front, as there are."""
+        """Return the masks of some samples: prediction, the other model's, ground truth, front, as far as available."""
         other = None if self.compared is None else self.compared.store.masks
         arrays = (self.predictions.store.masks, other, self.predictions.truth, self.predictions.front)
         return [np.ascontiguousarray(array[rows]) for array in arrays if array is not None]
 
     def _count(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Confusion of some samples as arrays, counted now; nothing without truth."""
+        """Count the confusion of some samples, as arrays; nothing without ground truth."""
         if self.predictions.truth is None:
             return []
         return _arrays(sparse_counts(self.predictions.store.masks[rows], self.predictions.truth[rows]))
 
-    def _answer(self, _, message: dict, __) -> None:
-        """Answer a request of the page; what cannot be done is said there."""
-        answers = {"open": self._send_columns, "pixels": self._send_pixels, "counts": self._send_counts}
-        answers["tag"] = lambda request: self.tag(str(request["id"]), str(request["tag"]), bool(request["on"]))
+    def _on_message(self, _, message: dict, __) -> None:
+        """Answer a request of the page; an error is shown in the page."""
+        handlers = {"open": self._send_columns, "pixels": self._send_pixels, "counts": self._send_counts}
+        handlers["tag"] = lambda request: self.tag(str(request["id"]), str(request["tag"]), bool(request["on"]))
         try:
-            answers[message["kind"]](message)
+            handlers[message["kind"]](message)
         except (EthandError, KeyError, IndexError, TypeError, ValueError) as error:
             self.send({"kind": "fault", "text": str(error)})
 
@@ -217,28 +218,27 @@ class ErrorBrowser(anywidget.AnyWidget):
         self.send({"kind": "pixels", "rows": rows.tolist()}, [array.tobytes() for array in arrays])
 
     def _send_counts(self, request: dict) -> None:
-        """Confusion, and how far the models disagree, from a sample on; the file of all is written with the last."""
-        start, whole = int(request["start"]), len(self.predictions)
-        stop = whole if self._counts is not None and self.compared is None else min(start + CHUNK, whole)
-        arrays, here = [], slice(start, stop)
+        """Send the confusion, and the models' disagreement, of the CHUNK samples from `start` on."""
+        start, count = int(request["start"]), len(self.predictions)
+        stop = count if self._counts is not None and self.compared is None else min(start + CHUNK, count)
+        arrays, rows = [], slice(start, stop)
         if self.predictions.truth is not None:
-            piece = self._piece(start, stop)
-            arrays += _arrays(piece)
+            arrays += _arrays(self._count_chunk(rows))
         if self.compared is not None:
-            share = disagreement(self.predictions.store.masks[here], self.compared.store.masks[here])
-            self._numbers["disagreement"][here] = share
+            share = disagreement(self.predictions.store.masks[rows], self.compared.store.masks[rows])
+            self._numbers["disagreement"][rows] = share
             arrays.append(share)
         self.send({"kind": "counts", "start": start, "stop": stop}, [array.tobytes() for array in arrays])
 
-    def _piece(self, start: int, stop: int) -> csr_array:
+    def _count_chunk(self, rows: slice) -> csr_array:
+        """Count the confusion of a chunk of samples; with the last chunk, write the file of all."""
         if self._counts is not None:
-            return self._counts[start:stop]
-        here = slice(start, stop)
-        piece = sparse_counts(self.predictions.store.masks[here], self.predictions.truth[here])
-        self._pieces = [*self._pieces, piece] if start else [piece]
-        if stop == len(self.predictions) == sum(piece.shape[0] for piece in self._pieces):
-            self._counts = self.predictions.cache_counts(vstack(self._pieces, format="csr"))
-        return piece
+            return self._counts[rows]
+        chunk = sparse_counts(self.predictions.store.masks[rows], self.predictions.truth[rows])
+        self._chunks = [*self._chunks, chunk] if rows.start else [chunk]
+        if rows.stop == len(self.predictions) == sum(chunk.shape[0] for chunk in self._chunks):
+            self._counts = self.predictions.cache_counts(vstack(self._chunks, format="csr"))
+        return chunk
 
 
 def _arrays(counts: csr_array) -> list[np.ndarray]:
@@ -246,24 +246,24 @@ def _arrays(counts: csr_array) -> list[np.ndarray]:
 
 
 def _numbers(ours: Predictions, other: Predictions | None) -> dict[str, np.ndarray]:
-    """Columns [n] of NUMBERS that are known; disagreement only once it is counted."""
-    known = ours.table.dropna(axis="columns", how="all") if len(ours) else ours.table
-    found = {name: known[name].to_numpy(float) for name in NUMBERS if name in known}
-    if other is not None and "course_miou" in found:
-        found["compared"] = other.table["course_miou"].to_numpy(float)
-        found["difference"] = found["course_miou"] - found["compared"]
+    """Return the available columns [n] of NUMBERS; the disagreement is NaN until it is counted."""
+    table = ours.table.dropna(axis="columns", how="all") if len(ours) else ours.table
+    columns = {name: table[name].to_numpy(float) for name in NUMBERS if name in table}
+    if other is not None and "course_miou" in columns:
+        columns["compared"] = other.table["course_miou"].to_numpy(float)
+        columns["difference"] = columns["course_miou"] - columns["compared"]
     if other is not None:
-        found["disagreement"] = np.full(len(ours), np.nan)
-    return {name: found[name] for name in NUMBERS if name in found}
+        columns["disagreement"] = np.full(len(ours), np.nan)
+    return {name: columns[name] for name in NUMBERS if name in columns}
 
 
 def _worst_first(numbers: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Rows by the first column there is (course mIoU, or confidence without truth), lowest first, NaN last."""
+    """Return the rows sorted by the first column (course mIoU; confidence without ground truth), NaN last."""
     return np.argsort(next(iter(numbers.values())), kind="stable") if numbers else np.arange(count)
 
 
 def _labels(ours: Predictions, other: Predictions | None) -> dict:
-    """All names and colours that the page shows; it knows none of its own."""
+    """Return all names and colours that the page shows; the page itself defines none."""
     groups = [{"name": finger, "parts": list(parts)} for finger, parts in FINGERS.items()]
     return {
         "name": ours.name,

@@ -235,7 +235,7 @@ def test_two_browsers_do_not_lose_each_others_tags(folder, dataset):
 def test_a_tag_that_cannot_be_given_is_said_in_the_page(folder, dataset, sent, name, tag):
     browser = ErrorBrowser(folder)
     request = {"kind": "tag", "id": name or dataset["test"].index["id"][0], "tag": tag, "on": True}
-    browser._answer(None, request, [])
+    browser._on_message(None, request, [])
     assert sent[-1][0]["kind"] == "fault"
     assert not browser.predictions.tags_file.exists()
 
@@ -264,7 +264,7 @@ def test_an_unknown_sample_cannot_be_selected(folder):
 
 def test_pixels_come_as_they_are_in_the_stores(folder, sent):
     browser = ErrorBrowser(folder)
-    browser._answer(None, {"kind": "pixels", "rows": [6, 1]}, [])
+    browser._on_message(None, {"kind": "pixels", "rows": [6, 1]}, [])
     content, buffers = sent[-1]
     found = browser.predictions
     arrays = (found.data.images, found.store.masks, found.truth, found.front)
@@ -274,7 +274,7 @@ def test_pixels_come_as_they_are_in_the_stores(folder, sent):
 
 @pytest.mark.parametrize("request_", [{"kind": "pixels", "rows": [99]}, {"kind": "dance"}, {"kind": "counts"}])
 def test_a_request_that_makes_no_sense_is_answered_with_a_fault(folder, sent, request_):
-    ErrorBrowser(folder)._answer(None, request_, [])
+    ErrorBrowser(folder)._on_message(None, request_, [])
     assert sent[-1][0]["kind"] == "fault"
 
 
@@ -284,7 +284,7 @@ def test_counts_without_a_file_come_in_chunks_and_are_kept(folder, sent, monkeyp
     (folder / "confusion.npz").unlink()
     browser = ErrorBrowser(folder)
     for start in (0, 3, 6):
-        browser._answer(None, {"kind": "counts", "start": start}, [])
+        browser._on_message(None, {"kind": "counts", "start": start}, [])
     assert [(content["start"], content["stop"]) for content, _ in sent] == [(0, 3), (3, 6), (6, 8)]
     assert (Predictions(folder).cached_counts().data == whole.data).all()
 
@@ -295,7 +295,7 @@ def test_two_models_are_compared_sample_by_sample(folder, dataset, predict_wrong
     table = browser.filtered.sort_index()
     other = pd.read_parquet(folder.with_name("other") / "metrics.parquet")
     assert (table["difference"] == table["course_miou"] - other["course_miou"]).all()
-    browser._answer(None, {"kind": "counts", "start": 0}, [])
+    browser._on_message(None, {"kind": "counts", "start": 0}, [])
     shares = np.frombuffer(sent[-1][1][-1], "<f4")
     assert (shares == disagreement(browser.predictions.store.masks, browser.compared.store.masks)).all()
     assert browser.filtered["disagreement"].notna().all()
@@ -312,7 +312,7 @@ def test_unlabelled_images_show_prediction_and_confidence_only(folder, dataset, 
     browser = ErrorBrowser(folder, photos)
     assert browser._labels["truth"] is browser._labels["front"] is False
     assert [number["name"] for number in browser._worst["numbers"]] == ["confidence"]
-    browser._answer(None, {"kind": "pixels", "rows": [0]}, [])
+    browser._on_message(None, {"kind": "pixels", "rows": [0]}, [])
     assert len(sent[-1][1]) == 2
     browser.save_view(tmp_path / "photos.png")
     assert browser.predictions.counts() is None
@@ -326,7 +326,7 @@ def test_few_samples_and_every_size_open(tmp_path, sent, count, size):
         _write_store(tmp_path / name, rows, count, size, rng)
     browser = ErrorBrowser(tmp_path / "net", tmp_path / "data")
     for request in ({"kind": "open"}, {"kind": "counts", "start": 0}, {"kind": "pixels", "rows": list(range(count))}):
-        browser._answer(None, request, [])
+        browser._on_message(None, request, [])
     assert [content["kind"] for content, _ in sent] == ["samples", "counts", "pixels"]
     assert len(browser.filtered) == count
     assert browser._worst["size"] <= WORST_SIZE
