@@ -1,14 +1,14 @@
 """The chain of notebooks of one run: `ethand run` calls this with --directory outputs/NAME.
 
 Paths are below that folder, which is Snakemake's working directory. A stage runs again when its notebook, a module
-of the package that it imports, the profile, or the result of a stage before it is newer than what it made.
+of the package that it imports, a setting that concerns it, or the result of a stage before it is newer than what it made.
 """
 
 import sys
 from pathlib import Path
 
 import ethand_utils
-from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, stages
+from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
 from ethand_utils.experiments.run import open_run
 from ethand_utils.dependencies import module_files
 
@@ -43,7 +43,7 @@ for done, part in parts.items():
         name: f"render_{part.number}_of_{part.of}"
         input:
             module_files("sources.rendered"),
-            "profile.yaml",
+            settings_file(steps["01_data"]),
         output:
             touch(done),
         params:
@@ -60,7 +60,7 @@ for stage in steps.values():
         name: stage.name
         input:
             notebook_inputs(stage.notebook),
-            "profile.yaml",
+            settings_file(stage),
             *[done for done in parts if stage.name == "01_data"],
             *[made for need in stage.needs for made in steps[need].makes],
         output:
@@ -80,7 +80,8 @@ for stage in steps.values():
 rule index:
     input:
         module_files("app.report"),
-        str(Path(ethand_utils.__file__).parent / "app" / "page" / "report.css"),
+        "profile.yaml",
+        *[str(Path(ethand_utils.__file__).parent / "app/page" / name) for name in ("report.css", "report.html.j2")],
         *[f"html/{name}.html" for name in steps],
         *[made for stage in steps.values() for made in stage.makes],
     output:

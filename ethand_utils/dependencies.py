@@ -1,20 +1,23 @@
 """Which of the package's source files a piece of code depends on."""
 
 import ast
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
 
-def module_files(*names: str) -> tuple[str, ...]:
+def module_files(*names: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the files of the package's modules by dotted name below the package, and of all that they import in turn.
 
     `rendering.render` is a module. `rendering` alone stands for nothing: a room is known by the names taken from it.
+    Modules in `without` are passed over, with what only they import.
     """
     files, todo = set(), set(names)
     while todo:
-        file = PACKAGE.joinpath(*todo.pop().split(".")).with_suffix(".py")
-        if file not in files and file.exists():
+        module = todo.pop()
+        file = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+        if file not in files and file.exists() and module not in without:
             files.add(file)
             todo |= imported_modules(file.read_text())
     return tuple(sorted(map(str, files)))
@@ -24,13 +27,16 @@ def imported_modules(code: str) -> set[str]:
     """Return the dotted names, below the package, of the modules that a piece of Python imports.
 
     A name that a room offers (`from ethand_utils.hands import load_rig`) counts as the module that defines it, so that
-    code depends on what it uses and not on a whole room.
+    code depends on what it uses and not on a whole room. A string that is a module's full name counts as an import:
+    registries name modules in this way, to import them when they are used.
     """
     modules = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
             inside = node.module.split(".")[1:]
             modules |= {_defining_module(inside, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Constant) and re.fullmatch(rf"{PACKAGE.name}(\.\w+)+", str(node.value)):
+            modules.add(node.value.partition(".")[2])
     return modules
 
 

@@ -1,60 +1,196 @@
-"""The phases of every training of a run, from its profile alone: what is trained on, how long and at which rate.
+"""The methods that are compared, one a row of Table 1 or beside it, and the phases of every training of a run."""
 
-Notebook 07 trains in the phases that `ethand run --dry-run` prints.
-"""
+from dataclasses import dataclass, replace
 
-from dataclasses import dataclass
+from ethand_utils.exceptions import EthandError, require_known
+from ethand_utils.experiments.config import Profile, concerning
 
-from ethand_utils.experiments.config import Profile, ProfileError
-from ethand_utils.experiments.run import RunError
-
-# The rows of the report's Table 1 with its scores, and one that it does not have; parameters of notebook 07.
-_ROW_COLUMNS = ("ROW", "TITLE", "MODEL", "LOSS", "WEIGHTED", "GENERATED", "ADVERSARIAL", "reported")
-ROWS = tuple(
-    dict(zip(_ROW_COLUMNS, row, strict=True))
-    for row in (
-        ("baseline", "Baseline model", "baseline", "ce", False, "none", "none", 0.49801),
-        ("unetpp_ce", "U-Net++ w/ CE", "g2", "ce", False, "none", "none", 0.53739),
-        ("unetpp_weighted", "w/ weighted CE (1)", "g2", "ce", True, "none", "none", 0.53916),
-        ("unetpp_dice", "w/ (1), Dice (2)", "g2", "ce_dice", True, "none", "none", 0.54449),
-        ("unetpp_generated", "w/ (1), (2), gen. labels (3)", "g2", "ce_dice", True, "labels", "none", 0.55771),
-        ("unetpp_released", "w/ (1), (2), (3), adv. (as released)", "g2", "ce_dice", True, "labels", "released", None),
-        ("unetpp_full", "w/ (1), (2), (3), adv.", "g2", "ce_dice", True, "labels", "profile", 0.55804),
-    )
-)
-FULL_ROW = ROWS[-1]["ROW"]
-# A training that Table 1 does not have, where a CycleGAN has made the images.
-_IMAGES = ("unetpp_images", "w/ (1), (2), G_YX's images", "g2", "ce_dice", True, "images", "none", None)
-IMAGES_ROW = dict(zip(_ROW_COLUMNS, _IMAGES, strict=True))
-SHARE_ROWS = ("unetpp_dice", "unetpp_generated")  # trained on a profile's `shares` of the pairs, too
-
-GENERATED = ("none", "labels", "images")
+NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, by the name that a dry run prints
+# How unlabelled data are used, with the store that the unpaired phases read.
+UNLABELLED = {"none": None, "pseudo_labels": "unpaired_images", "generated_images": "unpaired_labels"}
+ADVERSARIES = ("none", "profile", "released")
 
 
-def adversary(adversarial: str, profile: Profile) -> tuple[str, str]:
-    """What D sees and how it is trained in a row with this ADVERSARIAL.
+class MethodError(EthandError):
+    """A method that does not exist, or asks for something that does not."""
 
-    `none`: there is no D. `profile`: by the profile's settings. `released`: arg-max ids and frozen (REFERENCE.md
-    section 2). Raises RunError for anything else.
+
+@dataclass(frozen=True)
+class Adversary:
+    """D beside a training: what it sees of a mask, how it is trained (`frozen`, `alternating`), and its folder."""
+
+    adversarial_input: str
+    discriminator: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training of G2 or of the baseline: a row of Table 1, or beside it.
+
+    `name` is its folder below `g2/`, `reported` the report's score (None: the report does not have it). `net` is one of
+    NETS, `loss` of `training.losses.LOSSES`, with the settings' class weights if `weighted`; `unlabelled` is one of
+    UNLABELLED. `adversary`: no D (`none`), the settings' (`profile`), or that of the released code, which sees arg-max
+    ids and stays frozen (`released`; REFERENCE.md section 2). `compared_with` names the methods that its score is
+    tested against, first the one that it adds an ingredient to. A method with `in_table` False is trained only where
+    something else asks for it. Raises MethodError for an unknown net, loss, use of unlabelled data or adversary.
     """
-    known = {
-        "none": ("none", "none"),
-        "profile": (profile.adversarial_input, profile.discriminator),
-        "released": ("argmax", "frozen"),
-    }
-    if adversarial not in known:
-        raise RunError(f"ADVERSARIAL: {adversarial!r}, expected one of {', '.join(known)}")
-    return known[adversarial]
+
+    name: str
+    title: str
+    net: str = "g2"
+    loss: str = "ce_dice"
+    weighted: bool = True
+    unlabelled: str = "none"
+    adversary: str = "none"
+    reported: float | None = None
+    compared_with: tuple[str, ...] = ("baseline",)
+    in_table: bool = True
+
+    def __post_init__(self):
+        from ethand_utils.training.losses import LOSSES
+
+        choices = {"net": NETS, "loss": LOSSES, "unlabelled": UNLABELLED, "adversary": ADVERSARIES}
+        for key, known in choices.items():
+            require_known(f"method {self.name}: {key}", getattr(self, key), known, MethodError)
+
+    def phases(self, profile: Profile) -> tuple["PlannedPhase", ...]:
+        """Return the phases of its training (section 3 of the report): pairs all the way, or two cycles.
+
+        Each cycle is `unpaired`, then `paired`; the profile's `cycles` are their epochs.
+        """
+        p = profile
+        paired = ("paired", "train", p.bs, p.lr)
+        if self.unlabelled == "none":
+            return (_phase(*paired, p.epochs),)
+        unpaired = ("unpaired", UNLABELLED[self.unlabelled], p.bs_unpaired, p.lr_unpaired)
+        return tuple(_phase(*phase, epochs) for phase, epochs in zip((unpaired, paired) * 2, p.cycles, strict=True))
+
+    def class_weights(self, profile: Profile) -> str:
+        """Return the name of its class weights: the profile's, or `none`."""
+        return profile.class_weights if self.weighted else "none"
+
+    def discriminator(self, profile: Profile) -> Adversary | None:
+        """Return the D of its adversarial term, or None."""
+        return adversary(self.adversary, profile)
+
+    def net_options(self, profile: Profile) -> dict:
+        """Return what `create_model` is given for its net."""
+        p = profile
+        if self.net == "baseline":
+            return {"arch": "baseline", "encoder": None, "widths": p.baseline_widths, "pretrained": False}
+        return {"arch": p.g2_arch, "encoder": p.g2_encoder, "widths": p.g2_widths, "pretrained": p.pretrained}
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings that concern its training; another value of one of them makes its results stale."""
+        groups = ["augment", "loss", "optimiser", "schedule", self.net]
+        groups += ["unpaired"] if self.unlabelled != "none" else []
+        groups += ["pseudo"] if self.unlabelled == "pseudo_labels" else []
+        groups += ["adversary"] if self.adversary == "profile" else []
+        keys = concerning(*groups)
+        return keys if self.weighted else tuple(key for key in keys if key != "class_weights")
+
+    def training(self, seed: int) -> str:
+        """Return the folder of its training with a seed, inside a run."""
+        return f"g2/{self.name}/seed{seed}"
+
+    def predictions(self, seed: int) -> str:
+        """Return the folder of its predictions of the held-out store, inside a run."""
+        return f"predictions/{self.name}_seed{seed}"
 
 
-def discriminator_name(profile: Profile, adversarial_input: str) -> str:
-    """Folder of a D's training inside a run: `d` of the one the profile asks for."""
-    return "d" if adversarial_input == profile.adversarial_input else f"d_{adversarial_input}"
+# To add a row, add a line. The report's scores are those of its Table 1.
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "baseline", "Baseline model", net="baseline", loss="ce", weighted=False, reported=0.49801, compared_with=()
+        ),
+        Method("unetpp_ce", "U-Net++ w/ CE", loss="ce", weighted=False, reported=0.53739),
+        Method("unetpp_weighted", "w/ weighted CE (1)", loss="ce", reported=0.53916, compared_with=("unetpp_ce",)),
+        Method("unetpp_dice", "w/ (1), Dice (2)", reported=0.54449, compared_with=("unetpp_weighted",)),
+        Method(
+            "unetpp_generated",
+            "w/ (1), (2), gen. labels (3)",
+            unlabelled="pseudo_labels",
+            reported=0.55771,
+            compared_with=("unetpp_dice",),
+        ),
+        Method(
+            "unetpp_released",
+            "w/ (1), (2), (3), adv. (as released)",
+            unlabelled="pseudo_labels",
+            adversary="released",
+            compared_with=("unetpp_generated",),
+        ),
+        Method(
+            "unetpp_full",
+            "w/ (1), (2), (3), adv.",
+            unlabelled="pseudo_labels",
+            adversary="profile",
+            reported=0.55804,
+            compared_with=("unetpp_generated", "unetpp_released", "baseline"),
+        ),
+        # On images that a CycleGAN has made of masks; trained where the settings ask for that CycleGAN.
+        Method(
+            "unetpp_images",
+            "w/ (1), (2), G_YX's images",
+            unlabelled="generated_images",
+            compared_with=("unetpp_dice",),
+            in_table=False,
+        ),
+    )
+}
+BASELINE, FULL_METHOD, IMAGES_METHOD = "baseline", "unetpp_full", "unetpp_images"
+FRACTION_METHODS = ("unetpp_dice", "unetpp_generated")  # trained on the settings' label fractions, too
 
 
-def training_name(row: str, seed: int) -> str:
-    """Folder of a row's training inside a run."""
-    return f"g2/{row}/seed{seed}"
+def get_method(name: str, new_name: str = "", **changes) -> Method:
+    """Return the method `name`, with `changes` to its fields under a `new_name` if there are any.
+
+    Raises MethodError for an unknown method, field or choice, and for changes without a name of their own, which would
+    take the place of the method's results.
+    """
+    require_known("method", name, METHODS, MethodError)
+    method = METHODS[name]
+    for key in changes:
+        require_known("field of a method", key, vars(method), MethodError)
+    if changes and new_name in ("", *METHODS):
+        raise MethodError(f"method {name}: changed in {', '.join(changes)}, expected a new name for it, not {name!r}")
+    return replace(method, **{"name": new_name or name, **changes})
+
+
+def table_methods() -> list[Method]:
+    """Return the rows of Table 1, in its order."""
+    return [method for method in METHODS.values() if method.in_table]
+
+
+def chosen_methods(profile: Profile) -> list[Method]:
+    """Return the rows of Table 1 that a run trains: the settings' `methods`, in the table's order, or all of them.
+
+    Raises MethodError for a name that is not in the table.
+    """
+    rows = table_methods()
+    for name in profile.methods:
+        require_known("method", name, [method.name for method in rows], MethodError)
+    return [method for method in rows if method.name in profile.methods or not profile.methods]
+
+
+def main_method(profile: Profile) -> str:
+    """Return the method whose errors a run looks at: the full one, or the last that it trains."""
+    names = [method.name for method in chosen_methods(profile)]
+    return FULL_METHOD if FULL_METHOD in names else names[-1]
+
+
+def adversary(name: str, profile: Profile) -> Adversary | None:
+    """Return the D of one of ADVERSARIES, None of `none`. Raises MethodError for another name."""
+    require_known("adversary", name, ADVERSARIES, MethodError)
+    if name == "none":
+        return None
+    inputs = profile.adversarial_input if name == "profile" else "argmax"
+    folder = "d" if inputs == profile.adversarial_input else f"d_{inputs}"
+    return Adversary(inputs, profile.discriminator if name == "profile" else "frozen", folder)
 
 
 @dataclass(frozen=True)
@@ -72,45 +208,29 @@ class PlannedPhase:
     beside: int = 0
 
     def batch(self, count: int) -> int:
-        """Samples of a batch, of a store of `count`."""
+        """Return the samples of a batch, of a store of `count`."""
         return min(self.bs, count)
 
     def batches(self, count: int) -> int:
-        """Batches of an epoch over a store of `count` samples; a rest smaller than a batch is dropped."""
+        """Return the batches of an epoch over a store of `count` samples; a rest smaller than a batch is dropped."""
         return count // self.batch(count)
 
 
+def _phase(name: str, store: str, bs: int, lr: float, epochs: int) -> PlannedPhase:
+    return PlannedPhase(name, store, epochs, bs, lr)
+
+
 def g1_phases(profile: Profile, epochs: int | None = None) -> tuple[PlannedPhase, ...]:
-    """Phase 1 of the report: G1 on the pairs, for the profile's `g1_epochs` if nothing else is said."""
+    """Return phase 1 of the report: G1 on the pairs, for `epochs` or else the profile's `g1_epochs`."""
     return (PlannedPhase("paired", "train", epochs or profile.g1_epochs, profile.bs, profile.lr),)
 
 
 def d_phases(profile: Profile) -> tuple[PlannedPhase, ...]:
-    """Phase 1 of the report: D on G1's predictions of the pairs against their truth."""
+    """Return phase 1 of the report: D on G1's predictions of the pairs against their ground truth."""
     return (PlannedPhase("discriminator", "train", profile.d_epochs, profile.bs, profile.lr_d),)
 
 
-def g2_phases(profile: Profile, generated: str) -> tuple[PlannedPhase, ...]:
-    """A row of Table 1 (section 3 of the report): pairs all the way (`none`), or two cycles.
-
-    Each cycle is `unpaired`, then `paired`; the profile's `cycles` are their epochs. Unpaired are images with `labels`
-    that G1 has generated, or labels with `images` that G_YX has. Raises ProfileError for anything else.
-    """
-    p = profile
-    if generated not in GENERATED:
-        raise ProfileError(f"GENERATED: {generated!r}, expected one of {', '.join(GENERATED)}")
-    if generated == "none":
-        return (PlannedPhase("paired", "train", p.epochs, p.bs, p.lr),)
-    store = {"labels": "unpaired_images", "images": "unpaired_labels"}[generated]
-    cycle = (("unpaired", store, p.bs_unpaired, p.lr_unpaired), ("paired", "train", p.bs, p.lr))
-    return tuple(
-        PlannedPhase(name, store, epochs, bs, lr)
-        for (name, store, bs, lr), epochs in zip(cycle * 2, p.cycles, strict=True)
-    )
-
-
 def cyclegan_phases(profile: Profile) -> tuple[PlannedPhase, ...]:
-    """Section 4 of the report: pairs, and beside them in every batch as many unpaired images and labels."""
-    p = profile
-    half = max(1, p.bs // 2)
-    return (PlannedPhase("cycles", "train", p.cyclegan_epochs, half, p.lr, beside=half),)
+    """Return section 4 of the report: pairs, and beside them in every batch as many unpaired images and labels."""
+    half = max(1, profile.bs // 2)
+    return (PlannedPhase("cycles", "train", profile.cyclegan_epochs, half, profile.lr, beside=half),)

@@ -1,120 +1,167 @@
 """The chain of notebooks that makes a run: its stages, what each depends on, and how one is executed."""
 
 import contextlib
-import dataclasses
-import fcntl
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
 
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import nearest
-from ethand_utils.experiments.config import Profile
-from ethand_utils.experiments.methods import IMAGES_ROW, ROWS, SHARE_ROWS, adversary, discriminator_name, training_name
+from ethand_utils.experiments.config import Profile, concerning
+from ethand_utils.experiments.methods import (
+    FRACTION_METHODS,
+    IMAGES_METHOD,
+    METHODS,
+    Method,
+    adversary,
+    chosen_methods,
+    main_method,
+)
 from ethand_utils.experiments.run import Run, RunError, fraction_name, open_run, project_root
 from ethand_utils.files import atomic_write, hold
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
+# What of a method decides its results; its title and the report's score do not.
+METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
+# Modules of which a stage needs the values alone; those stand in its settings file, so a new row makes no other stale.
+BY_VALUE = ("experiments.config", "experiments.methods")
+G1_FILES = ("g1/result.json", "g1/weights.safetensors")
+# The settings that concern each notebook; that of G2 asks its method (`Method.settings`).
+SETTINGS = {
+    "01_data": concerning("data"),
+    "02_explore": ("seed", "class_weights"),
+    "03_augment": concerning("augment"),
+    "04_train_g1": concerning("augment", "loss", "optimiser", "g1"),
+    "05_train_discriminator": ("bs", "lr_schedule", *concerning("augment", "d")),
+    "06_pseudo_labels": concerning("pseudo"),
+    "08_ablation": ("label_fractions",),
+    "11_cyclegan": concerning("augment", "loss", "optimiser", "cyclegan"),
+}
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run: a notebook with parameters. `needs` are stages before it, `makes` files in the run folder."""
+    """One step of a run: a notebook with parameters.
+
+    `needs` are stages before it, `makes` files in the run folder, `settings` the keys of the profile that concern it.
+    """
 
     name: str
     notebook: str
     makes: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    parameters: dict = dataclasses.field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)
     gpus: int = 0
+    method: Method | None = None
 
     @property
     def trains(self) -> bool:
         """Whether it works a net hard: it gets cores, and `gpus` GPUs where there are any."""
         return self.gpus > 0
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The settings that concern it; another value of one of them makes it stale."""
+        return self.method.settings if self.method else SETTINGS.get(self.notebook, ())
+
 
 def stages(profile: Profile) -> list[Stage]:
-    """Every step of a run, in an order in which each comes after what it needs."""
-    judges = {row["ADVERSARIAL"]: discriminator_stage(row["ADVERSARIAL"], profile) for row in ROWS}
-    judges.pop("none")
-    g1, shared = ("g1/result.json", "g1/weights.safetensors"), profile.processes
-    chain = [
+    """Return every step of a run, in an order in which each comes after what it needs.
+
+    Raises MethodError for a method that does not exist.
+    """
+    methods, gpus = chosen_methods(profile), profile.processes
+    trainings = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods]
+    fractions = [stage for fraction in profile.label_fractions for stage in fraction_stages(fraction, profile)]
+    cyclegan = cyclegan_stages(profile)
+    adversaries = dict.fromkeys(method.adversary for method in methods if method.adversary != "none")
+    discriminators = [discriminator_stage(name, profile) for name in adversaries]
+    trained = [s.name for s in (*trainings, *fractions, *cyclegan) if s.notebook != "06_pseudo_labels"]
+    tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
+    tables += ("label_fractions.csv", "figures/label_fractions.png") if profile.label_fractions else ()
+    main = main_method(profile)
+    looks, judged = (stage_name(METHODS[main], 0),), {"ROW": main}
+    return [
         Stage("01_data", "01_data", ("data_summary.csv",)),
         Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
         Stage("03_augment", "03_augment", ("augment/result.json", "figures/augment.png"), ("01_data",)),
-        Stage("04_train_g1", "04_train_g1", g1, ("01_data",), gpus=shared),
-        *{stage.name: stage for stage in judges.values()}.values(),
+        Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=gpus),
+        *{stage.name: stage for stage in discriminators}.values(),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
+        *(*trainings, *fractions, *cyclegan),
+        Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)),
+        Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), looks, judged),
+        Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), looks, judged),
     ]
-    rows = [row_stage(row, seed, judges, shared) for seed in range(profile.seeds) for row in ROWS]
-    of_cycles = cycle_stages(profile)
-    on_shares = [stage for share in profile.shares for stage in share_stages(share, profile)]
-    chain += [*rows, *on_shares, *of_cycles]
-    trained = [stage.name for stage in (*rows, *on_shares, *of_cycles) if stage.notebook != "06_pseudo_labels"]
-    tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
-    tables += ("shares.csv", "figures/shares.png") if profile.shares else ()
-    chain.append(Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)))
-    full = (rows[len(ROWS) - 1].name,)
-    chain.append(Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), full))
-    chain.append(Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), full))
-    return chain
 
 
-def row_stage(row: dict, seed: int, judges: dict[str, Stage], gpus: int) -> Stage:
-    """The training of a row of Table 1 on `gpus` GPUs, if any; `judges` are the stages of D by ADVERSARIAL."""
-    parameters = {key: value for key, value in row.items() if key.isupper() and key != "TITLE"} | {"SEED": seed}
+def stage_name(method: Method, seed: int) -> str:
+    """Return the name of the stage that trains a method with a seed."""
+    return f"07_train_g2_{method.name}_seed{seed}"
+
+
+def _method_stage(method: Method, seed: int, profile: Profile) -> Stage:
+    """Return the training of a method with a seed: after the data, the labels or images, and the D that it needs."""
     needs = ["01_data"]
-    needs += {"none": [], "labels": ["06_pseudo_labels"], "images": [cycle_name(REFERENCE_VARIANT, 0)]}[
-        row["GENERATED"]
-    ]
-    needs += [judges[row["ADVERSARIAL"]].name] if row["ADVERSARIAL"] in judges else []
-    folder = training_name(row["ROW"], seed)
+    if method.unlabelled == "pseudo_labels":
+        needs.append("06_pseudo_labels")
+    elif method.unlabelled == "generated_images":
+        needs.append(cyclegan_name(REFERENCE_VARIANT, 0))
+    if method.adversary != "none":
+        needs.append(discriminator_stage(method.adversary, profile).name)
+    folder, parameters = method.training(seed), {"METHOD": method.name, "SEED": seed}
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
-    return Stage(f"07_train_g2_{row['ROW']}_seed{seed}", "07_train_g2", makes, tuple(needs), parameters, gpus)
+    name = stage_name(method, seed)
+    return Stage(name, "07_train_g2", makes, tuple(needs), parameters, profile.processes, method)
 
 
-def share_stages(share: float, profile: Profile) -> list[Stage]:
-    """The trainings on a share of the pairs: G1, its pseudo-labels, and SHARE_ROWS with every seed, in its folder."""
-    folder = fraction_name(share)
-    rows = [row for row in ROWS if row["ROW"] in SHARE_ROWS]
-    makes, shared = ("g1/result.json", "g1/weights.safetensors"), profile.processes
-    plain = [
-        Stage("04_train_g1", "04_train_g1", makes, ("01_data",), gpus=shared),
+def fraction_stages(fraction: float, profile: Profile) -> list[Stage]:
+    """Return the trainings on a fraction of the pairs, in its own folder.
+
+    G1, its pseudo-labels, and FRACTION_METHODS with every seed.
+    """
+    folder = fraction_name(fraction)
+    methods = [METHODS[name] for name in FRACTION_METHODS]
+    on_all = [
+        Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=profile.processes),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
-        *(row_stage(row, seed, {}, shared) for seed in range(profile.seeds) for row in rows),
+        *(_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods),
     ]
     return [
-        Stage(
-            f"{stage.name}_{folder}",
-            stage.notebook,
-            tuple(f"{folder}/{made}" for made in stage.makes),
-            tuple(need if need == "01_data" else f"{need}_{folder}" for need in stage.needs),
-            stage.parameters | {"SHARE": share},
-            stage.gpus,
+        replace(
+            stage,
+            name=f"{stage.name}_{folder}",
+            makes=tuple(f"{folder}/{file}" for file in stage.makes),
+            needs=tuple(need if need == "01_data" else f"{need}_{folder}" for need in stage.needs),
+            parameters=stage.parameters | {"LABEL_FRACTION": fraction},
         )
-        for stage in plain
+        for stage in on_all
     ]
 
 
-def cycle_name(row: str, seed: int) -> str:
-    """Name of the stage of a CycleGAN's training."""
-    return f"11_cyclegan_{row}_seed{seed}"
+def cyclegan_name(variant: str, seed: int) -> str:
+    """Return the name of the stage that trains a CycleGAN."""
+    return f"11_cyclegan_{variant}_seed{seed}"
 
 
-def cycle_stages(profile: Profile) -> list[Stage]:
-    """The trainings of section 4 that the profile asks for, what compares them, and G2 on images that one made."""
+def cyclegan_stages(profile: Profile) -> list[Stage]:
+    """Return the CycleGANs that the profile asks for, what compares them, and G2 on images that one made."""
+    variants = [variant for variant in VARIANTS.values() if variant.name in profile.cyclegan]
     found = []
-    for row in (row for row in VARIANTS if row["ROW"] in profile.cyclegan):
-        parameters = {key: row[key] for key in ("ROW", "CYCLES")} | {"REMEDIES": list(row["REMEDIES"])}
+    for variant in variants:
         for seed in range(profile.seeds):
-            folder, name = cycle_training(row["ROW"], seed), cycle_name(row["ROW"], seed)
+            folder, name = cycle_training(variant.name, seed), cyclegan_name(variant.name, seed)
             makes = tuple(f"{folder}/{file}" for file in ("result.json", "weights.safetensors", "g_yx.safetensors"))
-            given = parameters | {"SEED": seed}
+            given = variant.parameters | {"SEED": seed}
             found.append(Stage(name, "11_cyclegan", makes, ("01_data", "04_train_g1"), given, gpus=1))
     if found:
         # A G1 that has seen as many images as each G_XY, as half of what that sees is not of pairs.
@@ -123,18 +170,53 @@ def cycle_stages(profile: Profile) -> list[Stage]:
         tables = ("cyclegan.csv", "cyclegan/result.json", "figures/cyclegan.png")
         found.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in found)))
     if REFERENCE_VARIANT in profile.cyclegan:
-        found.append(row_stage(IMAGES_ROW, 0, {}, profile.processes))
+        found.append(_method_stage(METHODS[IMAGES_METHOD], 0, profile))
     return found
 
 
-def discriminator_stage(adversarial: str, profile: Profile) -> Stage:
-    """The training of D that a row with this ADVERSARIAL needs; the same stage where the same D serves."""
-    seen, _ = adversary(adversarial, profile)
-    folder = discriminator_name(profile, seen)
-    name = "05_train_discriminator" + folder.removeprefix("d")
-    parameters = {} if folder == "d" else {"ADVERSARIAL": adversarial}
+def discriminator_stage(name: str, profile: Profile) -> Stage:
+    """Return the training of the D that an adversary (one of ADVERSARIES) needs; equal ones are one stage."""
+    folder = adversary(name, profile).folder
+    parameters = {} if folder == "d" else {"ADVERSARY": name}
     makes = (f"{folder}/result.json", f"{folder}/weights.safetensors")
-    return Stage(name, "05_train_discriminator", makes, ("04_train_g1",), parameters, profile.processes)
+    stage = "05_train_discriminator" + folder.removeprefix("d")
+    return Stage(stage, "05_train_discriminator", makes, ("04_train_g1",), parameters, profile.processes)
+
+
+def settings_file(stage: Stage) -> str:
+    """Return the file of a run that holds the settings which concern a stage; the stage depends on it."""
+    return f"settings/{stage.name}.yaml"
+
+
+def write_stage_settings(run: Run) -> None:
+    """Write the settings that concern each stage, so that a stage is stale where one of them has changed.
+
+    A file that says the same is left untouched. One that says again what the stage was last made with gets the time of
+    then, so that a change taken back makes nothing stale.
+    """
+    for stage in stages(run.profile):
+        path, text = run.folder / settings_file(stage), _settings_text(run, stage)
+        if path.exists() and path.read_text() == text:
+            continue
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
+            record = _executed_settings(run, stage)
+            if record.exists() and record.read_text() == text:
+                os.utime(temporary, ns=(record.stat().st_atime_ns, record.stat().st_mtime_ns))
+
+
+def _settings_text(run: Run, stage: Stage) -> str:
+    """Return the settings that concern a stage as YAML, and what its method is and does with them."""
+    values = {key: getattr(run.profile, key) for key in stage.settings}
+    if stage.method:
+        values["method"] = {key: getattr(stage.method, key) for key in METHOD_FIELDS}
+        values["phases"] = [asdict(phase) for phase in stage.method.phases(run.profile)]
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _executed_settings(run: Run, stage: Stage) -> Path:
+    """Return the file with the settings that a stage was last executed with."""
+    return run.folder / "settings" / "executed" / f"{stage.name}.yaml"
 
 
 def render_shards(profile: Profile) -> list[Shard]:
@@ -153,7 +235,9 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> int:
     It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere. Raises what
     `Run.source` does, before anything starts.
     """
-    print(f"data: {open_run(folder.name).source}")
+    run = open_run(folder.name)
+    print(f"data: {run.source}")
+    write_stage_settings(run)
     return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode
 
 
@@ -194,9 +278,8 @@ def reserve_gpus(folder: Path, count: int, needed: int = 1):
     with contextlib.ExitStack() as stack:
         for name in names[:count]:
             if len(kept) < needed:
-                lock = stack.enter_context(open(folder / f".gpu{name}.lock", "w"))
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(Timeout):
+                    stack.enter_context(FileLock(folder / f".gpu{name}.lock", blocking=False, fallback_to_soft=False))
                     kept.append(name)
         if kept:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(kept)
@@ -211,11 +294,11 @@ def run_lock(folder: Path) -> contextlib.AbstractContextManager:
 
 @cache
 def notebook_inputs(notebook: str) -> tuple[str, ...]:
-    """Files a notebook depends on: itself and the package's modules it imports, directly or through one another."""
+    """Return the files a notebook depends on: itself, and the package's modules that it imports, also indirectly."""
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     cells = json.loads(path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return (str(path), *module_files(*imported_modules(code)))
+    return (str(path), *module_files(*imported_modules(code), without=BY_VALUE))
 
 
 def execute(run: Run, stage: Stage) -> Path:
@@ -233,6 +316,7 @@ def execute(run: Run, stage: Stage) -> Path:
     for name in parameters:
         if name not in known:
             raise RunError(f"{source}: has no parameter {name}{nearest(name, known)}")
+    settings, began = _settings_text(run, stage), time.time()
     executed = run.folder / "notebooks" / f"{stage.name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -253,4 +337,7 @@ def execute(run: Run, stage: Stage) -> Path:
     page, _ = HTMLExporter().from_filename(str(executed))
     with atomic_write(run.folder / "html" / f"{stage.name}.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    with atomic_write(_executed_settings(run, stage)) as temporary:
+        temporary.write_text(settings)
+        os.utime(temporary, (began, began))
     return executed

@@ -1,5 +1,6 @@
 """The chain on runs that are pretended: what runs again after a change, and which GPU a training gets."""
 
+import json
 import os
 import re
 import shutil
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ethand_utils.experiments import workflow
-from ethand_utils.experiments.config import load_profile, write_profile
-from ethand_utils.experiments.methods import ROWS, SHARE_ROWS
+from ethand_utils.experiments.config import NO_EFFECT, Profile, load_profile, write_profile
+from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS, table_methods
 from ethand_utils.experiments.run import Run, RunError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ def root(tmp_path):
     shutil.copy(REPOSITORY / "Snakefile", tmp_path)
     folder, profile = tmp_path / "outputs/ci", load_profile("ci")
     write_profile(folder, profile)
+    workflow.write_stage_settings(Run(folder, profile))
     stages = workflow.stages(profile)
     made = [path for stage in stages for path in (*stage.makes, f"html/{stage.name}.html")]
     for path in (*made, "index.html"):
@@ -45,17 +47,98 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_more_seeds_and_shares_run_what_is_new_and_what_is_made_from_it(root):
+def test_more_seeds_and_fractions_run_what_is_new_and_what_is_made_from_it(root):
     assert planned(root) == {}
-    new = {f"07_train_g2_{row['ROW']}_seed1" for row in ROWS}
+    new = {f"07_train_g2_{method.name}_seed1" for method in table_methods()}
     made_from_them = {"08_ablation", "index", "all"}
     cycles = {f"11_cyclegan_{row}_seed1" for row in load_profile("ci").cyclegan}
     assert planned(root, "seeds=2").keys() == new | cycles | made_from_them | {"12_cyclegan_rows"}
     more = planned(root, "cyclegan=[report, loose, front]")
     assert more.keys() == {"11_cyclegan_front_seed0", "12_cyclegan_rows"} | made_from_them
-    of_shares = {"04_train_g1", "06_pseudo_labels", *(f"07_train_g2_{row}_seed0" for row in SHARE_ROWS)}
-    assert planned(root, "shares=[0.5]").keys() == {f"{name}_pairs_50pct" for name in of_shares} | made_from_them
-    assert "01_data" in planned(root, "lr=0.5")
+    on_fractions = {"04_train_g1", "06_pseudo_labels", *(f"07_train_g2_{row}_seed0" for row in FRACTION_METHODS)}
+    assert (
+        planned(root, "label_fractions=[0.5]").keys()
+        == {f"{name}_pairs_50pct" for name in on_fractions} | made_from_them
+    )
+
+
+# What a changed setting makes stale: what it concerns, and what is made of that.
+ROWS_OF_G2 = {f"07_train_g2_{method.name}_seed0" for method in table_methods() if method.net == "g2"}
+WITH_LABELS = {f"07_train_g2_{name}_seed0" for name in ("unetpp_generated", "unetpp_released", "unetpp_full")}
+LOOKS = {"08_ablation", "09_errors", "10_predict", "index", "all"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ("g2_encoder=tu-resnet18", ROWS_OF_G2 | {"07_train_g2_unetpp_images_seed0"} | LOOKS),
+        (
+            "baseline_widths=[4, 8]",
+            {"07_train_g2_baseline_seed0", *(f"11_cyclegan_{n}_seed0" for n in ("report", "loose"))},
+        ),
+        ("discriminator=alternating", {"07_train_g2_unetpp_full_seed0"} | LOOKS),
+        ("pseudo_filter=none", {"06_pseudo_labels"} | WITH_LABELS),
+        ("photometric=strong", {"03_augment", "04_train_g1", "05_train_discriminator", "11_cyclegan_loose_seed0"}),
+        ("cyclegan_epochs=2", {"11_cyclegan_loose_seed0", "04_train_g1_as_long", "12_cyclegan_rows"}),
+    ],
+)
+def test_a_setting_makes_stale_what_it_concerns(root, change, stale):
+    rules = planned(root, change).keys()
+    assert stale <= rules
+    concerned = {stage.name for stage in workflow.stages(load_profile("ci"))} & rules
+    key = change.split("=")[0]
+    for stage in workflow.stages(load_profile("ci")):
+        if key not in stage.settings and not set(stage.needs) & concerned:
+            assert stage.name not in rules, stage.name
+    if key == "g2_encoder":
+        assert rules == stale
+
+
+def test_a_change_taken_back_makes_nothing_stale(root):
+    """What was last executed decides, not when a file was written."""
+    folder = root / "outputs/ci"
+    record = folder / "settings/executed/04_train_g1.yaml"
+    record.parent.mkdir()
+    shutil.copy2(folder / "settings/04_train_g1.yaml", record)
+    assert "04_train_g1" in planned(root, "lr=0.5")
+    assert "04_train_g1" not in planned(root)
+
+
+def test_a_row_that_is_added_trains_itself_alone(root, tmp_path):
+    """Two lines of a stranger: a method, appended last, does not become the full one nor make the others stale."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ethand_utils.experiments.methods as m\n"
+        "m.METHODS['unetpp_tversky'] = m.Method('unetpp_tversky', 'Tversky', loss='tversky')\n"
+    )
+    rules = planned(root, PYTHONPATH=str(tmp_path))
+    assert rules.keys() == {"07_train_g2_unetpp_tversky_seed0", "08_ablation", "index", "all"}
+
+
+def test_every_setting_that_a_notebook_reads_concerns_its_stage():
+    for stage in workflow.stages(load_profile("ci")):
+        cells = json.loads((REPOSITORY / f"notebooks/{stage.notebook}.ipynb").read_text())["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        keys = set(re.findall(r"\b(?:p|run\.profile)\.(\w+)", code)) & set(Profile.model_fields)
+        unlisted = keys - set(stage.settings) - set(NO_EFFECT)
+        if stage.method:  # the notebook of all methods reads what concerns other methods
+            unlisted -= {key for method in METHODS.values() for key in method.settings}
+        assert not unlisted, stage.name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_that_a_method_reads_concerns_its_stage(name):
+    keys = set()
+
+    class Recorder:
+        def __getattr__(self, key):
+            keys.add(key)
+            return getattr(load_profile("ci"), key)
+
+    method, profile = METHODS[name], Recorder()
+    for asked in (method.phases, method.net_options, method.class_weights, method.discriminator):
+        asked(profile)
+    named = {"adversarial_input"} if method.adversary == "released" else set()  # names the folder of D alone
+    assert keys - named <= set(method.settings)
 
 
 def test_trainings_of_all_seeds_take_a_gpu_each_and_nothing_else_does(root, tmp_path):
@@ -64,7 +147,7 @@ def test_trainings_of_all_seeds_take_a_gpu_each_and_nothing_else_does(root, tmp_
     taking = {rule for rule, words in found.items() if re.search(r"resources:.*gpu=1", words)}
     training = {stage.name for stage in workflow.stages(load_profile("ci", {"seeds": 2})) if stage.trains}
     assert taking == training
-    assert {f"07_train_g2_{row['ROW']}_seed{seed}" for row in ROWS for seed in (0, 1)} < training
+    assert {f"07_train_g2_{method.name}_seed{seed}" for method in table_methods() for seed in (0, 1)} < training
     assert all("threads: 2" in found[rule] for rule in training)  # four cores for two GPUs
 
 
@@ -99,13 +182,13 @@ def test_a_training_on_several_gpus_gets_as_many(tmp_path, monkeypatch):
     assert stages["05_train_discriminator"] == stages["07_train_g2_unetpp_full_seed0"] == 2
 
 
-def test_a_share_of_a_run_is_a_folder_inside_it_on_its_data(tmp_path):
+def test_a_fraction_of_the_pairs_is_a_folder_inside_the_run_on_its_data(tmp_path):
     whole = Run(tmp_path / "x", load_profile("ci"))
-    part = whole.at_share(0.05)
+    part = whole.at_fraction(0.05)
     assert part.folder == tmp_path / "x/pairs_5pct"
     assert (part.name, part.data_folder) == (whole.name, whole.data_folder)
-    assert part.at_share(1) == whole
-    assert part.at_share(0.2) == whole.at_share(0.2)
-    for share in (0, 1.5, -1):
-        with pytest.raises(RunError, match="expected a share of the pairs above 0"):
-            whole.at_share(share)
+    assert part.at_fraction(1) == whole
+    assert part.at_fraction(0.2) == whole.at_fraction(0.2)
+    for fraction in (0, 1.5, -1):
+        with pytest.raises(RunError, match="expected a number above 0 and at most 1"):
+            whole.at_fraction(fraction)

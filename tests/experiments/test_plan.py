@@ -17,8 +17,16 @@ from torch import nn
 from ethand_utils.data.augment import Augmentation
 from ethand_utils.data.dataloaders import make_dls
 from ethand_utils.experiments import dry_run, workflow
-from ethand_utils.experiments.config import ProfileError, load_profile
-from ethand_utils.experiments.methods import ROWS, d_phases, g1_phases, g2_phases
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.methods import (
+    METHODS,
+    Method,
+    MethodError,
+    d_phases,
+    g1_phases,
+    get_method,
+    table_methods,
+)
 from ethand_utils.experiments.run import Run
 from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.losses import SegmentationLoss
@@ -26,7 +34,7 @@ from ethand_utils.training.models import create_model
 from ethand_utils.training.pseudo_labels import TopHalfFilter, label_store
 
 REPOSITORY = Path(__file__).parents[2]
-ROW = {f"g2/{row['ROW']}": row for row in ROWS}
+ROWS = {f"g2/{method.name}": method for method in table_methods()}
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def plan_of(profile="paper", **changes):
 
 @pytest.fixture(scope="module")
 def paper():
-    return plan_of()
+    return plan_of(cyclegan=["loose"])
 
 
 def by_name(planned):
@@ -56,12 +64,12 @@ def by_name(planned):
 
 
 def test_every_row_of_the_table_has_140_epochs(paper):
-    rows = {name: one["phases"] for name, one in by_name(paper).items() if name in ROW}
-    assert list(rows) == list(ROW)
+    rows = {name: one["phases"] for name, one in by_name(paper).items() if name in ROWS}
+    assert list(rows) == list(ROWS)
     for name, phases in rows.items():
         epochs = [(phase["phase"], phase["epochs"]) for phase in phases]
         cycles = [("unpaired", 15), ("paired", 55), ("unpaired", 5), ("paired", 65)]
-        assert epochs == (cycles if ROW[name]["GENERATED"] == "labels" else [("paired", 140)])
+        assert epochs == (cycles if ROWS[name].unlabelled == "pseudo_labels" else [("paired", 140)])
         assert sum(count for _, count in epochs) == 140
         assert [len(phase["lr"]) for phase in phases] == [count for _, count in epochs]
 
@@ -70,7 +78,7 @@ def test_batches_and_learning_rates_are_the_reports(paper):
     counts = {"train": 68_000, "val": 4_000, "test": 10_000, "unpaired_images": 519_000, "unpaired_labels": 519_000}
     assert paper["data"]["counts"] == counts
     assert paper["data"]["size"] == 128
-    for name in ("g1", "d", "d_argmax", *ROW):
+    for name in ("g1", "d", "d_argmax", *ROWS):
         for phase in by_name(paper)[name]["phases"]:
             unpaired = phase["phase"] == "unpaired"
             assert phase["bs"] == (32 if unpaired else 16)
@@ -98,11 +106,11 @@ def test_losses_are_the_reports(paper):
 
 def test_only_the_last_rows_have_a_d_that_sees_probability_maps_and_is_not_trained_on(paper):
     trainings = by_name(paper)
-    judged = {name: one["judge"] for name, one in trainings.items() if one.get("judge")}
+    judged = {name: one["d"] for name, one in trainings.items() if one.get("d")}
     assert judged == {"g2/unetpp_released": "d_argmax", "g2/unetpp_full": "d"}
     full = trainings["g2/unetpp_full"]
     assert (full["adversarial_input"], full["discriminator"]) == ("softmax", "frozen")
-    filters = {phase["filter"] for name in ROW for phase in trainings[name]["phases"] if phase["phase"] == "unpaired"}
+    filters = {phase["filter"] for name in ROWS for phase in trainings[name]["phases"] if phase["phase"] == "unpaired"}
     assert filters == {"batch_half"}
 
 
@@ -159,19 +167,21 @@ def test_augmentation_is_the_reports(paper):
 
 
 def test_seeds_are_counted_and_every_training_of_the_chain_is_planned():
-    planned = plan_of("tiny", seeds=3)
+    planned = plan_of("tiny", seeds=3, cyclegan=["loose"])
     assert {one["name"]: one["seeds"] for one in planned["trainings"]} == {
         "g1": 1,
         "d": 1,
         "d_argmax": 1,
-        **dict.fromkeys(ROW, 3),
+        **dict.fromkeys(ROWS, 3),
         "cyclegan/loose": 3,
         "g1_as_long": 1,
         "g2/unetpp_images": 1,
     }
-    trained = [stage for stage in workflow.stages(load_profile("tiny", {"seeds": 3})) if stage.trains]
+    trained = [
+        stage for stage in workflow.stages(load_profile("tiny", {"seeds": 3, "cyclegan": ["loose"]})) if stage.trains
+    ]
     assert planned["totals"]["trainings"] == len(trained) - 1  # 06_pseudo_labels lets a net label, and trains none
-    once = plan_of("tiny")["totals"]["steps"]
+    once = plan_of("tiny", cyclegan=["loose"])["totals"]["steps"]
     alone = sum(f["steps"] for one in planned["trainings"] if one["seeds"] == 1 for f in one["phases"])
     assert planned["totals"]["steps"] - alone == 3 * (once - alone)
 
@@ -214,7 +224,9 @@ def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
     dls = {"paired": make_dls(dataset["train"], val, profile.bs, light)}
     dls["unpaired"] = make_dls(dataset["unpaired_images"], val, profile.bs_unpaired, light, pseudo=labels)
     cbs = {"paired": (), "unpaired": (TopHalfFilter(),)}
-    real = [Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in g2_phases(profile, "labels")]
+    real = [
+        Phase(f.name, dls[f.name], f.epochs, f.lr, cbs[f.name]) for f in METHODS["unetpp_generated"].phases(profile)
+    ]
     train_phases(net, SegmentationLoss(), real, tmp_path, schedule=schedule)
     assert_as_planned(pd.read_csv(tmp_path / "history.csv"), phases)
 
@@ -222,17 +234,39 @@ def test_a_training_does_what_the_plan_says(schedule, dataset, tmp_path):
 @pytest.mark.parametrize("name", ["ci", "tiny", "small", "paper"])
 def test_rows_train_equally_long_in_every_profile(name):
     profile = load_profile(name)
-    for generated in ("none", "labels", "images"):
-        assert sum(phase.epochs for phase in g2_phases(profile, generated)) == profile.epochs
+    for method in METHODS.values():
+        assert sum(phase.epochs for phase in method.phases(profile)) == profile.epochs
     assert [phase.epochs for phase in (*g1_phases(profile), *d_phases(profile))] == [
         profile.g1_epochs,
         profile.d_epochs,
     ]
 
 
-def test_a_row_that_begins_with_something_unknown_is_refused():
-    with pytest.raises(ProfileError, match="GENERATED: True, expected one of none, labels, images"):
-        g2_phases(load_profile("ci"), True)
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("loss", "tversk", "method mine: loss 'tversk': unknown (did you mean tversky?); expected one of ce, ce_dice"),
+        ("net", "g3", "method mine: net 'g3': unknown (did you mean g2?); expected one of baseline, g2"),
+        ("unlabelled", "labels", "expected one of none, pseudo_labels, generated_images"),
+        ("adversary", "on", "expected one of none, profile, released"),
+    ],
+)
+def test_a_method_that_asks_for_something_unknown_is_refused(field, value, line):
+    with pytest.raises(MethodError) as caught:
+        Method("mine", "Mine", **{field: value})
+    assert line in str(caught.value)
+
+
+def test_a_changed_method_needs_a_name_of_its_own():
+    method = get_method("unetpp_full", "mine", loss="tversky", adversary="none")
+    assert (method.name, method.loss, method.unlabelled) == ("mine", "tversky", "pseudo_labels")
+    for name in ("", "unetpp_full", "unetpp_dice"):
+        with pytest.raises(MethodError, match="expected a new name"):
+            get_method("unetpp_full", name, loss="tversky")
+    with pytest.raises(MethodError, match="did you mean unetpp_full"):
+        get_method("unetp_full")
+    with pytest.raises(MethodError, match="did you mean weighted"):
+        get_method("unetpp_full", "mine", weigthed=False)
 
 
 # The command.
@@ -254,12 +288,13 @@ def test_the_plan_as_json_is_the_plan(checkout, ethand):
     assert json.loads(said) == json.loads(json.dumps(plan_of("tiny", lr=0.5) | {"run": "tiny"}))
     status, _, said = ethand("run", "tiny", "--json")
     assert status == 1
-    assert said.strip().splitlines() == ["ethand: run: --json is the form of --dry-run's answer; give both, or neither"]
+    assert said.strip().splitlines() == ["ethand: run: --json needs --dry-run; give both, or neither"]
 
 
 def test_a_dry_run_refuses_what_a_run_would(checkout, ethand):
     assert "did you mean epochs" in ethand("run", "tiny", "--dry-run", "--set", "epoch=3")[2]
     assert "no such folder" in ethand("run", "tiny", "--dry-run", "--set", "data=nowhere")[2]
+    assert "did you mean unetpp_dice" in ethand("run", "tiny", "--dry-run", "--set", "methods=[unetp_dice]")[2]
 
 
 # Snakemake.

@@ -17,7 +17,7 @@ from PIL import Image
 import ethand_utils
 from ethand_utils.experiments import dry_run, workflow
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.methods import FULL_ROW, IMAGES_ROW, ROWS, SHARE_ROWS, training_name
+from ethand_utils.experiments.methods import FRACTION_METHODS, FULL_METHOD, METHODS, table_methods
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.labels import N_CLASSES
 from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
@@ -25,7 +25,7 @@ from ethand_utils.training.models import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = workflow.stages(load_profile("ci"))
-FULL = training_name(FULL_ROW, 0)
+FULL = METHODS[FULL_METHOD].training(0)
 
 
 def ethand(*words, cwd, status=0):
@@ -71,7 +71,7 @@ def test_notebook_ran_and_saved_its_result(run, stage):
 
 @pytest.mark.parametrize(
     "training",
-    ["g1", *(training_name(row["ROW"], 0) for row in (*ROWS, IMAGES_ROW)), cycle_training(REFERENCE_VARIANT, 0)],
+    ["g1", *(method.training(0) for method in METHODS.values()), cycle_training(REFERENCE_VARIANT, 0)],
 )
 def test_result_of_a_training_has_the_contracts_keys(run, training):
     result = json.loads((run.folder / training / "result.json").read_text())
@@ -90,7 +90,7 @@ def test_every_training_does_what_the_dry_run_says(run):
     planned = dry_run.planned(run)
     names = [one["name"] for one in planned["trainings"]]
     cycles = ["cyclegan/report", "cyclegan/loose", "g1_as_long", "g2/unetpp_images"]
-    assert names == ["g1", "d_argmax", "d", *(f"g2/{r['ROW']}" for r in ROWS), *cycles]
+    assert names == ["g1", "d_argmax", "d", *(f"g2/{method.name}" for method in table_methods()), *cycles]
     for one in planned["trainings"]:
         folder = run.folder / one["name"] / ("seed0" if one["name"].startswith(("g2/", "cyclegan/")) else "")
         assert_as_planned(pd.read_csv(folder / "history.csv"), one["phases"])
@@ -112,8 +112,8 @@ def test_rows_with_generated_labels_train_in_two_cycles(run):
 
 def test_table_has_the_reports_rows_and_our_scores(run):
     table = pd.read_csv(run.folder / "table1.csv")
-    assert table["row"].tolist() == [row["ROW"] for row in ROWS]
-    scores = [json.loads((run.folder / training_name(r, 0) / "result.json").read_text()) for r in table["row"]]
+    assert table["row"].tolist() == [method.name for method in table_methods()]
+    scores = [json.loads((run.folder / METHODS[row].training(0) / "result.json").read_text()) for row in table["row"]]
     assert table["ours"].tolist() == pytest.approx([score["course_miou"] for score in scores])
 
 
@@ -126,7 +126,7 @@ def test_front_page_is_one_file_with_table_figures_and_links(run):
 
 
 def test_predictions_are_a_store_with_a_score_a_sample(run):
-    folder = run.folder / f"predictions/{FULL_ROW}_seed0"
+    folder = run.folder / METHODS[FULL_METHOD].predictions(0)
     scores = pd.read_parquet(folder / "metrics.parquet")
     assert scores["id"].tolist() == run.dataset()["test"].index["id"].tolist()
     result = json.loads((run.folder / FULL / "result.json").read_text())
@@ -163,15 +163,15 @@ def test_parts_of_the_rendering_are_stages_before_the_first_notebook(tmp_path):
 def again(tmp_path_factory):
     """The folder of the same run elsewhere, with a second table."""
     folder = checkout(tmp_path_factory.mktemp("again"))
-    ethand("run", "ci", "--name", "again", "--set", "shares=[0.5]", cwd=folder)
+    ethand("run", "ci", "--name", "again", "--set", "label_fractions=[0.5]", cwd=folder)
     return folder / "outputs/again"
 
 
 def test_half_of_the_pairs_are_shown_twice_and_make_a_second_table(again):
-    table = pd.read_csv(again / "shares.csv")
-    assert table["share"].tolist() == [0.5] * 3 + [1.0] * 3
+    table = pd.read_csv(again / "label_fractions.csv")
+    assert table["label_fraction"].tolist() == [0.5] * 3 + [1.0] * 3
     assert (2 * table["pairs"][:3].to_numpy() == table["pairs"][3:].to_numpy()).all()
-    for training in ("g1", *(training_name(row, 0) for row in SHARE_ROWS)):
+    for training in ("g1", *(METHODS[name].training(0) for name in FRACTION_METHODS)):
         half, whole = (json.loads((folder / training / "result.json").read_text())
                        for folder in (again / "pairs_50pct", again))  # fmt: skip
         assert half["images_seen"] == whole["images_seen"]
@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_metrics(root, again):
     for path in (root / "outputs/ci").glob("**/result.json"):
         twin = again / path.relative_to(root / "outputs/ci")
         one, two = json.loads(path.read_text()), json.loads(twin.read_text())
-        for key in set(one) - {"seconds", "images_per_s", "commit", "shares"}:
+        for key in set(one) - {"seconds", "images_per_s", "commit", "label_fractions"}:
             assert one[key] == two[key] or one[key] != one[key], (path, key)
             compared += 1
     assert compared > 200
