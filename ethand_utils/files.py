@@ -1,13 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes, lock files, and the error of a file that cannot be written or read."""
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ethand_utils.exceptions import EthandError
 
@@ -18,7 +19,7 @@ class FileError(EthandError):
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the name when the block ends well, and is gone if not.
+    """Yield a temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
 
     Raises FileError when the operating system refuses, a full disk included; an older file stays as it was.
     """
@@ -38,7 +39,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_remedy(error: OSError) -> str:
-    """What to do about a file that could not be written."""
+    """Return what to do about a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, None):
         return "free some space and start again"
     return "choose a folder that can be written to, and start again"
@@ -46,27 +47,30 @@ def write_remedy(error: OSError) -> str:
 
 @contextlib.contextmanager
 def hold(path: Path, busy: EthandError) -> Iterator[None]:
-    """Hold the lock file `path` for this process, however it ends; raises `busy` when another process holds it."""
+    """Hold the lock file `path` until the block or the process ends. Raises `busy` when another process holds it.
+
+    Raises OSError where the lock file cannot be written, or the file system has no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
-                raise BlockingIOError  # the process that held it has removed it in this moment
-        except BlockingIOError:
-            raise busy from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would stay when its process is killed
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise busy from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # removed while it is held, as FileLock refuses a removed lock file
+            path.unlink()
+        lock.release()
 
 
 def write_json(path: str | Path, value: dict) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Return the first line of an error's message, or its type where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

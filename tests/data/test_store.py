@@ -1,6 +1,7 @@
 """Properties of the sample store and of rendered data sets."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -829,3 +830,13 @@ def test_two_processes_never_build_the_same_store(tmp_path):
 
     assert len(build_store(tmp_path / "s", StorePlan(make, 2, 8, (), {"source": "test"}))) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_file_system_without_locks_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match=r"could not be written .*not implemented"):
+        build(tmp_path / "s")
+    assert not (tmp_path / "s").exists()
