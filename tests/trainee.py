@@ -82,18 +82,18 @@ def phases(kind, stores, labels, extra=()):
     return [Phase(name, dls, n, LR, cbs) for (name, dls, cbs), n in zip(cycle * 2, EPOCHS[kind], strict=True)]
 
 
-def cycle_phases(profile, stores, *opponents, extra=()):
-    """The phase of a CycleGAN by a profile, and its loss."""
+def cycle_phases(profile, stores, *discriminators, extra=()):
+    """The phase of a CycleGAN with a profile's settings, and its loss."""
     dls = make_mixed_dls(stores, profile.bs, Augmentation())
-    phase = Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *opponents, *extra))
-    return [phase], cycle_loss(profile, (), bool(opponents))
+    phase = Phase("cycles", dls, profile.cyclegan_epochs, profile.lr, (Cycles(), *discriminators, *extra))
+    return [phase], cycle_loss(profile, (), bool(discriminators))
 
 
 def run_cyclegan(folder, stores, extra):
-    """Train a CycleGAN with every remedy but the warm start, and write the weights of both generators."""
+    """Train a CycleGAN with every option but the warm start, and write the weights of both generators."""
     profile = load_profile("ci", {"cyclegan_epochs": EPOCHS["cyclegan"][0]})
-    model, opponents = create_cyclegan(profile, tuple(name for name in OPTIONS if name != "warm_start"))
-    phases, loss = cycle_phases(profile, stores, opponents, extra=extra)
+    model, discriminators = create_cyclegan(profile, tuple(name for name in OPTIONS if name != "warm_start"))
+    phases, loss = cycle_phases(profile, stores, discriminators, extra=extra)
     train_phases(model, loss, phases, folder, schedule="one_cycle")
     save_weights(model, Path(folder) / "weights.safetensors")
 

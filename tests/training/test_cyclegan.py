@@ -1,4 +1,4 @@
-"""CycleGAN: who contributes what to the loss, who teaches whom, batches, scores of ways there and back, comparisons."""
+"""CycleGAN: losses, discriminators, trainings, batches, scores of the cycles, comparisons of variants."""
 
 import json
 import math
@@ -15,17 +15,18 @@ from trainee import net
 
 from ethand_utils.analysis.cyclegan_table import (
     MEASURES,
-    beside_table,
+    companion_table,
     cycle_results,
     cycle_table,
+    cyclegan_verdict,
     variant_effects,
-    verdicts,
 )
 from ethand_utils.analysis.image_plots import most_overlapping, there_and_back
 from ethand_utils.data.augment import Augmentation, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError
+from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import ProfileError, load_profile
-from ethand_utils.experiments.methods import IMAGES_ROW
+from ethand_utils.experiments.methods import IMAGES_METHOD
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import COLOURS, FRONT_LEFT, FRONT_RIGHT, N_CHANNELS, N_CLASSES
@@ -38,7 +39,7 @@ from ethand_utils.training.cyclegan.model import (
     create_cyclegan,
     cycle_loss,
     masks_to_image,
-    require_row,
+    require_variant,
 )
 from ethand_utils.training.cyclegan.scores import cycle_scores, front_right, image_store, mean_colour_psnr, psnr
 from ethand_utils.training.cyclegan.variants import BALANCE, OPTIONS, VARIANT_NAMES, VARIANTS
@@ -58,13 +59,13 @@ def profile():
 
 @pytest.fixture
 def loader(dataset):
-    """Batches of four pairs and four rows of an image and the masks of another scene, augmented."""
+    """Batches of four pairs and four unpaired samples, augmented."""
     unpaired = (dataset["unpaired_images"], dataset["unpaired_labels"])
     return MixedLoader(dataset["train"], 4, Augmentation(), unpaired=unpaired)
 
 
 class FromPicture(nn.Module):
-    """G_XY of a world in which an image is the left hand's id in red, the right hand's in green."""
+    """A G_XY for images whose red is the left hand's id, whose green is the right hand's."""
 
     recipe = "from picture"
 
@@ -74,7 +75,7 @@ class FromPicture(nn.Module):
 
 
 class ToPicture(nn.Module):
-    """G_YX of the same world: what FromPicture undoes, of the maps' first 34 channels."""
+    """The G_YX that FromPicture inverts, of the maps' first 34 channels."""
 
     recipe = "to picture"
 
@@ -84,35 +85,35 @@ class ToPicture(nn.Module):
 
 
 class Knows(nn.Module):
-    """The net that sees the order, if it is always what is given here."""
+    """An `order` net that always outputs what is given here."""
 
     recipe = "knows"
 
-    def __init__(self, seen):
+    def __init__(self, visible):
         super().__init__()
-        self.seen, self.weight = seen, nn.Parameter(torch.zeros(1))
+        self.visible, self.weight = visible, nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
-        return SURE * (2 * self.seen[: len(images)] - 1) + self.weight
+        return SURE * (2 * self.visible[: len(images)] - 1) + self.weight
 
 
 def random_batch(n=4, size=16, seed=0):
-    """Images, masks, seen of no meaning."""
+    """Random images, masks and visible hands."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.randint(N_CLASSES, (n, 2, size, size), generator=generator)
     first = torch.rand(n, 1, size, size, generator=generator) < 0.5
     return torch.randn(n, 3, size, size, generator=generator), masks, torch.cat([first, ~first], 1).float()
 
 
-def inverse_world(front=False):
-    """A CycleGAN whose generators undo each other, with a batch of its world."""
-    _, masks, seen = random_batch()
+def inverse_generators(front=False):
+    """A CycleGAN whose generators invert each other, with a batch for them."""
+    _, masks, visible = random_batch()
     images = ToPicture()(one_hot_maps(masks))
-    return CycleGAN(FromPicture(), ToPicture(), Knows(seen), front), images, masks, seen
+    return CycleGAN(FromPicture(), ToPicture(), Knows(visible), front), images, masks, visible
 
 
-def made_of(model, batch):
-    """What a CycleGAN makes of a batch, each tensor a leaf whose gradient can be asked for."""
+def outputs_of(model, batch):
+    """The outputs of a CycleGAN for a batch, each tensor a leaf that gets a gradient."""
     return {name: value.detach().requires_grad_() for name, value in model(*batch).items()}
 
 
@@ -127,64 +128,67 @@ def plain():
 # --- the loss
 
 
-def test_rows_that_are_not_pairs_get_no_gradient_of_the_reconstruction_loss(plain):
+def test_unpaired_samples_get_no_gradient_of_the_reconstruction_loss(plain):
     model, loss = plain
     batch, paired = random_batch(), torch.tensor([True, False, True, False])
-    made = made_of(model, batch)
+    outputs = outputs_of(model, batch)
     loss.weights |= {"cycle_image": 0.0, "cycle_masks": 0.0, "identity": 0.0}
-    loss(made, *batch, paired).backward()
+    loss(outputs, *batch, paired).backward()
     for name in ("logits", "images", "order"):
-        strength = made[name].grad.abs().sum((1, 2, 3))
+        strength = outputs[name].grad.abs().sum((1, 2, 3))
         assert (strength[paired] > 0).all(), name
         assert (strength[~paired] == 0).all(), name
 
 
-def test_no_weight_of_a_generator_moves_for_a_batch_without_truth_but_by_the_cycles(plain):
+def test_labels_of_unpaired_samples_reach_g_xy_through_the_cycles_alone(plain):
     model, loss = plain
-    images, masks, seen = random_batch(8)
+    images, masks, visible = random_batch(8)
     paired = torch.arange(8) < 4
     loss.weights |= {"cycle_image": 0.0, "cycle_masks": 0.0, "identity": 0.0}
     gradients = []
     for shown in (masks, masks.flip(0)):  # other labels for the unpaired rows
         other = torch.where(paired.view(-1, 1, 1, 1), masks, shown)
         model.eval().zero_grad()
-        loss(model(images, other, seen), images, other, seen, paired).backward()
+        loss(model(images, other, visible), images, other, visible, paired).backward()
         gradients.append([weight.grad.clone() for weight in model.g_xy.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_rows_that_are_not_pairs_learn_by_the_cycles(plain):
+def test_unpaired_samples_get_a_gradient_of_the_cycles(plain):
     model, loss = plain
     batch, paired = random_batch(), torch.tensor([True, False, True, False])
-    made = made_of(model, batch)
-    loss(made, *batch, paired).backward()
+    outputs = outputs_of(model, batch)
+    loss(outputs, *batch, paired).backward()
     for name in ("images_again", "logits_again", "logits_of_picture"):
-        assert (made[name].grad.abs().sum((1, 2, 3)) > 0).all(), name
+        assert (outputs[name].grad.abs().sum((1, 2, 3)) > 0).all(), name
 
 
 @pytest.mark.parametrize("maps", ["softmax", "straight_through"])
 @pytest.mark.parametrize("front", [False, True])
-def test_generators_that_undo_each_other_have_no_cycle_loss(maps, front):
-    model, images, masks, seen = inverse_world(front)
+def test_generators_that_invert_each_other_have_no_cycle_loss(maps, front):
+    model, images, masks, visible = inverse_generators(front)
     model.maps = maps
     loss = CycleLoss(SegmentationLoss("ce_dice"), dict(WEIGHTS))
-    loss(model(images, masks, seen), images, masks, seen, torch.ones(4, dtype=torch.bool))
+    loss(model(images, masks, visible), images, masks, visible, torch.ones(4, dtype=torch.bool))
     assert loss.terms["cycle_image"] == pytest.approx(0, abs=1e-6)
     assert loss.terms["cycle_masks"] == pytest.approx(0, abs=1e-6)
 
 
-def test_generators_that_do_not_have_one():
-    model, images, masks, seen = inverse_world()
+def test_generators_that_do_not_invert_each_other_have_one():
+    model, images, masks, visible = inverse_generators()
     loss = CycleLoss(SegmentationLoss("ce_dice"), dict(WEIGHTS))
-    made = model(images, masks, seen)
-    made["images_again"], made["logits_again"] = made["images_again"].roll(1, -1), made["logits_again"].roll(1, -1)
-    loss(made, images, masks, seen, torch.ones(4, dtype=torch.bool))
+    outputs = model(images, masks, visible)
+    outputs["images_again"], outputs["logits_again"] = (
+        outputs["images_again"].roll(1, -1),
+        outputs["logits_again"].roll(1, -1),
+    )
+    loss(outputs, images, masks, visible, torch.ones(4, dtype=torch.bool))
     assert min(loss.terms["cycle_image"], loss.terms["cycle_masks"]) > 0.5
 
 
-def test_identity_loss_is_none_for_a_generator_that_reads_pictures():
-    _, masks, seen = random_batch()
+def test_identity_loss_is_zero_for_a_generator_that_reads_coloured_images():
+    _, masks, visible = random_batch()
     masks[:, 1] = 0  # of one hand a picture tells all
 
     class Reads(nn.Module):
@@ -195,33 +199,33 @@ def test_identity_loss_is_none_for_a_generator_that_reads_pictures():
             ids = (images.unsqueeze(1) - colours.view(1, -1, 3, 1, 1)).abs().sum(2).argmin(1)
             return SURE * one_hot_maps(torch.stack([ids, torch.zeros_like(ids)], 1))
 
-    model = CycleGAN(Reads(), ToPicture(), Knows(seen), identity=True)
+    model = CycleGAN(Reads(), ToPicture(), Knows(visible), identity=True)
     loss = CycleLoss(SegmentationLoss("ce_dice"), dict(WEIGHTS))
     images = torch.zeros(4, 3, 16, 16)
-    loss(model(images, masks, seen), images, masks, seen, torch.ones(4, dtype=torch.bool))
+    loss(model(images, masks, visible), images, masks, visible, torch.ones(4, dtype=torch.bool))
     assert loss.terms["identity"] == pytest.approx(0, abs=1e-6)
-    loss(model(images, masks.roll(1, -1), seen), images, masks, seen, torch.ones(4, dtype=torch.bool))
+    loss(model(images, masks.roll(1, -1), visible), images, masks, visible, torch.ones(4, dtype=torch.bool))
     assert loss.terms["identity"] > 0.5
 
 
-def test_a_picture_of_masks_shows_the_hand_in_front():
+def test_an_image_of_masks_shows_the_hand_in_front():
     masks = torch.tensor([[[[3, 3, 0, 0]], [[5, 5, 5, 0]]]])
-    seen = torch.tensor([[[[1.0, 0, 0, 0]], [[0, 1.0, 1.0, 0]]]])
-    assert (masks_to_image(masks, seen)[0, 0].numpy() == COLOURS[[3, 5, 5, 0]]).all()
+    visible = torch.tensor([[[[1.0, 0, 0, 0]], [[0, 1.0, 1.0, 0]]]])
+    assert (masks_to_image(masks, visible)[0, 0].numpy() == COLOURS[[3, 5, 5, 0]]).all()
 
 
-def test_only_with_front_do_images_depend_on_which_hand_one_sees(profile):
-    _, masks, seen = random_batch(size=32)
-    for remedies, differ in (((), False), (("front",), True)):
-        model, _ = create_cyclegan(profile, remedies)
-        images = [model.eval().images_of(one_hot_maps(masks), told) for told in (seen, 1 - seen)]
+def test_only_with_front_do_images_depend_on_which_hand_is_visible(profile):
+    _, masks, visible = random_batch(size=32)
+    for options, differ in (((), False), (("front",), True)):
+        model, _ = create_cyclegan(profile, options)
+        images = [model.eval().generate_images(one_hot_maps(masks), order) for order in (visible, 1 - visible)]
         assert torch.equal(*images) != differ
 
 
-def test_the_order_is_learned_from_pairs_and_not_through_the_images_that_come_back(profile):
+def test_the_order_is_learned_from_pairs_and_not_through_the_image_cycle(profile):
     model, _ = create_cyclegan(profile, ("front",))
-    images, masks, seen = random_batch(size=32)
-    model(images, masks, seen)["images_again"].sum().backward()
+    images, masks, visible = random_batch(size=32)
+    model(images, masks, visible)["images_again"].sum().backward()
     assert all(weight.grad is None for weight in model.order.parameters())
     assert all(weight.grad is not None for weight in model.g_yx.parameters())
 
@@ -230,7 +234,7 @@ def test_the_order_is_learned_from_pairs_and_not_through_the_images_that_come_ba
 
 
 @pytest.mark.parametrize("gan", GANS)
-def test_a_verdict_that_is_right_costs_less(gan):
+def test_a_right_output_has_a_smaller_loss(gan):
     sure = torch.full((3, 1, 2, 2), 5.0 if gan == "bce" else 1.0)
     wrong = -sure if gan == "bce" else torch.zeros_like(sure)
     assert gan_loss(sure, True, gan) < 0.01 < gan_loss(wrong, True, gan)
@@ -238,11 +242,11 @@ def test_a_verdict_that_is_right_costs_less(gan):
 
 
 def test_an_unknown_adversarial_loss_is_refused():
-    with pytest.raises(ValueError, match=r"hinge.*expected one of least_squares, bce"):
+    with pytest.raises(EthandError, match="gan 'hinge': unknown; expected one of least_squares, bce"):
         gan_loss(torch.zeros(1), True, "hinge")
 
 
-def test_a_replay_buffer_gives_new_things_and_old_ones():
+def test_a_replay_buffer_returns_new_outputs_and_old_ones():
     torch.manual_seed(0)
     buffer, given = ReplayBuffer(10), []
     for start in range(0, 200, 4):
@@ -252,11 +256,11 @@ def test_a_replay_buffer_gives_new_things_and_old_ones():
     new = late == torch.arange(12, 200)
     assert 0.4 < new.float().mean() < 0.6
     assert (late <= torch.arange(12, 200)).all()
-    assert len(buffer.kept) == 10
+    assert len(buffer.items) == 10
 
 
-def test_balance_is_told_by_the_share_of_right_verdicts():
-    assert "has won" in balance(0.97)
+def test_balance_depends_on_the_accuracy():
+    assert "saturated" in balance(0.97)
     assert "guesses" in balance(0.5)
     assert "like strength" in balance(0.75)
 
@@ -281,32 +285,32 @@ def test_spectral_norm_bounds_every_convolution_of_d(tmp_path):
 
 def test_generators_and_discriminators_learn_each_from_its_own_loss(profile, dataset, tmp_path):
     p = profile.model_copy(update={"cyclegan_epochs": 1, "bs": 8, "image_weight": 0.0, "cycle_weight": 0.0})
-    model, opponents = create_cyclegan(p, ("replay_buffer", "spectral"))
+    model, discriminators = create_cyclegan(p, ("replay_buffer", "spectral"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    judges = {name: value.clone() for name, value in opponents.nets.state_dict().items()}
-    phases, loss = trainee.cycle_phases(p, dataset, opponents)
-    loss.weights = dict.fromkeys(loss.weights, 0.0)  # so that nothing but the verdicts is left
+    weights = {name: value.clone() for name, value in discriminators.nets.state_dict().items()}
+    phases, loss = trainee.cycle_phases(p, dataset, discriminators)
+    loss.weights = dict.fromkeys(loss.weights, 0.0)  # so that nothing but the adversarial term is left
     learn = train_phases(model, loss, phases, tmp_path)
     moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"g_xy", "g_yx"}
-    learned = opponents.nets.named_parameters()
-    assert {name.split(".")[0] for name, value in learned if not torch.equal(value, judges[name])} == {"d_x", "d_y"}
-    assert not any(weight.requires_grad for weight in opponents.nets.parameters())
-    history, course = pd.read_csv(tmp_path / "history.csv"), pd.DataFrame(opponents.course)
+    learned = discriminators.nets.named_parameters()
+    assert {name.split(".")[0] for name, value in learned if not torch.equal(value, weights[name])} == {"d_x", "d_y"}
+    assert not any(weight.requires_grad for weight in discriminators.nets.parameters())
+    history, course = pd.read_csv(tmp_path / "history.csv"), pd.DataFrame(discriminators.course)
     assert {"adversarial_loss", *MEASURES} <= set(history)
     assert course["epoch"].iloc[-1] == len(history)
     assert course["epoch"].is_monotonic_increasing
     assert course["d_x_accuracy"].between(0, 1).all()
-    assert learn.opt.hypers[-1]["lr"] == opponents.opt_d.param_groups[0]["lr"]
+    assert learn.opt.hypers[-1]["lr"] == discriminators.opt_d.param_groups[0]["lr"]
 
 
-def test_two_rates_are_the_generators_and_a_share_of_it(profile, dataset, tmp_path):
+def test_two_rates_are_the_generators_and_a_multiple_of_it(profile, dataset, tmp_path):
     p = profile.model_copy(update={"d_rate": 0.25})
-    _, opponents = create_cyclegan(p, ("two_rates",))
+    _, discriminators = create_cyclegan(p, ("two_rates",))
     model, _ = create_cyclegan(p, ())
-    phases, loss = trainee.cycle_phases(p, dataset, opponents)
+    phases, loss = trainee.cycle_phases(p, dataset, discriminators)
     learn = train_phases(model, loss, phases, tmp_path)
-    assert opponents.opt_d.param_groups[0]["lr"] == pytest.approx(0.25 * learn.opt.hypers[-1]["lr"])
+    assert discriminators.opt_d.param_groups[0]["lr"] == pytest.approx(0.25 * learn.opt.hypers[-1]["lr"])
 
 
 def test_a_warm_start_is_g1(profile):
@@ -330,11 +334,11 @@ def test_pairs_alone_need_no_cycles_in_training_and_are_scored_all_the_same(prof
 # --- batches
 
 
-def test_pairs_belong_together_and_the_rest_comes_from_the_unpaired_stores(dataset):
+def test_pairs_belong_together_and_the_others_come_from_the_unpaired_stores(dataset):
     unpaired = (dataset["unpaired_images"], dataset["unpaired_labels"])
     loader = MixedLoader(dataset["train"], 4, Augmentation(0, 0, 0, 0, 0), unpaired=unpaired)
     shown = []
-    for images, masks, seen, paired in loader:
+    for images, masks, visible, paired in loader:
         assert paired.tolist() == [True] * 4 + [False] * 4
         pictures = denormalise(images).numpy()
         for i in range(8):
@@ -347,19 +351,19 @@ def test_pairs_belong_together_and_the_rest_comes_from_the_unpaired_stores(datas
                 assert at[0] == found[0]
             else:
                 shown.append((at[0], found[0]))
-            np.testing.assert_array_equal(seen[i], visible_hands(labels, found[:1])[0])
+            np.testing.assert_array_equal(visible[i], visible_hands(labels, found[:1])[0])
     of_images, of_labels = zip(*shown, strict=True)
     assert sorted(of_images) == sorted(of_labels) == list(range(16))
     assert list(of_images) != list(of_labels)
 
 
-def test_what_one_sees_moves_and_flips_with_the_masks(loader):
+def test_visible_hands_move_and_flip_with_the_masks(loader):
     shown = []
     for _ in range(4):
-        for _, masks, seen, _ in loader:
-            assert (seen.sum(1) <= 1).all()
+        for _, masks, visible, _ in loader:
+            assert (visible.sum(1) <= 1).all()
             alone = (masks > 0).sum(1) == 1  # one hand, and seldom the other one's forearm before it
-            shown.append(((masks > 0) == (seen > 0)).all(1)[alone].float().mean())
+            shown.append(((masks > 0) == (visible > 0)).all(1)[alone].float().mean())
     assert min(shown) > 0.9
 
 
@@ -372,10 +376,10 @@ def test_batches_depend_on_seed_and_epoch_alone(dataset):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_a_store_without_front_sees_nothing(make_store):
+def test_a_store_without_front_has_no_visible_hands(make_store):
     store = make_store("plain", images=np.zeros((4, 16, 16, 3), np.uint8), masks=np.ones((4, 2, 16, 16), np.uint8))
-    _, _, seen, paired = next(iter(MixedLoader(store, 4)))
-    assert seen.sum() == 0
+    _, _, visible, paired = next(iter(MixedLoader(store, 4)))
+    assert visible.sum() == 0
     assert paired.all()
 
 
@@ -393,20 +397,20 @@ def test_batches_are_not_for_several_processes(loader):
 # --- scores
 
 
-def test_generators_that_undo_each_other_score_full_marks(make_store):
-    _, masks, seen = random_batch(6)
-    front = torch.where(seen[:, 0] > 0, FRONT_LEFT, FRONT_RIGHT)
+def test_generators_that_invert_each_other_have_perfect_scores(make_store):
+    _, masks, visible = random_batch(6)
+    front = torch.where(visible[:, 0] > 0, FRONT_LEFT, FRONT_RIGHT)
     images = ToPicture()(one_hot_maps(masks))
 
     class Shifted(CycleGAN):
-        """Takes stored images for pictures of the world."""
+        """Reads stored images as FromPicture does."""
 
-        def forward(self, shown, masks, seen):
-            return super().forward(denormalise(shown).permute(0, 3, 1, 2).float(), masks, seen)
+        def forward(self, shown, masks, visible):
+            return super().forward(denormalise(shown).permute(0, 3, 1, 2).float(), masks, visible)
 
     pictures = images.permute(0, 2, 3, 1).to(torch.uint8).numpy()
     store = make_store("world", images=pictures, masks=masks.byte().numpy(), front=front.byte().numpy())
-    model = Shifted(FromPicture(), ToPicture(), Knows(seen))
+    model = Shifted(FromPicture(), ToPicture(), Knows(visible))
     found = cycle_scores(model, store)
     assert found["course_miou"] == found["cycle_miou"] == 1
     assert found["front_real"] == found["front_made"] == found["front_cycle"] == 1
@@ -418,7 +422,7 @@ def test_psnr_is_that_of_the_pictures():
     assert psnr(one, other).item() == pytest.approx(20 * math.log10(255 / 10), rel=1e-4)
 
 
-def test_a_blank_picture_is_scored_by_the_mean_colour(make_store):
+def test_a_blank_image_is_scored_by_the_mean_colour(make_store):
     images = np.zeros((2, 16, 16, 3), np.uint8)
     images[1] = 100
     store = make_store("two", images=images)
@@ -427,23 +431,23 @@ def test_a_blank_picture_is_scored_by_the_mean_colour(make_store):
 
 def test_front_is_right_where_both_hands_are():
     masks = torch.tensor([[[[1, 1, 1, 0]], [[2, 2, 0, 2]]]])
-    seen = torch.tensor([[[[1.0, 0, 1, 0]], [[0, 1.0, 0, 1]]]])
-    assert front_right(seen, masks, seen).tolist() == [1, 1]
-    assert front_right(1 - seen, masks, seen).tolist() == [0, 0]
+    visible = torch.tensor([[[[1.0, 0, 1, 0]], [[0, 1.0, 0, 1]]]])
+    assert front_right(visible, masks, visible).tolist() == [1, 1]
+    assert front_right(1 - visible, masks, visible).tolist() == [0, 0]
 
 
-def test_a_store_of_made_images_has_the_labels_and_is_kept_for_the_same_weights(profile, dataset, tmp_path):
+def test_a_store_of_generated_images_has_the_labels_and_is_kept_for_the_same_weights(profile, dataset, tmp_path):
     model, _ = create_cyclegan(profile, ("front",))
     labels = dataset["unpaired_labels"]
     store = image_store(model, labels, tmp_path / "images")
     np.testing.assert_array_equal(store.masks, labels.masks)
     assert store.index["id"].tolist() == labels.index["id"].tolist()
-    masks, seen = (
+    masks, visible = (
         torch.from_numpy(np.array(labels.masks[:4])).long(),
         torch.from_numpy(visible_hands(labels, np.arange(4))),
     )
     with torch.no_grad():
-        wanted = denormalise(model.eval().images_of(one_hot_maps(masks), seen)).numpy()
+        wanted = denormalise(model.eval().generate_images(one_hot_maps(masks), visible)).numpy()
     assert np.abs(store.images[:4].astype(int) - wanted).max() <= 1
     written = (store.path / "meta.json").stat().st_mtime_ns
     image_store(model, labels, tmp_path / "images")
@@ -453,7 +457,7 @@ def test_a_store_of_made_images_has_the_labels_and_is_kept_for_the_same_weights(
     assert (store.path / "meta.json").stat().st_mtime_ns > written
 
 
-def test_strips_begin_with_what_was_given(profile, dataset):
+def test_strips_begin_with_the_input(profile, dataset):
     model, _ = create_cyclegan(profile, ())
     chosen = most_overlapping(dataset["test"], 3)
     shared = ((dataset["test"].masks > 0).all(1)).sum((1, 2))
@@ -464,15 +468,14 @@ def test_strips_begin_with_what_was_given(profile, dataset):
     assert {pictures.shape for pictures in (*forth.values(), *back.values())} == {forth["image"].shape}
 
 
-# --- rows, and what they say
+# --- variants, and their comparison
 
 
-def test_every_remedy_has_a_row_with_it_alone_and_one_with_all():
-    alone = {row["REMEDIES"] for row in VARIANTS if len(row["REMEDIES"]) == 1}
+def test_every_option_has_a_variant_with_it_alone_and_one_with_all():
+    alone = {variant.options for variant in VARIANTS.values() if len(variant.options) == 1}
     assert alone == {(name,) for name in (*BALANCE, "front")}
-    all_six, loose = (row["REMEDIES"] for row in VARIANTS if row["ROW"] in ("remedied", "loose"))
-    assert all_six == (*BALANCE, "front")
-    assert loose == tuple(OPTIONS)
+    assert VARIANTS["remedied"].options == (*BALANCE, "front")
+    assert VARIANTS["loose"].options == tuple(OPTIONS)
 
 
 def test_a_warm_start_needs_g1_and_its_state_is_not_that_of_another_start(profile):
@@ -483,25 +486,25 @@ def test_a_warm_start_needs_g1_and_its_state_is_not_that_of_another_start(profil
     assert len({*recipes, repr(create_cyclegan(profile, ())[0].recipe)}) == 3
 
 
-def test_a_rows_name_is_kept_for_what_it_stands_for():
-    require_row("report", True, [])
-    require_row("mine", False, ["front"])
-    with pytest.raises(TrainingError, match=r"ROW: 'report' stands for CYCLES = True, REMEDIES = \[\]; choose"):
-        require_row("report", True, ["front"])
+def test_a_variants_name_is_kept_for_its_cycles_and_options():
+    require_variant("report", True, [])
+    require_variant("mine", False, ["front"])
+    with pytest.raises(TrainingError, match=r"VARIANT: 'report' stands for CYCLES = True, OPTIONS = \[\]; choose"):
+        require_variant("report", True, ["front"])
 
 
-def test_a_remedy_that_is_none_is_refused(profile):
-    with pytest.raises(TrainingError, match=r"'spectral_norm' \(did you mean spectral\?\), expected some"):
+def test_an_unknown_option_is_refused(profile):
+    with pytest.raises(TrainingError, match=r"option 'spectral_norm': unknown \(did you mean spectral\?\); expected"):
         create_cyclegan(profile, ("spectral_norm",))
 
 
-def test_a_loose_cycle_asks_less_of_the_image_that_comes_back_and_no_less_of_all_else(profile):
-    tight, loose = (cycle_loss(profile, remedies).weights for remedies in ((), ("loose_cycle",)))
+def test_a_loose_cycle_weighs_the_image_cycle_less_and_nothing_else(profile):
+    tight, loose = (cycle_loss(profile, options).weights for options in ((), ("loose_cycle",)))
     assert loose.pop("cycle_image") == pytest.approx(tight.pop("cycle_image") / 5)
     assert loose == tight
 
 
-def test_the_profile_chooses_the_rows_of_the_chain(profile):
+def test_the_profile_chooses_the_variants_of_the_chain(profile):
     def names(*rows, seeds=1):
         chosen = profile.model_copy(update={"cyclegan": list(rows), "seeds": seeds})
         return {stage.name: stage for stage in stages(chosen)}
@@ -512,8 +515,8 @@ def test_the_profile_chooses_the_rows_of_the_chain(profile):
     assert {name for name in found if name.startswith("11")} == wanted
     assert set(found["12_cyclegan_rows"].needs) == {*wanted, "04_train_g1_as_long"}
     assert found["04_train_g1_as_long"].parameters["EPOCHS"] == 2 * profile.cyclegan_epochs
-    assert "11_cyclegan_loose_seed0" in found[f"07_train_g2_{IMAGES_ROW['ROW']}_seed0"].needs
-    assert f"07_train_g2_{IMAGES_ROW['ROW']}_seed0" not in names("pairs")
+    assert "11_cyclegan_loose_seed0" in found[f"07_train_g2_{IMAGES_METHOD}_seed0"].needs
+    assert f"07_train_g2_{IMAGES_METHOD}_seed0" not in names("pairs")
 
 
 @pytest.mark.parametrize(
@@ -532,17 +535,23 @@ def test_settings_that_do_not_fit_are_refused(changes, message):
 
 @pytest.fixture
 def run(tmp_path, profile):
-    """A run in which every row was trained with two seeds; balance adds 0.1 to G_XY's score, front to `front_made`."""
-    for row in VARIANTS:
+    """A run with two seeds of every variant; balance adds 0.1 to G_XY's score, front 0.2 to `front_made`."""
+    for variant in VARIANTS.values():
         for seed in (0, 1):
             scores = dict.fromkeys(MEASURES, 0.5 + 0.01 * seed)
-            scores["course_miou"] += 0.1 * (len(set(BALANCE) & set(row["REMEDIES"])) == len(BALANCE)) + 0.001 * seed
-            scores["front_made"] += 0.2 * ("front" in row["REMEDIES"]) + 0.001 * seed
-            scores |= {"front_real": 0.9, "images_seen": 96, "row": row["ROW"], "seed": seed, "cycles": row["CYCLES"]}
+            scores["course_miou"] += 0.1 * (len(set(BALANCE) & set(variant.options)) == len(BALANCE)) + 0.001 * seed
+            scores["front_made"] += 0.2 * ("front" in variant.options) + 0.001 * seed
+            scores |= {
+                "front_real": 0.9,
+                "images_seen": 96,
+                "row": variant.name,
+                "seed": seed,
+                "cycles": variant.cycles,
+            }
             scores |= dict.fromkeys(("dataset_miou", "visible_iou", "occluded_iou", "absent_fp_rate"), 0.3)
-            if not row["CYCLES"]:
+            if not variant.cycles:
                 del scores["d_x_accuracy"], scores["d_y_accuracy"]
-            folder = tmp_path / "cyclegan" / row["ROW"] / f"seed{seed}"
+            folder = tmp_path / "cyclegan" / variant.name / f"seed{seed}"
             folder.mkdir(parents=True)
             (folder / "result.json").write_text(json.dumps(scores))
     return Run(tmp_path, profile)
@@ -559,20 +568,15 @@ def test_effects_are_differences_of_trainings_that_differ_in_one_thing(run):
     assert ("cycles and D", "d_x_accuracy") not in changes.index
 
 
-def test_verdicts_say_what_the_numbers_say(run):
-    found = cycle_results(run)
-    strength, order, _ = verdicts(found, variant_effects(found))
-    assert "remedies for it raises “G_XY, course mIoU” (0.100, 4 of 4 pairs of trainings up" in strength
-    assert "beyond chance" in strength
-    assert "which hand it is raises “right hand in front” (0.200" in order
-    assert "50%" in order
+def test_the_verdict_says_what_the_numbers_say(run):
+    verdict = cyclegan_verdict(variant_effects(cycle_results(run)))
+    assert "all five for balance, G_XY, course mIoU: higher" in verdict
+    assert "which hand is in front, right hand in front: higher" in verdict
 
 
-def test_where_nobody_knows_which_hand_is_in_front_no_verdict_is_given_on_it(run):
-    found = cycle_results(run).assign(front_real=np.nan, front_made=np.nan)
-    assert verdicts(found, variant_effects(found))[1].endswith(
-        "unknown, as these data do not say which hand is nearer."
-    )
+def test_where_nobody_knows_which_hand_is_in_front_the_verdict_on_it_is_unknown(run):
+    trainings = cycle_results(run).assign(front_real=np.nan, front_made=np.nan)
+    assert "which hand is in front, right hand in front: unknown" in cyclegan_verdict(variant_effects(trainings))
 
 
 def test_trainings_of_another_length_are_not_compared(run):
@@ -586,22 +590,20 @@ def test_trainings_of_another_length_are_not_compared(run):
     assert (variant_effects(found)["count"] == 2).all()
 
 
-def test_of_one_row_no_verdict_is_given(run):
-    found = cycle_results(run)
-    found = found[found["row"] == "remedied"]
-    assert variant_effects(found).empty
-    strength, order, _ = verdicts(found, variant_effects(found))
-    assert "no two rows of one seed show it yet" in strength
-    assert "no two rows of one seed show it yet" in order
+def test_of_one_variant_everything_is_unknown(run):
+    trainings = cycle_results(run)
+    effects = variant_effects(trainings[trainings["row"] == "remedied"])
+    assert effects.empty
+    assert cyclegan_verdict(effects).count("unknown") == 3
 
 
-def test_tables_have_the_rows_that_are_there(run):
+def test_tables_have_every_variant_that_was_trained(run):
     table = cycle_table(cycle_results(run))
     assert table["row"].tolist() == list(VARIANT_NAMES)
     assert (table["seeds"] == 2).all()
-    beside = beside_table(run)
-    assert beside.index.tolist() == [f"G_XY, {row['TITLE']}" for row in VARIANTS]
-    assert beside["course mIoU"].iloc[0] == pytest.approx(0.5055)
+    companions = companion_table(run)
+    assert companions.index.tolist() == [f"G_XY, {variant.title}" for variant in VARIANTS.values()]
+    assert companions["course mIoU"].iloc[0] == pytest.approx(0.5055)
 
 
 def test_a_training_under_another_name_comes_last_in_the_table(run):
@@ -614,4 +616,4 @@ def test_a_training_under_another_name_comes_last_in_the_table(run):
 def test_a_run_without_cyclegan_says_how_to_get_one(tmp_path, profile):
     with pytest.raises(RunError, match=r"cyclegan: no result yet; .*cyclegan=\[loose\]"):
         cycle_results(Run(tmp_path, profile))
-    assert beside_table(Run(tmp_path, profile)).empty
+    assert companion_table(Run(tmp_path, profile)).empty

@@ -194,9 +194,9 @@ def test_a_row_asks_for_no_d_the_profiles_or_the_released_one():
 
 
 @pytest.mark.parametrize(
-    ("loss", "says"), [(0.0, "has won"), (0.5, "useful"), (2 * np.log(2), "next to nothing"), (3.0, "next to nothing")]
+    ("loss", "says"), [(0.0, "saturated"), (0.5, "useful"), (2 * np.log(2), "guesses"), (3.0, "guesses")]
 )
-def test_a_loss_near_nothing_or_of_guessing_is_told(loss, says):
+def test_a_saturated_or_guessing_d_is_named(loss, says):
     assert says in discriminator_state(loss)
 
 

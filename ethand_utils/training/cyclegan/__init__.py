@@ -10,8 +10,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "dataloader": ["make_mixed_dls", "unpaired_labels"],
         "discriminators": ["balance"],
-        "model": ["create_cyclegan", "cycle_loss", "require_row"],
+        "model": ["create_cyclegan", "cycle_loss", "require_variant"],
         "scores": ["Cycles", "cycle_scores", "image_store", "mean_colour_psnr"],
-        "variants": ["G1_AS_LONG", "REFERENCE_VARIANT", "cycle_training"],
+        "variants": ["G1_AS_LONG", "OPTIONS", "REFERENCE_VARIANT", "VARIANTS", "cycle_training"],
     },
 )

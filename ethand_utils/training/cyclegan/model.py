@@ -1,7 +1,6 @@
-"""CycleGAN between images and pairs of masks (section 4 of the report), with remedies for what the report suspected.
+"""CycleGAN between images (X) and the masks of two hands (Y), its losses and its options (report, section 4)."""
 
-Domain X are images, domain Y the two hands' masks, and where asked for, which hand is in front at each pixel.
-"""
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,28 +8,36 @@ import torch.nn.functional as F
 from torch import nn
 
 from ethand_utils.data.augment import normalise
-from ethand_utils.exceptions import nearest
-from ethand_utils.experiments.config import Profile
+from ethand_utils.exceptions import require_known
 from ethand_utils.labels import COLOURS, LEFT, RIGHT
 from ethand_utils.training.callbacks import TrainingError, weights_digest
 from ethand_utils.training.cyclegan.discriminators import CycleGANDiscriminators
-from ethand_utils.training.cyclegan.variants import FRONT, LOOSE, OPTIONS, VARIANTS, cycle_nets
+from ethand_utils.training.cyclegan.variants import FRONT, LOOSE, OPTIONS, VARIANTS, CycleGANSettings, cycle_nets
 from ethand_utils.training.learner import to_device
-from ethand_utils.training.losses import SegmentationLoss, cross_entropy, one_hot_maps, per_hand, prediction_maps
+from ethand_utils.training.losses import (
+    LOSSES,
+    SegmentationLoss,
+    cross_entropy,
+    one_hot_maps,
+    per_hand,
+    prediction_maps,
+)
 from ethand_utils.training.models import create_model
+
+MASK_LOSS = "ce_dice"
 
 
 class CycleGAN(nn.Module):
-    """G_XY (images to the logits of two masks), G_YX (maps of two masks to images), and a net that sees the order.
+    """G_XY (images to logits of two masks), G_YX (maps of two masks to images), and a net for the order of the hands.
 
-    `order` maps an image to two channels of logits: whether the left, and the right hand is what one sees there. With
-    `front`, G_YX is given that beside the maps (of labels the truth, of images what `order` says), so that it can know
-    which hand hides the other. Without, `order` learns all the same, from pairs alone, so that any training can be
-    asked whether the images it makes show the right hand in front.
+    `order` maps an image to two channels of logits: whether the left, and the right hand is visible at a pixel. With
+    `front`, G_YX gets that beside the maps (of labels the ground truth, of images the output of `order`), so that it
+    can know which hand hides the other. Without, `order` is trained all the same, on pairs alone, so that every
+    variant can be scored by whether the images it generates show the right hand in front.
 
-    `maps` is what G_YX and D_Y see of a prediction: `softmax` or `straight_through`, as in `losses.prediction_maps`.
-    Without `cycles`, nothing is passed on from one generator to the other in training. With `identity`, G_XY is shown
-    pictures of the masks as well.
+    `maps` is what G_YX and D_Y get of a prediction: `softmax` or `straight_through`, as in `losses.prediction_maps`.
+    Without `cycles`, no generator gets the other's output in training. With `identity`, G_XY gets coloured images of
+    the masks as well.
     """
 
     def __init__(
@@ -48,128 +55,140 @@ class CycleGAN(nn.Module):
         self.front, self.maps, self.cycles, self.identity = front, maps, cycles, identity
         self.recipe = [g_xy.recipe, g_yx.recipe, order.recipe, front, maps, cycles, identity]
 
-    def forward(self, images: torch.Tensor, masks: torch.Tensor, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All that a pass gives, of images float [B, 3, H, W], masks int64 [B, 2, H, W] and seen float [B, 2, H, W].
+    def forward(self, images: torch.Tensor, masks: torch.Tensor, visible: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute all outputs for images float [B, 3, H, W], masks int64 and visible float [B, 2, H, W].
 
-        `logits` [B, 34, H, W] and `order` [B, 2, H, W] of the images; `images` [B, 3, H, W] made of the masks. With
-        cycles, and always in evaluation: `maps` [B, 34, H, W] of the images as D_Y sees them, and what comes back,
-        `images_again` and `logits_again`. In training with `identity`, `logits_of_picture`; in evaluation also
-        `images_hardened`, the way back from the arg-max of the logits, `order_of_images` and `order_of_images_again`.
+        `logits` [B, 34, H, W] and `order` [B, 2, H, W] of the images; `images` [B, 3, H, W] generated from the masks.
+        With cycles, and always in evaluation: `maps` [B, 34, H, W] of the images as D_Y gets them, and the ends of the
+        cycles, `images_again` and `logits_again`. In training with `identity`, `logits_of_picture`; in evaluation also
+        `images_hardened`, the image cycle by way of the arg-max of the logits, `order_of_images` and
+        `order_of_images_again`.
         """
-        made = {"images": self.images_of(one_hot_maps(masks), seen), "order": self.order(images)}
+        outputs = {"images": self.generate_images(one_hot_maps(masks), visible), "order": self.order(images)}
         if self.training and not self.cycles:
-            return made | {"logits": self.g_xy(images)}
-        # One batch for all, so that batch normalisation has the same statistics for what is real and what is made.
-        shown = {"logits": images, "logits_again": made["images"]}
+            return outputs | {"logits": self.g_xy(images)}
+        # One batch for all, so that batch normalisation has the same statistics for real and generated images.
+        inputs = {"logits": images, "logits_again": outputs["images"]}
         if self.training and self.identity:
-            shown["logits_of_picture"] = normalise(masks_to_image(masks, seen))
-        made |= dict(zip(shown, self.g_xy(torch.cat(list(shown.values()))).chunk(len(shown)), strict=True))
-        told = made["order"].detach().sigmoid()
-        made["maps"] = prediction_maps(made["logits"], self.maps)
-        made["images_again"] = self.images_of(made["maps"], told)
+            inputs["logits_of_picture"] = normalise(masks_to_image(masks, visible))
+        logits = self.g_xy(torch.cat(list(inputs.values()))).chunk(len(inputs))
+        outputs |= dict(zip(inputs, logits, strict=True))
+        order = outputs["order"].detach().sigmoid()
+        outputs["maps"] = prediction_maps(outputs["logits"], self.maps)
+        outputs["images_again"] = self.generate_images(outputs["maps"], order)
         if not self.training:
-            hard = one_hot_maps(per_hand(made["logits"]).argmax(2))
-            made["images_hardened"] = self.images_of(hard, told)
-            made |= {f"order_of_{name}": self.order(made[name]) for name in ("images", "images_again")}
-        return made
+            hard = one_hot_maps(per_hand(outputs["logits"]).argmax(2))
+            outputs["images_hardened"] = self.generate_images(hard, order)
+            outputs |= {f"order_of_{name}": self.order(outputs[name]) for name in ("images", "images_again")}
+        return outputs
 
-    def images_of(self, maps: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """G_YX's images of maps [B, 34, H, W] and of which hand one sees, [B, 2, H, W]."""
-        return self.g_yx(torch.cat([maps, seen], 1) if self.front else maps)
+    def generate_images(self, maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Generate images by G_YX from maps [B, 34, H, W] and which hand is visible, [B, 2, H, W]."""
+        return self.g_yx(torch.cat([maps, visible], 1) if self.front else maps)
 
 
-def masks_to_image(masks: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Two hands' masks int64 [B, 2, H, W] as one RGB picture uint8 [B, H, W, 3] in the parts' colours.
+def masks_to_image(masks: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Return two hands' masks int64 [B, 2, H, W] as one RGB image uint8 [B, H, W, 3] in the parts' colours.
 
-    Where both are, the one that `seen` [B, 2, H, W] names is shown, or the left one.
+    Where both are, the hand that `visible` [B, 2, H, W] names is shown, or else the left one.
     """
-    right = (masks[:, LEFT] == 0) | (seen[:, RIGHT] > seen[:, LEFT])
-    shown = torch.where(right & (masks[:, RIGHT] > 0), masks[:, RIGHT], masks[:, LEFT])
-    return torch.from_numpy(COLOURS).to(masks.device)[shown]
+    right = (masks[:, LEFT] == 0) | (visible[:, RIGHT] > visible[:, LEFT])
+    parts = torch.where(right & (masks[:, RIGHT] > 0), masks[:, RIGHT], masks[:, LEFT])
+    return torch.from_numpy(COLOURS).to(masks.device)[parts]
 
 
 class CycleLoss(nn.Module):
-    """What the generators are to learn, but for the discriminators' verdicts: a sum of `terms` times their `weights`.
+    """The generators' loss without the adversarial term: a sum of `terms` times their `weights`.
 
-    Of pairs: `masks`, the report's loss of masks; `image`, L1 of the image made of them; `order`, binary
-    cross-entropy of which hand one sees. With `cycles`, of everything: `cycle_image`, L1 of the image that
-    comes back, and `cycle_masks`, cross-entropy of the masks that come back; `identity`, cross-entropy of the masks
-    that G_XY sees in a picture of them. L1 is in the units of normalised images.
+    Of pairs: `masks`, the report's segmentation loss; `image`, L1 of the generated image; `order`, binary cross-entropy
+    of which hand is visible. With `cycles`, of everything: `cycle_image`, L1 of the image after X→Y→X, and
+    `cycle_masks`, cross-entropy of the masks after Y→X→Y; `identity`, cross-entropy of G_XY's masks of a coloured image
+    of the masks. L1 is in the units of normalised images.
     """
 
     def __init__(self, masks: SegmentationLoss, weights: dict[str, float], cycles: bool = True):
         super().__init__()
         self.masks, self.weights, self.cycles, self.terms = masks, weights, cycles, {}
 
-    def forward(self, made: dict[str, torch.Tensor], images, masks, seen, paired) -> torch.Tensor:
-        """Scalar loss of what `CycleGAN` made of a batch of `MixedLoader`; `terms` keeps its parts, detached."""
+    def forward(self, outputs: dict[str, torch.Tensor], images, masks, visible, paired) -> torch.Tensor:
+        """Compute the scalar loss of `CycleGAN`'s outputs for a batch of `MixedLoader`; `terms` keeps it, detached."""
         weights = self.masks.weights.to(images)
         terms = {
-            "masks": self.masks(made["logits"][paired], masks[paired]),
-            "image": F.l1_loss(made["images"][paired], images[paired]),
-            "order": F.binary_cross_entropy_with_logits(made["order"][paired], seen[paired]),
+            "masks": self.masks(outputs["logits"][paired], masks[paired]),
+            "image": F.l1_loss(outputs["images"][paired], images[paired]),
+            "order": F.binary_cross_entropy_with_logits(outputs["order"][paired], visible[paired]),
         }
         if self.cycles:
-            terms["cycle_image"] = F.l1_loss(made["images_again"], images)
-            terms["cycle_masks"] = cross_entropy(made["logits_again"], masks, weights)
-        if "logits_of_picture" in made:
-            terms["identity"] = cross_entropy(made["logits_of_picture"], masks, weights)
+            terms["cycle_image"] = F.l1_loss(outputs["images_again"], images)
+            terms["cycle_masks"] = cross_entropy(outputs["logits_again"], masks, weights)
+        if "logits_of_picture" in outputs:
+            terms["identity"] = cross_entropy(outputs["logits_of_picture"], masks, weights)
         self.terms = {name: term.detach() for name, term in terms.items()}
         return sum(self.weights[name] * term for name, term in terms.items())
 
     def extra_repr(self) -> str:
-        """The settings, for `repr`."""
+        """Return the weights of the terms, for `repr`."""
         return repr(self.weights)
 
 
-def require_row(name: str, cycles: bool, remedies: list[str]) -> None:
-    """Raise TrainingError where a name of CYCLE_ROWS is used for something else than it says in tables."""
-    for row in VARIANTS:
-        if row["ROW"] == name and (row["CYCLES"] != cycles or set(row["REMEDIES"]) != set(remedies)):
-            raise TrainingError(
-                f"ROW: {name!r} stands for CYCLES = {row['CYCLES']}, REMEDIES = {list(row['REMEDIES'])}; choose "
-                "another name for a training of your own"
-            )
-
-
 def cycle_loss(
-    profile: Profile, remedies: tuple[str, ...], cycles: bool = True, masks: np.ndarray | None = None
+    settings: CycleGANSettings, options: Sequence[str], cycles: bool = True, masks: np.ndarray | None = None
 ) -> CycleLoss:
-    """The loss of a training by a profile and some of cyclerows.REMEDIES; `masks` as for `SegmentationLoss`."""
-    p = profile
-    back = p.cycle_weight * p.image_weight * (LOOSE if "loose_cycle" in remedies else 1)
-    weights = {"masks": 1.0, "image": p.image_weight, "order": 1.0}
-    weights |= {"cycle_image": back, "cycle_masks": p.cycle_weight, "identity": p.identity_weight}
-    return CycleLoss(SegmentationLoss("ce_dice", p.class_weights, p.hands, masks), weights, cycles)
+    """Create the loss of a training with some of OPTIONS; `masks` as for `SegmentationLoss`."""
+    s = settings
+    image_cycle = s.cycle_weight * s.image_weight * (LOOSE if "loose_cycle" in options else 1)
+    weights = {"masks": 1.0, "image": s.image_weight, "order": 1.0}
+    weights |= {"cycle_image": image_cycle, "cycle_masks": s.cycle_weight, "identity": s.identity_weight}
+    return CycleLoss(SegmentationLoss(MASK_LOSS, s.class_weights, s.hands, masks), weights, cycles)
+
+
+def cycle_text(settings: CycleGANSettings, options: Sequence[str], cycles: bool = True) -> str:
+    """Return the formula of the generators' loss: `cycle_loss`, and the adversarial term of the discriminators."""
+    s, loose = settings, LOOSE if "loose_cycle" in options else 1
+    masks = LOSSES[MASK_LOSS].text(s.class_weights != "none")
+    text = f"pairs: {masks} + {s.image_weight:g} L1(image) + BCE(order)"
+    if cycles:
+        text += f"; all: {s.cycle_weight:g} ({loose * s.image_weight:g} L1(X→Y→X) + CE(Y→X→Y))"
+        text += f" + {s.identity_weight:g} identity" if s.identity_weight else ""
+        text += f" + {s.adversarial_weight:g} {s.gan} of D_X and D_Y"
+    return text
 
 
 def create_cyclegan(
-    profile: Profile,
-    remedies: tuple[str, ...],
+    settings: CycleGANSettings,
+    options: Sequence[str],
     cycles: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
     g1: nn.Module | None = None,
 ) -> tuple[CycleGAN, CycleGANDiscriminators]:
-    """The nets of a training by a profile and some of cyclerows.REMEDIES, and its discriminators.
+    """Create the nets of a training with some of OPTIONS, and its discriminators.
 
-    G_XY begins with the weights of `g1` where that is a remedy. Raises TrainingError for a remedy that is none,
-    and where `g1` is needed and not given.
+    With `warm_start`, G_XY begins with the weights of `g1`. Raises TrainingError for an unknown option, and where `g1`
+    is needed and not given.
     """
-    p, device = profile, torch.device(device)
-    for name in remedies:
-        if name not in OPTIONS:
-            known = ", ".join(OPTIONS)
-            raise TrainingError(f"REMEDIES: {name!r}{nearest(name, OPTIONS)}, expected some of {known}")
-    if "warm_start" in remedies and g1 is None:
-        raise TrainingError("REMEDIES: warm_start needs G1's weights; run notebooks/04_train_g1.ipynb first")
-    nets = {name: create_model(**how, seed=seed) for name, how in cycle_nets(p, remedies).items()}
-    if "warm_start" in remedies:
+    s, device = settings, torch.device(device)
+    for name in options:
+        require_known("option", name, OPTIONS, TrainingError)
+    if "warm_start" in options and g1 is None:
+        raise TrainingError("OPTIONS: warm_start needs G1's weights; run notebooks/04_train_g1.ipynb first")
+    nets = {name: create_model(**arguments, seed=seed) for name, arguments in cycle_nets(s, options).items()}
+    if "warm_start" in options:
         nets["G_XY"].load_state_dict(g1.state_dict())
-    begun = weights_digest(g1) if "warm_start" in remedies else ""
-    maps = "straight_through" if "straight_through" in remedies else "softmax"
-    model = CycleGAN(nets["G_XY"], nets["G_YX"], nets["order"], FRONT in remedies, maps, cycles, p.identity_weight > 0)
-    model.recipe.append(begun)  # so that no training goes on from another start's state
-    rate, kept = p.d_rate if "two_rates" in remedies else 1.0, p.replay_buffer if "replay_buffer" in remedies else 0
-    judges = (to_device(nets[name], device) for name in ("D_X", "D_Y"))
-    return to_device(model, device), CycleGANDiscriminators(*judges, p.gan, p.adversarial_weight, rate, kept)
+    maps = "straight_through" if "straight_through" in options else "softmax"
+    model = CycleGAN(nets["G_XY"], nets["G_YX"], nets["order"], FRONT in options, maps, cycles, s.identity_weight > 0)
+    # So that no training resumes from the state of another warm start.
+    model.recipe.append(weights_digest(g1) if "warm_start" in options else "")
+    rate, buffer = s.d_rate if "two_rates" in options else 1.0, s.replay_buffer if "replay_buffer" in options else 0
+    d_x, d_y = (to_device(nets[name], device) for name in ("D_X", "D_Y"))
+    return to_device(model, device), CycleGANDiscriminators(d_x, d_y, s.gan, s.adversarial_weight, rate, buffer)
+
+
+def require_variant(name: str, cycles: bool, options: Sequence[str]) -> None:
+    """Raise TrainingError where the name of a variant is used with other cycles or options than tables say."""
+    variant = VARIANTS.get(name)
+    if variant and (variant.cycles != cycles or set(variant.options) != set(options)):
+        raise TrainingError(
+            f"VARIANT: {name!r} stands for CYCLES = {variant.cycles}, OPTIONS = {list(variant.options)}; choose "
+            "another name for a training of your own"
+        )
