@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,55 +10,64 @@ from typing import Annotated
 import typer
 
 from ethand_utils.exceptions import EthandError
+from ethand_utils.sources.detect import SOURCES, find_source
 
-app = typer.Typer(help="Build data sets and look them over.", no_args_is_help=True)
+app = typer.Typer(help="Build data sets and look them over.", no_args_is_help=True, rich_markup_mode=None)
+
+
+READER_HELP = """Build a data set from {title}.
+
+An interrupted build resumes where it stopped. Samples that are left out are counted here and in OUT/report.json, where
+the source writes one.
+"""
 
 
 class Hands(StrEnum):
-    """Where hands come from."""
+    """Sources of hands for InterHand2.6M."""
 
     RIG = "rig"
     MANO = "mano"
 
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Out = Annotated[Path, typer.Option(help="folder of the data set")]
+Size = Annotated[int, typer.Option(help="px a side")]
+Seed = Annotated[int, typer.Option(help="of every random choice; the same seed gives the same bytes")]
+Workers = Annotated[int, typer.Option(help="processes; 0: one a core")]
+Part = Annotated[str | None, typer.Option(metavar="I/K", help="do only this share of the work, such as 2/8")]
 
 
 @app.command("render")
 def render(
-    out: Annotated[Path, typer.Option(help="folder of the data set")],
+    out: Out,
     train: Annotated[int, typer.Option(help="paired samples to train on")] = 4000,
     val: Annotated[int, typer.Option(help="paired samples to watch a training by")] = 400,
     test: Annotated[int, typer.Option(help="paired samples for scores")] = 400,
     unpaired: Annotated[int, typer.Option(help="images without masks, and as many masks without images")] = 4000,
-    size: Annotated[int, typer.Option(help="px a side")] = 128,
-    seed: Annotated[int, typer.Option(help="the same seed gives the same bytes")] = 0,
-    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
+    size: Size = 128,
+    seed: Seed = 0,
+    workers: Workers = 0,
     views: Annotated[str, typer.Option(help="cameras: round the whole dome, or in front of the person")] = "round",
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
-    part: Annotated[str | None, typer.Option(metavar="I/K", help="render only this share, such as 2/8")] = None,
+    part: Part = None,
 ):
-    """Render a data set of two hands with amodal masks. An interrupted build goes on where it stopped.
+    """Render a data set of two hands with amodal masks.
 
-    With --part 1/K … K/K, K jobs on any hosts that see the folder share the work; when they have ended, the same
-    command without --part joins what they made.
+    An interrupted build resumes where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
+    the work; when they have ended, the same command without --part merges what they made.
     """
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.rendered import render_dataset
 
-    shard = None if part is None else Shard.parse(part)
-    workers = workers or len(os.sched_getaffinity(0))
+    shard, workers = None if part is None else Shard.parse(part), workers or _cores()
     render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, shard=shard)
-    if shard:
-        print(f"{out}: part {shard} is there; when all are, the same command without --part joins them")
-    else:
-        info(out)
+    _print_built(out, part)
 
 
 @app.command("interhand")
 def interhand(
     root: Annotated[Path, typer.Option(help="InterHand2.6M: images/ and annotations/, or all in one folder")],
-    out: Annotated[Path, typer.Option(help="folder of the data set")],
+    out: Out,
     split: Annotated[
         list[str] | None, typer.Option(help="train, val, test; several with commas or repeated; default: all")
     ] = None,
@@ -73,10 +83,10 @@ def interhand(
     every: Annotated[int, typer.Option(help="take every N-th moment of a sequence")] = 1,
     captures: Annotated[str, typer.Option(help="only these, such as 0,3; default: all")] = "",
     hand_types: Annotated[str, typer.Option(help="only these")] = "right,left,interacting",
-    size: Annotated[int, typer.Option(help="px a side")] = 128,
-    seed: Annotated[int, typer.Option(help="of the draws; the same seed gives the same bytes")] = 0,
-    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
-    part: Annotated[str | None, typer.Option(metavar="I/K", help="do only this share of the work, such as 2/8")] = None,
+    size: Size = 128,
+    seed: Seed = 0,
+    workers: Workers = 0,
+    part: Part = None,
 ):
     """Build a data set with amodal masks from InterHand2.6M as downloaded.
 
@@ -84,48 +94,84 @@ def interhand(
     OUT/report.json. The official splits become the stores train, val and test; training frames beyond --paired become
     unpaired_images. A single annotation, unless asked for by --split, is divided by subjects, else by captures.
 
-    An interrupted build goes on where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
-    the work; when they have ended, the same command without --part joins what they made.
+    An interrupted build resumes where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
+    the work; when they have ended, the same command without --part merges what they made.
     """
+    if (hands is Hands.MANO) != (mano_dir is not None):
+        raise EthandError("interhand: expected --hands mano and --mano-dir together, or neither")
     from ethand_utils.data.store_builder import Shard
-    from ethand_utils.sources.interhand import read_interhand
+    from ethand_utils.sources.interhand import hand_source, read_interhand
 
     shard = None if part is None else Shard.parse(part)
     read_interhand(
-        out, root, _listed(",".join(split or ())) or None, paired, unpaired, val, test, size, _source(hands, mano_dir),
-        every, limit, _listed(captures) or None, _listed(hand_types), seed, workers or len(os.sched_getaffinity(0)),
-        shard,
+        out, root, _items(",".join(split or ())) or None, paired, unpaired, val, test, size, hand_source(mano_dir),
+        every, limit, _items(captures) or None, _items(hand_types), seed, workers or _cores(), shard,
     )  # fmt: skip
-    if shard:
-        print(f"{out}: part {shard} is there; when all are, the same command without --part joins them")
-    else:
-        _print_report(out)
-        info(out)
+    _print_built(out, part)
 
 
-def _source(hands: Hands, mano_dir: Path | None):
-    """The source of hands that was chosen."""
-    if (hands is Hands.MANO) != (mano_dir is not None):
-        raise EthandError("interhand: expected --hands mano and --mano-dir together, or neither")
-    if hands is Hands.MANO:
-        from ethand_utils.hands.mano import ManoHands
-
-        return ManoHands(mano_dir)
-    from ethand_utils.sources.joint_annotations import RigHands
-
-    return RigHands()
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    """`0,3` → its parts."""
+def _items(text: str) -> tuple[str, ...]:
+    """Return the items of a list such as `0,3`."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _print_report(out: Path) -> None:
-    """What a reader found: samples listed, skipped and kept, and how far fitted hands are from their joints."""
-    from ethand_utils.data.datasets import REPORT, report_table
+def add_readers(commands: typer.Typer) -> None:
+    """Add a command for every source that reads files and has none yet."""
+    own = {command.name for command in commands.registered_commands}
+    for name, source in SOURCES.items():
+        if source.reads_files and name not in own:
+            commands.command(name, help=READER_HELP.format(title=source.title))(_reader(name))
 
-    report = json.loads((out / REPORT).read_text())
+
+def _reader(name: str) -> Callable:
+    """Return the command that reads a source into a data set."""
+
+    def read(
+        root: Annotated[Path, typer.Option(help=f"folder with {find_source(name).layout}")],
+        out: Out,
+        train: Annotated[int | None, typer.Option(help="samples to train on, at most; default: all")] = None,
+        val: Annotated[int | None, typer.Option(help="samples to watch a training by, at most; default: all")] = None,
+        test: Annotated[int | None, typer.Option(help="samples for scores, at most; default: all")] = None,
+        unpaired: Annotated[
+            int | None, typer.Option(help="images without masks, and masks without images, at most; default: all")
+        ] = None,
+        size: Size = 128,
+        seed: Seed = 0,
+        workers: Workers = 0,
+    ):
+        from ethand_utils.sources.request import ReadRequest
+
+        request = ReadRequest(train, val, test, unpaired, size, seed, workers or _cores())
+        find_source(name).read(root, out, request)
+        _print_built(out)
+
+    return read
+
+
+add_readers(app)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _print_built(out: Path, part: str | None = None) -> None:
+    """Print what is in a data set now, or what to do after one part of it."""
+    from ethand_utils.data.datasets import REPORT
+
+    if part:
+        print(f"{out}: part {part} is there; when all are, the same command without --part merges them")
+        return
+    if (out / REPORT).exists():
+        _print_report(out / REPORT)
+    info(out)
+
+
+def _print_report(path: Path) -> None:
+    """Print a source's report: samples listed, skipped and kept, and how far fitted hands are from their joints."""
+    from ethand_utils.data.datasets import report_table
+
+    report = json.loads(path.read_text())
     print(report_table(report).reset_index().to_string(index=False))
     for hand, mean in report.get("residual_mm", {}).items():
         print(f"mean residual of the {hand} hand's joints: {'none' if mean is None else f'{mean:.2f} mm'}")
@@ -135,35 +181,12 @@ def _print_report(out: Path) -> None:
     print()
 
 
-@app.command("course")
-def course(
-    root: Annotated[Path, typer.Option(help="folder of the course's LMDBs and lists, or the one that has data/")],
-    out: Annotated[Path, typer.Option(help="folder of the data set")],
-    size: Annotated[int, typer.Option(help="px a side")] = 128,
-    train: Annotated[int | None, typer.Option(help="paired samples to train on, at most; default: all")] = None,
-    val: Annotated[int | None, typer.Option(help="paired samples to watch a training by, at most")] = None,
-    test: Annotated[int | None, typer.Option(help="images of the test set, at most; it has no masks")] = None,
-    unpaired: Annotated[int | None, typer.Option(help="images without masks, and masks without, at most")] = None,
-    workers: Annotated[int, typer.Option(help="processes; 0: one a core")] = 0,
-):
-    """Read the course's LMDBs and lists into a data set. An interrupted build goes on where it stopped.
-
-    Images and masks are cropped by the boxes of the lists. Broken samples are left out and counted, here and in
-    OUT/report.json. Fewer samples than there are, are taken evenly spread over the list.
-    """
-    from ethand_utils.sources.course import read_course
-
-    read_course(root, out, size, train, val, test, unpaired, workers or len(os.sched_getaffinity(0)))
-    _print_report(out)
-    info(out)
-
-
 @app.command("export-course")
 def export_course(
     folder: Annotated[Path, typer.Argument(help="a data set or a store")],
     out: Annotated[Path, typer.Option(help="folder to write data/InterHand2.6M into")],
 ):
-    """Write a data set in the course's layout (LMDBs and .pt lists), so that code made for it runs on our data.
+    """Write a data set in the course's layout, LMDBs and .pt lists, for code that reads it.
 
     Images become JPEGs (quality 95, 4:4:4), every crop a frame with itself as box. The layout has no place for the
     masks of the test set. A single store of another name than a data set's counts as train, without masks as test,
@@ -177,7 +200,7 @@ def export_course(
 
 @app.command("info")
 def info(folder: Annotated[Path, typer.Argument(help="a data set or a store")], as_json: Json = False):
-    """What a data set or store holds. Refuses a damaged one, naming the file at fault."""
+    """Print what a data set or store holds. A damaged one is refused, with the name of the file at fault."""
     import pandas as pd
 
     from ethand_utils.data.datasets import describe, open_dataset
@@ -194,11 +217,12 @@ def sheet(
     frames: Annotated[
         Path | None, typer.Option(help="InterHand2.6M images with their annotation: mix these real frames in")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of the choice and of the places")] = 0,
+    seed: Annotated[int, typer.Option(help="of the choice of images and their order")] = 0,
 ):
-    """A contact sheet of random images. With --frames, real ones are among them: can you tell which?
+    """Save a contact sheet of random images.
 
-    Where the real ones are is printed when the sheet is written, as row and column counted from 1.
+    With --frames, real ones are mixed in: can you tell which? Their rows and columns, counted from 1, are printed when
+    the sheet is written.
     """
     from ethand_utils.analysis import image_plots as plots
     from ethand_utils.analysis import real_frames as compare

@@ -1,7 +1,8 @@
-"""InterHand2.6M as downloaded → a data set: frames checked, drawn, cropped, and given amodal masks."""
+"""InterHand2.6M as downloaded → a data set: frames are checked, selected, cropped, and given amodal masks."""
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,19 +24,206 @@ from ethand_utils.data.store_builder import (
 from ethand_utils.dependencies import module_files
 from ethand_utils.files import write_json
 from ethand_utils.hands.amodal import hand_masks, occluded_share
+from ethand_utils.hands.mano import ManoHands
 from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.sources.interhand_checks import CachedHandSource, Check, mean_residuals, open_rows, save_rows
 from ethand_utils.sources.interhand_frames import FrameError, Frames, frame_crops
 from ethand_utils.sources.interhand_index import InterHandError, find_annotations, index_annotation
 from ethand_utils.sources.interhand_selection import STORES, Selection, assign_stores, select
 from ethand_utils.sources.joint_annotations import RigHands
+from ethand_utils.sources.request import ReadRequest
 
-FOLDER = ".interhand"  # of the data set: indices of the annotation and what the checks found
+FOLDER = ".interhand"  # of the data set: indices of the annotation and results of the checks
+PAIRED = 68000  # training frames with masks if no number is given
+
+
+def detect(folder: Path) -> bool:
+    """Return whether an annotation lies in `folder`, but not in `images/`, which may hold millions of files."""
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "images"]
+        starts = {name.removesuffix("data.json") for name in names if name.endswith("data.json")}
+        if any(f"{start}joint_3d.json" in names for start in starts):
+            return True
+    return False
+
+
+def read(root: Path, out: Path, request: ReadRequest) -> dict[str, Store]:
+    """Build the stores that `request` describes with `read_interhand`."""
+    r, paired = request, PAIRED if request.train is None else request.train
+    counts = {"paired": paired, "unpaired": r.unpaired, "val": r.val, "test": r.test}
+    how = {"workers": r.workers, "shard": r.shard, "replace": r.replace}
+    return read_interhand(out, root, **counts, size=r.size, hands=hand_source(r.mano_dir), seed=r.seed, **how)
+
+
+def hand_source(mano_dir: Path | None):
+    """Return what turns the annotation into hands: MANO with the files in `mano_dir`, without it the generic rig."""
+    return RigHands() if mano_dir is None else ManoHands(mano_dir)
+
+
+def read_interhand(
+    out: str | Path,
+    root: str | Path,
+    splits: tuple[str, ...] | None = None,
+    paired: int = PAIRED,
+    unpaired: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    size: int = 128,
+    hands=None,
+    every: int = 1,
+    limit: int | None = None,
+    captures: tuple[str, ...] | None = None,
+    hand_types: tuple[str, ...] = HAND_TYPES,
+    seed: int = 0,
+    workers: int = 1,
+    shard: Shard | None = None,
+    replace: bool = False,
+) -> dict[str, Store]:
+    """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
+
+    Stores `train`, `val` and `test` are paired and hold at most `paired`, `val` and `test` frames (None: all there
+    are); `unpaired_images` has the images of at most `unpaired` other training frames. `hands` is the source of hands:
+    `RigHands` (the default) or `ManoHands`. The other choices are those of `Selection`. Annotations of the official
+    splits each make the store of their name, if there are several or `splits` asks for them; otherwise subjects are
+    divided among the stores. Every frame is checked before any is used, and `report.json` lists what was skipped and
+    why.
+
+    The index of the annotation and the results of the checks stay in a hidden folder of `out`, so that an interrupted
+    call resumes where it stopped. With `shard`, the jobs share the checks, and each builds only its share of every
+    store; a later call without `shard` merges them, as `render_dataset` does. Raises InterHandError when a file is
+    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_shard` and `merge_shards`
+    do.
+    """
+    out, root = Path(out), Path(root).expanduser()
+    selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
+    if size < 16:
+        raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
+    check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
+    if not replace:
+        _refuse_others(out, check, selection, size)
+    check.run(workers, 0.0 if shard is None else (shard.number - 1) / shard.of, preload=[__name__])
+    sound, report = _report(check)
+    rows = assign_stores(open_rows(check.rows)[sound], selection)
+    report |= {"source": "interhand", "root": str(root), "kept": {name: len(chosen) for name, chosen in rows.items()}}
+    plans = {name: _plan_store(name, chosen, check, selection, size) for name, chosen in rows.items()}
+    for name, plan in plans.items():
+        kept_store(out / name, plan, replace)
+    write_json(out / REPORT, report)  # only now: that of stores that are kept must be kept, too
+    if not plans:
+        reason, worst = next(iter(report["skipped"].items()))
+        raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
+    if shard is not None:
+        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
+        return {name: store for name, store in built.items() if store is not None}
+    stores = _merge(out, plans, workers, replace)
+    write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(stores)})
+    return stores
+
+
+def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tuple[Frames, ...]:
+    """Open the annotations to be read, indexed in `folder`."""
+    available = {annotation.split: annotation for annotation in find_annotations(root)}
+    missing = sorted(set(splits or ()) - available.keys())
+    if missing:
+        raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(available)}")
+    chosen = [annotation for split, annotation in available.items() if splits is None or split in splits]
+    return tuple(Frames(annotation, index_annotation(annotation, folder), root) for annotation in chosen)
+
+
+def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, asked: bool, source) -> Check:
+    """Return the check of all frames that may be used; its folder is for these frames, hands and code alone."""
+    names, hands = [frames.annotation.split for frames in splits], CachedHandSource(source or RigHands())
+    rows = select(splits, selection, official=set(names) <= set(STORES) and (asked or len(names) > 1))
+    made_by = [_version(hands), *(frames.digest() for frames in splits), hashlib.sha256(rows.tobytes()).hexdigest()]
+    folder = folder / hashlib.sha256("".join(made_by).encode()).hexdigest()[:12]
+    return Check(save_rows(folder, "frames", rows), splits, hands, folder / "checks")
+
+
+def _version(hands: CachedHandSource) -> str:
+    """Return a digest of the code that fits hands and makes their masks, and of the user's model files."""
+    source = type(hands.source).__module__.removeprefix("ethand_utils.")
+    files = [Path(file) for file in module_files("hands.amodal", "sources.interhand_checks", source)]
+    code = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(code + hands.source.digest.encode()).hexdigest()[:12]
+
+
+def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> None:
+    """Raise StoreError if a store in `out` was made with other settings: before the hours that a check takes."""
+    for name in (*STORES, "unpaired_images"):
+        if (out / name / "meta.json").exists():
+            expected = {"size": size, **_store_meta(name, check, selection)}
+            if not Store(out / name).meta.items() >= expected.items():
+                raise StoreError(
+                    f"{out / name}: holds a store made with other settings; remove it or choose another folder"
+                )
+
+
+def _report(check: Check) -> tuple[np.ndarray, dict]:
+    """Return which frames are sound, bool [n], and the report on all of them."""
+    rows, splits = open_rows(check.rows), check.splits
+    sound, faults, residuals = np.zeros(len(rows), bool), SkippedSamples(), {hand: [0.0, 0] for hand in HANDS}
+    for start, results in check.results():
+        passed = (results["fault"] == "").to_numpy()
+        sound[start : start + len(passed)] = passed
+        for hand in HANDS:
+            values = results[hand].dropna()
+            residuals[hand][0] += values.sum()
+            residuals[hand][1] += len(values)
+        for reason, indices in results[~passed].groupby("fault").groups.items():
+            for k, i in enumerate(indices):
+                row = rows[start + i]
+                faults.add(reason, splits[row["split"]].name(int(row["number"])) if k < EXAMPLES else "")
+    mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
+    report = {
+        "listed": {frames.annotation.split: frames.count() for frames in splits},
+        "passed_over": {frames.annotation.split: frames.faults() for frames in splits},
+        "read": len(rows),
+        "sound": int(sound.sum()),
+        "skipped": faults.commonest_first(),
+        "residual_mm": mean,
+    }
+    return sound, report
+
+
+def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> StorePlan:
+    """Return the plan of a store of the frames `rows`."""
+    masks = name != "unpaired_images"
+    file = save_rows(check.folder.parent, name, rows)
+    meta = {**_store_meta(name, check, selection), "frames": file.stem.rpartition("-")[2]}
+    make = InterHandSample(file, check.splits, size, check.hands, masks)
+    return StorePlan(make, len(rows), size, ("images", "masks", "front") if masks else ("images",), meta)
+
+
+def _store_meta(name: str, check: Check, selection: Selection) -> dict:
+    """Return the part of a store's `meta.json` that is known before any frame is checked."""
+    return {
+        "source": "interhand",
+        "split": name,
+        "hands": check.hands.source.name,
+        "maker": _version(check.hands),
+        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
+        **json.loads(json.dumps(asdict(selection))),
+    }
+
+
+def _merge(out: Path, plans: dict[str, StorePlan], workers: int, replace: bool) -> dict[str, Store]:
+    """Build the stores, of their shards where there are any; shards that do not fit are refused before any work."""
+    for name, plan in plans.items():
+        finished_shards(out / name, plan, ignore=replace)
+    stores = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
+    remove_shards(out)
+    return stores
+
+
+def _shared_subjects(stores: dict[str, Store]) -> list[str]:
+    """Return the subjects of more than one of the paired stores: the official splits may share some."""
+    counts = Counter(subject for name in STORES if name in stores for subject in set(stores[name].index["subject"]))
+    return sorted(subject for subject, count in counts.items() if count > 1)
 
 
 @dataclass(frozen=True)
 class InterHandSample:
-    """Makes sample i of a store from the i-th of a file of rows: the same in any process."""
+    """Makes sample i of a store from row i of a file of `interhand_selection.ROW`, the same in any process."""
 
     rows: Path
     splits: tuple[Frames, ...]
@@ -44,8 +232,8 @@ class InterHandSample:
     with_masks: bool
 
     def __call__(self, i: int) -> dict:
-        at = open_rows(self.rows)[i]
-        frames, number = self.splits[at["split"]], int(at["number"])
+        selected = open_rows(self.rows)[i]
+        frames, number = self.splits[selected["split"]], int(selected["number"])
         try:
             frame = frames.frame(number)
             crop = crop_square(frame.bbox)
@@ -79,164 +267,3 @@ class InterHandSample:
             "source": frame.image.relative_to(frames.root).as_posix(),
         }
         return sample | {"row": row}
-
-
-def read_interhand(
-    out: str | Path,
-    root: str | Path,
-    splits: tuple[str, ...] | None = None,
-    paired: int = 68000,
-    unpaired: int | None = None,
-    val: int | None = None,
-    test: int | None = None,
-    size: int = 128,
-    hands=None,
-    every: int = 1,
-    limit: int | None = None,
-    captures: tuple[str, ...] | None = None,
-    hand_types: tuple[str, ...] = HAND_TYPES,
-    seed: int = 0,
-    workers: int = 1,
-    shard: Shard | None = None,
-    replace: bool = False,
-) -> dict[str, Store]:
-    """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
-
-    Stores `train`, `val` and `test` are paired and hold at most `paired`, `val` and `test` frames (None: all there
-    are); `unpaired_images` has the images of at most `unpaired` training frames beyond them. `hands` is the source of
-    hands: `fitting.RigHands` (the default) or `mano.ManoHands`. `draws.Selection` says what the other choices mean.
-    Where the annotations are of the official splits, more than one or asked for by `splits`, each makes the store of
-    its name; else subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
-    says what was skipped and why.
-
-    The index of the annotation and what the checks found stay in a hidden folder of `out`, so that an interrupted call
-    goes on where it stopped. With `shard`, the jobs share the checks, and each builds only its share of every store;
-    a later call without `shard` merges them, as `rendered.render_dataset` does. Raises InterHandError when a file is
-    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_shard` and `merge_shards`
-    do.
-    """
-    out, root = Path(out), Path(root).expanduser()
-    selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
-    if size < 16:
-        raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
-    check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
-    if not replace:
-        _refuse_others(out, check, selection, size)
-    check.run(workers, 0.0 if shard is None else (shard.number - 1) / shard.of, preload=[__name__])
-    kept, report = _report(check)
-    stores = assign_stores(open_rows(check.rows)[kept], selection)
-    report |= {"source": "interhand", "root": str(root), "kept": {name: len(rows) for name, rows in stores.items()}}
-    plans = {name: _plan_store(name, rows, check, selection, size) for name, rows in stores.items()}
-    for name, plan in plans.items():
-        kept_store(out / name, plan, replace)
-    write_json(out / REPORT, report)  # only now: one of stores that stay must stay, too
-    if not stores:
-        reason, worst = next(iter(report["skipped"].items()))
-        raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
-    if shard is not None:
-        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
-        return {name: store for name, store in built.items() if store is not None}
-    made = _join(out, plans, workers, replace)
-    write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(made)})
-    return made
-
-
-def _join(out: Path, plans: dict[str, StorePlan], workers: int, replace: bool) -> dict[str, Store]:
-    """Whole stores, of their shards where there are any; shards that do not fit are refused before any work begins."""
-    for name, plan in plans.items():
-        finished_shards(out / name, plan, ignore=replace)
-    made = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
-    remove_shards(out)
-    return made
-
-
-def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> None:
-    """Raise StoreError where a store of a data set in `out` was made otherwise: before the hours that a check takes."""
-    for name in (*STORES, "unpaired_images"):
-        if (out / name / "meta.json").exists():
-            wanted = {"size": size, **_store_meta(name, check, selection)}
-            if not Store(out / name).meta.items() >= wanted.items():
-                raise StoreError(
-                    f"{out / name}: holds a store made with other settings; remove it or choose another folder"
-                )
-
-
-def _shared_subjects(stores: dict[str, Store]) -> list[str]:
-    """Subjects that more than one of the paired stores has: the official splits may share some."""
-    seen = Counter(subject for name in STORES if name in stores for subject in set(stores[name].index["subject"]))
-    return sorted(subject for subject, count in seen.items() if count > 1)
-
-
-def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tuple[Frames, ...]:
-    """The annotations to be read, indexed in `folder`."""
-    found = {annotation.split: annotation for annotation in find_annotations(root)}
-    missing = sorted(set(splits or ()) - found.keys())
-    if missing:
-        raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(found)}")
-    chosen = [annotation for split, annotation in found.items() if splits is None or split in splits]
-    return tuple(Frames(annotation, index_annotation(annotation, folder), root) for annotation in chosen)
-
-
-def _plan_check(folder: Path, splits: tuple[Frames, ...], selection: Selection, asked: bool, source) -> Check:
-    """The check of all frames that may be used, in a folder of its own for these frames and this code."""
-    names, hands = [frames.annotation.split for frames in splits], CachedHandSource(source or RigHands())
-    rows = select(splits, selection, official=set(names) <= set(STORES) and (asked or len(names) > 1))
-    made_by = [_version(hands), *(frames.digest() for frames in splits), hashlib.sha256(rows.tobytes()).hexdigest()]
-    folder = folder / hashlib.sha256("".join(made_by).encode()).hexdigest()[:12]
-    return Check(save_rows(folder, "frames", rows), splits, hands, folder / "checks")
-
-
-def _version(hands: CachedHandSource) -> str:
-    """Digest of the code that finds hands and makes their masks, and of the user's model files."""
-    source = type(hands.source).__module__.removeprefix("ethand_utils.")
-    files = [Path(file) for file in module_files("hands.amodal", "sources.interhand_checks", source)]
-    code = b"".join(file.read_bytes() for file in files)
-    return hashlib.sha256(code + hands.source.digest.encode()).hexdigest()[:12]
-
-
-def _report(check: Check) -> tuple[np.ndarray, dict]:
-    """Which frames are sound, bool [n], and the report on all of them."""
-    rows, splits = open_rows(check.rows), check.splits
-    kept, faults, residuals = np.zeros(len(rows), bool), SkippedSamples(), {hand: [0.0, 0] for hand in HANDS}
-    for start, found in check.found():
-        sound = (found["fault"] == "").to_numpy()
-        kept[start : start + len(sound)] = sound
-        for hand in HANDS:
-            known = found[hand].dropna()
-            residuals[hand][0] += known.sum()
-            residuals[hand][1] += len(known)
-        for reason, which in found[~sound].groupby("fault").groups.items():
-            for k, i in enumerate(which):
-                at = rows[start + i]
-                faults.add(reason, splits[at["split"]].name(int(at["number"])) if k < EXAMPLES else "")
-    mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
-    report = {
-        "listed": {frames.annotation.split: frames.count() for frames in splits},
-        "passed_over": {frames.annotation.split: frames.faults() for frames in splits},
-        "read": len(rows),
-        "sound": int(kept.sum()),
-        "skipped": faults.commonest_first(),
-        "residual_mm": mean,
-    }
-    return kept, report
-
-
-def _plan_store(name: str, rows: np.ndarray, check: Check, selection: Selection, size: int) -> StorePlan:
-    """Return the plan of a store of the frames `rows`."""
-    masks = name != "unpaired_images"
-    file = save_rows(check.folder.parent, name, rows)
-    meta = {**_store_meta(name, check, selection), "frames": file.stem.rpartition("-")[2]}
-    make = InterHandSample(file, check.splits, size, check.hands, masks)
-    return StorePlan(make, len(rows), size, ("images", "masks", "front") if masks else ("images",), meta)
-
-
-def _store_meta(name: str, check: Check, selection: Selection) -> dict:
-    """What `meta.json` of a store says of how it was made that is known before any frame is checked."""
-    return {
-        "source": "interhand",
-        "split": name,
-        "hands": check.hands.source.name,
-        "maker": _version(check.hands),
-        "annotation": {frames.annotation.split: frames.digest() for frames in check.splits},
-        **json.loads(json.dumps(asdict(selection))),
-    }

@@ -89,8 +89,8 @@ class Check:
             for checked in parallel_map(self, todo, workers, self.folder, [__name__, *preload]):
                 progress.update(checked)
 
-    def found(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        """First row and findings of every chunk: `fault` text, empty where sound, and each hand's mean residual, mm."""
+    def results(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the first row and the results of every chunk: `fault`, "" if sound, and mean residual by hand, mm."""
         for chunk in self.chunks():
             yield chunk.start, pd.read_parquet(self.file(chunk))
 

@@ -1,4 +1,4 @@
-"""The rendered data set: samples, stores, and the renderer's version."""
+"""Rendered hands as a data set."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,59 +10,27 @@ import numpy as np
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.data.store_builder import Shard, StorePlan, build_shard, finished_shards, merge_shards, remove_shards
 from ethand_utils.dependencies import module_files
+from ethand_utils.exceptions import require_known
 from ethand_utils.hands.amodal import occluded_share
 from ethand_utils.labels import LEFT, RIGHT
 from ethand_utils.rendering.render import render, render_masks
 from ethand_utils.rendering.scenes import VIEWS, sample_scene
 from ethand_utils.rendering.subjects import sample_subject
+from ethand_utils.sources.request import ReadRequest
 
-# Code of each split in the random seed. The truth of the unpaired images is kept apart, for judging pseudo-labels only.
+# Code of each split in the random seed. Masks of the unpaired images are a store apart, to judge pseudo-labels only.
 SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
 TRUTH = "unpaired_truth"
 SAMPLES_PER_SUBJECT = 25
 
 
-@dataclass(frozen=True)
-class RenderedSample:
-    """Makes sample i of a rendered split: a function of (seed, split, i) alone, so that any process gives the same."""
-
-    split: str
-    subjects: int
-    size: int
-    seed: int
-    with_image: bool
-    views: str = "round"
-
-    def __call__(self, i: int) -> dict:
-        code, person = SPLITS[self.split], i % self.subjects
-        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
-        rng = np.random.default_rng([self.seed, code, 1, i])
-        scene = sample_scene(rng, subject, views=self.views)
-        sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
-        left, right = occluded_share(sample["masks"], sample["front"])
-        x, y, w, h = scene.bbox
-        row = {
-            "id": f"{self.split}-{i:07d}",
-            "hand_type": scene.hand_type,
-            "subject": f"{self.split}-{person:05d}",
-            "capture": self.split,
-            "seq": "rendered",
-            "camera": f"{i:07d}",
-            "frame": i,
-            "bbox_x": x,
-            "bbox_y": y,
-            "bbox_w": w,
-            "bbox_h": h,
-            "occluded_left": left,
-            "occluded_right": right,
-            "arrangement": scene.arrangement,
-            "pose_left": scene.poses[LEFT],
-            "pose_right": scene.poses[RIGHT],
-            "penetration_mm": 1000 * scene.penetration,
-            "source": "",
-        }
-        truth = {name: sample[name] for name in ("masks", "front", "depth")}
-        return {"images": sample.get("image"), **truth, "row": row}
+def read(root: None, out: Path, request: ReadRequest) -> dict[str, Store]:
+    """Render the stores that `request` describes; numbers of samples that are None are those of `render_dataset`."""
+    r = request
+    counts = {"train": r.train, "val": r.val, "test": r.test, "unpaired": r.unpaired}
+    counts = {name: count for name, count in counts.items() if count is not None}
+    settings = {"size": r.size, "seed": r.seed, "workers": r.workers, "replace": r.replace}
+    return render_dataset(out, **counts, **settings, views=r.views, shard=r.shard)
 
 
 def render_dataset(
@@ -82,19 +50,17 @@ def render_dataset(
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
-    scenes; `unpaired_truth` the masks that belong to `unpaired_images`. No two splits share a subject or a scene.
-    `views` is one of `scenes.VIEWS`. With `depth`, every store that has masks has the depth of both limbs, too.
-    Complete stores are kept, an interrupted one continues; one made with other settings is refused, or rendered anew
-    if `replace`.
+    scenes, `unpaired_truth` the masks of `unpaired_images`. No two splits share a subject or a scene. `views` is one of
+    `scenes.VIEWS`. With `depth`, every store that has masks also has the depth of both limbs. Complete stores are kept,
+    an interrupted one is resumed; one made with other settings is refused, or with `replace` rendered anew.
 
-    With `shard`, only that share of every store is rendered, into a hidden folder of `out`, and the stores made there
-    are returned; as many jobs may be at work at once as there are shards. A later call without `shard` merges those
-    that are finished, renders the rest, and removes them: the bytes are the same. Raises StoreError as `build_shard`
-    and `merge_shards` do.
+    With `shard`, only that share of every store is rendered, into a hidden folder of `out`, and the stores there are
+    returned; as many jobs may run at once as there are shards. A later call without `shard` merges the finished shards,
+    renders what is missing, and removes them: the bytes are the same. Raises StoreError as `build_shard` and
+    `merge_shards` do.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
-    if views not in VIEWS:
-        raise StoreError(f"{out}: views {views}, expected one of {', '.join(VIEWS)}")
+    require_known("views", views, VIEWS, StoreError)
     if min(counts.values()) < 1 or size < 16 or seed < 0:
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
@@ -135,6 +101,49 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str
 
 @cache
 def renderer_version() -> str:
-    """Digest of the code that makes rendered samples, so that a store says which renderer made it."""
+    """Return a digest of the renderer's code, by which a store says which renderer made it."""
     files = [Path(file) for file in module_files("rendering.render", "rendering.subjects")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """Makes sample i of a rendered split, which depends on (seed, split, i) alone, whichever process makes it."""
+
+    split: str
+    subjects: int
+    size: int
+    seed: int
+    with_image: bool
+    views: str = "round"
+
+    def __call__(self, i: int) -> dict:
+        code, person = SPLITS[self.split], i % self.subjects
+        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
+        rng = np.random.default_rng([self.seed, code, 1, i])
+        scene = sample_scene(rng, subject, views=self.views)
+        sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
+        left, right = occluded_share(sample["masks"], sample["front"])
+        x, y, w, h = scene.bbox
+        row = {
+            "id": f"{self.split}-{i:07d}",
+            "hand_type": scene.hand_type,
+            "subject": f"{self.split}-{person:05d}",
+            "capture": self.split,
+            "seq": "rendered",
+            "camera": f"{i:07d}",
+            "frame": i,
+            "bbox_x": x,
+            "bbox_y": y,
+            "bbox_w": w,
+            "bbox_h": h,
+            "occluded_left": left,
+            "occluded_right": right,
+            "arrangement": scene.arrangement,
+            "pose_left": scene.poses[LEFT],
+            "pose_right": scene.poses[RIGHT],
+            "penetration_mm": 1000 * scene.penetration,
+            "source": "",
+        }
+        truth = {name: sample[name] for name in ("masks", "front", "depth")}
+        return {"images": sample.get("image"), **truth, "row": row}

@@ -22,7 +22,7 @@ from ethand_utils.data.datasets import open_dataset
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.labels import HANDS, LEFT, RIGHT
 from ethand_utils.sources import course_export
-from ethand_utils.sources.course import BOX, STORES, CheckedSample, crop_masks, read_course, stratified_sample
+from ethand_utils.sources.course import BOX, STORES, CheckedSample, crop_masks, evenly_spaced, read_course
 from ethand_utils.sources.course_export import export_course
 from ethand_utils.sources.course_io import (
     IMAGES,
@@ -247,7 +247,7 @@ def test_unpaired_labels_are_cut_about_their_own_foreground(tmp_path):
 
 @pytest.mark.parametrize(("count", "limit"), [(10, 3), (10, 10), (10, 20), (10, None), (7, 6), (5, 0)])
 def test_a_limit_is_spread_evenly(count, limit):
-    taken = stratified_sample(list(range(count)), limit)
+    taken = evenly_spaced(list(range(count)), limit)
     assert len(taken) == min(count, count if limit is None else limit)
     assert taken == sorted(set(taken))
     if len(taken) > 1:
@@ -434,7 +434,7 @@ def test_an_lmdb_that_is_cut_off_is_named(tmp_path):
 def test_a_small_lmdb_that_is_cut_off_does_not_end_the_process(tmp_path):
     file = Layout().write(tmp_path / "root") / IMAGES / "data.mdb"
     os.truncate(file, file.stat().st_size - 4096)
-    reading = "import sys; from ethand_utils.course import read_course; read_course(*sys.argv[1:])"
+    reading = "import sys; from ethand_utils.sources.course import read_course; read_course(*sys.argv[1:])"
     command = [sys.executable, "-c", reading, tmp_path / "root", tmp_path / "out"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1

@@ -1,9 +1,8 @@
-"""Where data come from: what lies in a folder, the run made with it, and the workbook on data that lack much."""
+"""Sources of data: which one a folder is of, the run made with it, and the workbook on data that lack much."""
 
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -149,43 +148,44 @@ def test_a_chain_with_data_that_are_nothing_known_stops_before_anything_starts(e
     assert not (checkout / "outputs/ci/notebooks").exists()
 
 
-def record(monkeypatch, module, name, gives=None):
-    """Put a function that gives `gives` and records how it was called in a module's place; returns the record."""
+def record(monkeypatch, module, name, stores):
+    """Put a function that returns `stores` and records how it is called in a reader's place; returns the record."""
     calls = []
 
     def function(*given, **named):
         calls.append((given, named))
-        return gives or SimpleNamespace(made_of=given)
+        return stores
 
-    monkeypatch.setitem(sys.modules, f"ethand_utils.{module}", SimpleNamespace(**{name: function}))
+    monkeypatch.setattr(f"ethand_utils.sources.{module}.{name}", function)
     return calls
 
 
 def test_the_courses_files_are_read_into_the_run_with_the_profiles_counts(checkout, monkeypatch, dataset):
     root, out = touch(checkout / "course", "interhand.lmdb"), checkout / "outputs/mine/data"
-    calls = record(monkeypatch, "sources.course", "read_course", {"train": dataset["train"]})
+    calls = record(monkeypatch, "course", "read_course", {"train": dataset["train"]})
     run = open_run("mine", "ci", "course")
     assert run.dataset("train") == {"train": dataset["train"]}
-    [((given_root, given_out), limits)] = calls
-    assert (given_root, given_out, run.data_folder) == (root, out, out)
-    limits.pop("workers")
-    assert limits == {"train": 48, "val": 16, "test": 24, "unpaired": 48, "size": 32}
+    assert run.data_folder == out
+    [(given, _)] = calls
+    assert given[:-1] == (root, out, 32, 48, 16, 24, 48)  # size; train, val, test, unpaired
 
 
-@pytest.mark.parametrize(("mano_dir", "maker"), [(None, "RigHands"), ("mano", "ManoHands")])
-def test_interhand_is_read_with_the_hands_the_profile_names(checkout, monkeypatch, dataset, mano_dir, maker):
+@pytest.mark.parametrize(("mano_dir", "hands"), [(None, "rig"), ("mano", "mano")])
+def test_interhand_is_read_with_the_hands_the_profile_names(checkout, monkeypatch, dataset, mano_dir, hands):
     root = touch(checkout / "ih", "x_data.json", "x_joint_3d.json")
     out = checkout / "outputs/mine/data"
-    hands = record(monkeypatch, {"RigHands": "sources.joint_annotations", "ManoHands": "hands.mano"}[maker], maker)
-    calls = record(monkeypatch, "sources.interhand", "interhand_dataset", {"val": dataset["val"]})
+    monkeypatch.setattr(
+        "ethand_utils.sources.interhand.ManoHands", lambda folder: SimpleNamespace(name="mano", folder=folder)
+    )
+    calls = record(monkeypatch, "interhand", "read_interhand", {"val": dataset["val"]})
     run = Run(checkout / "outputs/mine", load_profile("ci", {"data": "ih", "mano_dir": mano_dir, "seed": 3}))
     assert run.dataset() == {"val": dataset["val"]}
     [(given, named)] = calls
     assert given == (out, root)
     assert (named["paired"], named["unpaired"], named["val"], named["test"]) == (48, 48, 16, 24)
-    assert (named["size"], named["seed"]) == (32, 3)
-    assert named["hands"].made_of == ((checkout / "mano",) if mano_dir else ())
-    assert len(hands) == 1
+    assert (named["size"], named["seed"], named["replace"]) == (32, 3, True)
+    assert named["hands"].name == hands
+    assert getattr(named["hands"], "folder", None) == (checkout / "mano" if mano_dir else None)
 
 
 def test_mano_is_refused_where_there_is_nothing_for_it(checkout):
