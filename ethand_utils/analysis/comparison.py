@@ -1,8 +1,7 @@
-"""What each step of Table 1 settles: about these very nets, by the samples; about the method, by the seeds as well."""
+"""Tests of the steps between rows of Table 1, over samples and over seeds, and of label fractions."""
 
 import json
 import math
-from itertools import repeat
 
 import numpy as np
 import pandas as pd
@@ -26,105 +25,75 @@ from ethand_utils.analysis.tables import (
     mean_scores,
     read_samples,
     scores_by_row,
-    table1,
     title,
-    with_intervals,
 )
-from ethand_utils.experiments.methods import ROWS, SHARE_ROWS
+from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS
 from ethand_utils.experiments.run import Run, RunError, fraction_name
 from ethand_utils.style import mean_text
 from ethand_utils.training.metrics import nanmean
 
 ALPHA = 0.05
-NETS, METHOD, OPEN = "these nets", "the method", "open"  # what a step says something about
+# A step's verdict: OPEN, or `higher` or `lower` of these nets alone or of the method.
+OPEN, THESE_NETS, THE_METHOD = "open", "these nets", "the method"
+STEP_COLUMNS = ("step", "from", "difference", "low", "high", "p")
 SEED_COLUMNS = ("seeds", "up", "sd", "seeds_low", "seeds_high", "needed")
-STEP_COLUMNS = ("step", "from", "difference", "low", "high", "p", *SEED_COLUMNS)
 
-PAIRS_ALONE, GENERATED = SHARE_ROWS
-TITLES = {"g1": "G1", PAIRS_ALONE: "G2, pairs alone", GENERATED: "G2, generated labels"}
-HOW = "No share of the pairs was trained on: ethand run --set 'shares=[0.01, 0.05, 0.2]' adds the second table."
+PAIRS_ALONE, GENERATED_LABELS = FRACTION_METHODS
+FRACTION_TITLES = {"g1": "G1", PAIRS_ALONE: "G2, pairs alone", GENERATED_LABELS: "G2, generated labels"}
+NO_LABEL_FRACTIONS = (
+    "Every net was trained on all pairs: ethand run --set 'label_fractions=[0.01, 0.05, 0.2]' adds the second table."
+)
 
 
-def compare_rows(kept: ScoresByRow, groups: pd.Series | None = None) -> pd.DataFrame:
-    """Paired differences of neighbouring rows, each row's to the one it adds to first; then those of `step_pairs`.
+def ablation_steps(scores: ScoresByRow, groups: pd.Series | None = None) -> pd.DataFrame:
+    """Test every row of Table 1 against the rows of `step_pairs`.
 
     Columns `step` and `from` (titles); `difference`, mean over samples and seeds, with its bootstrap interval `low`,
     `high` and sign-flip `p`, Holm-corrected over all steps, both over samples, or over `groups` (by id) such as people;
     `seeds` that both rows have, `up`, in how many of them the step is upwards, `sd` of the difference over them with
     the ends of its t interval, `seeds_low` and `seeds_high`; `needed`, the seeds of each row that would settle such a
-    difference (`seeds_needed`, with `pooled_spread`); and `says` (`saying`). What one seed cannot tell is NaN.
+    difference (`seeds_needed`, with `pooled_std`); and `verdict` (`step_verdict`). What one seed cannot tell is NaN.
     """
-    return with_holm([compare_pair(kept, one, other, groups) for one, other in step_pairs(list(kept))])
-
-
-def with_holm(found: list[tuple]) -> pd.DataFrame:
-    """The table of some steps (`one_step`) that are tested together: `p` corrected for their number, and `says`."""
-    table = pd.DataFrame(found, columns=list(STEP_COLUMNS))
-    table["p"] = holm(table["p"])
-    return table.assign(says=pd.Series([significance(step) for _, step in table.iterrows()], dtype=object))
+    return holm_corrected([paired_step(scores, before, after, groups) for before, after in step_pairs(list(scores))])
 
 
 def step_pairs(rows: list[str]) -> list[tuple[str, str]]:
-    """(from, to) of rows of Table 1: each but the first, from the nearest row above that the report has.
+    """Return (from, to) of the rows that are tested against each other: each from those it is `compared_with`.
 
-    Then the last row from rows that the report does not have, and from the first.
+    Where such a row is not among `rows`, from the one that this adds to.
     """
-    reported = {row["ROW"] for row in ROWS if row["reported"] is not None}
-    nearest = [[row for row in rows[:at] if row in reported] or rows[:at] for at in range(1, len(rows))]
-    pairs = [(above[-1], row) for above, row in zip(nearest, rows[1:], strict=True)]
-    pairs += [(row, rows[-1]) for row in rows[1:-1] if row not in reported]
-    return list(dict.fromkeys([*pairs, (rows[0], rows[-1])])) if len(rows) > 1 else []
+    pairs = []
+    for row in rows:
+        for base in METHODS[row].compared_with:
+            while base not in rows and METHODS[base].compared_with:
+                base = METHODS[base].compared_with[0]
+            pairs += [(base, row)] if base in rows else []
+    return list(dict.fromkeys(pairs))
 
 
-def compare_pair(kept: ScoresByRow, one: str, other: str, groups: pd.Series | None = None) -> tuple:
-    """The step from row `one` to row `other`: STEP_COLUMNS, `p` as it is for a single test."""
-    shared = sorted(kept[one].keys() & kept[other].keys())
-    before, after = (
-        mean_scores([kept[row][seed] for seed in shared] or list(kept[row].values())) for row in (one, other)
-    )
-    values, units = paired(before, after, groups)
-    found = bootstrap_interval(values, units)
-    each = np.array([nanmean(paired(kept[one][seed], kept[other][seed])[0]) for seed in shared])
-    seeds = t_interval(each)
-    up = int((each > 0).sum())
-    over = (len(each), up, std(each), seeds.low, seeds.high, seeds_needed(found.mean, pooled_spread(kept)))
-    return (title(other), title(one), *found[:3], sign_flip_test(values, units), *over)
+def paired_step(scores: ScoresByRow, before: str, after: str, groups: pd.Series | None = None) -> dict:
+    """Test row `after` against row `before`: STEP_COLUMNS and SEED_COLUMNS, `p` as it is for a single test."""
+    seeds = sorted(scores[before].keys() & scores[after].keys())
+    means = (mean_scores([scores[row][seed] for seed in seeds] or [*scores[row].values()]) for row in (before, after))
+    values, units = paired_differences(*means, groups)
+    mean, low, high, _ = bootstrap_interval(values, units)
+    by_seed = np.array([nanmean(paired_differences(scores[before][k], scores[after][k])[0]) for k in seeds])
+    over_seeds, up = t_interval(by_seed), int((by_seed > 0).sum())
+    needed = seeds_needed(mean, pooled_std(scores))
+    step = (title(after), title(before), mean, low, high, sign_flip_test(values, units))
+    by_seeds = (len(seeds), up, std(by_seed), over_seeds.low, over_seeds.high, needed)
+    return dict(zip((*STEP_COLUMNS, *SEED_COLUMNS), (*step, *by_seeds), strict=True))
 
 
-def paired(
-    one: pd.DataFrame, other: pd.DataFrame, groups: pd.Series | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """How much higher `other` scores than `one`, float [n, 2], on the samples both have; and their `groups` [n]."""
-    ids = one.index.intersection(other.index, sort=False)
-    ids = ids if groups is None else ids.intersection(groups.index, sort=False)
-    return by_hand(other.loc[ids]) - by_hand(one.loc[ids]), None if groups is None else groups[ids].to_numpy()
+def holm_corrected(steps: list[dict]) -> pd.DataFrame:
+    """Return the table of steps (`paired_step`) that are tested together: `p` corrected for their number, `verdict`."""
+    table = pd.DataFrame(steps, columns=[*STEP_COLUMNS, *SEED_COLUMNS])
+    table["p"] = holm(table["p"])
+    return table.assign(verdict=pd.Series([step_verdict(step) for _, step in table.iterrows()], dtype=object))
 
 
-def compare(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
-    """How much higher `other` scores than `one`, and its interval over the samples both have."""
-    return bootstrap_interval(paired(one, other)[0])
-
-
-def pooled_spread(kept: ScoresByRow) -> float:
-    """Standard deviation of a row's score over its seeds, pooled over all rows; NaN where none has two."""
-    found = [row_scores(seeds) for seeds in kept.values() if len(seeds) > 1]
-    freedom = degrees_of_freedom(kept)
-    squares = sum((len(scores) - 1) * std(scores) ** 2 for scores in found)
-    return math.sqrt(squares / freedom) if freedom else float("nan")
-
-
-def degrees_of_freedom(kept: ScoresByRow) -> int:
-    """Of `pooled_spread`: trainings beyond the first of each row."""
-    return sum(len(seeds) - 1 for seeds in kept.values())
-
-
-def row_scores(seeds: dict[int, pd.DataFrame]) -> np.ndarray:
-    """A row's score of each seed, float [seeds]."""
-    return np.array([nanmean(by_hand(table)) for table in seeds.values()])
-
-
-def significance(step: pd.Series) -> str:
-    """What a row of `steps` settles: `open`, or `higher` or `lower` of `these nets` or of `the method`.
+def step_verdict(step: pd.Series) -> str:
+    """Return what a step settles: `open`, or `higher` or `lower` of `these nets` or of `the method`.
 
     Of these nets what the samples settle: p below ALPHA after Holm's correction. Of the method what the seeds settle as
     well: their t interval leaves zero out on the same side.
@@ -133,186 +102,164 @@ def significance(step: pd.Series) -> str:
         return OPEN
     sign = np.sign(step["difference"])
     agree = min(sign * step["seeds_low"], sign * step["seeds_high"]) > 0
-    return f"{METHOD if agree else NETS}: {'higher' if sign > 0 else 'lower'}"
+    return f"{THE_METHOD if agree else THESE_NETS}: {'higher' if sign > 0 else 'lower'}"
 
 
-def certain_table(found: pd.DataFrame, scores: dict[str, pd.DataFrame], differences: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 of `results` with our scores' intervals and with p-values; NaN for rows without predictions.
+def paired_differences(
+    one: pd.DataFrame, other: pd.DataFrame, groups: pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return how much higher `other` scores than `one` on the samples both have, float [n, 2], and their `groups` [n].
 
-    `p_previous` is that of each row's step from the row it adds to, of `steps`.
+    The tables hold the scores of every sample, index `id`; the columns of the difference are left and right hand.
     """
-    first = differences.drop_duplicates("step").set_index("step")["p"]
-    table = with_intervals(table1(found), scores)
-    return table.assign(p_previous=table["model"].map(first).astype(float))
+    ids = one.index.intersection(other.index, sort=False)
+    ids = ids if groups is None else ids.intersection(groups.index, sort=False)
+    return by_hand(other.loc[ids]) - by_hand(one.loc[ids]), None if groups is None else groups[ids].to_numpy()
 
 
-def table_display(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as it is read: the report's headings, numbers as text, and of ours what is known of its certainty.
+def mean_difference(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
+    """Return how much higher `other` scores than `one`, with its interval over the samples both have."""
+    return bootstrap_interval(paired_differences(one, other)[0])
 
-    `ours` with ± standard deviation over seeds where a row has several, its interval over samples, and `p`, after
-    Holm's correction, of its step from the row above.
+
+def pooled_std(scores: ScoresByRow) -> float:
+    """Return the standard deviation of a row's score over its seeds, pooled over all rows; NaN where none has two."""
+    squares = sum((len(seeds) - 1) * std(_seed_means(seeds)) ** 2 for seeds in scores.values() if len(seeds) > 1)
+    freedom = _degrees_of_freedom(scores)
+    return math.sqrt(squares / freedom) if freedom else float("nan")
+
+
+def _seed_means(seeds: dict[int, pd.DataFrame]) -> np.ndarray:
+    return np.array([nanmean(by_hand(table)) for table in seeds.values()])
+
+
+def _degrees_of_freedom(scores: ScoresByRow) -> int:
+    """Count the trainings beyond the first of each row."""
+    return sum(len(seeds) - 1 for seeds in scores.values())
+
+
+def seed_std_table(scores: ScoresByRow) -> pd.DataFrame:
+    """Return how far two trainings of one row differ by chance, as one line; empty where no row has two seeds.
+
+    Columns: `trainings` of rows with several seeds, `sd over seeds` (`pooled_std`) with its 95 % interval `low`, `high`
+    (chi-squared), and `sd of a difference` of two single trainings, √2 times that.
     """
-    shown = pd.DataFrame({"Model": table["model"], "report": _texts(table["reported"], "{:.4f}")})
-    shown["ours"] = list(map(mean_text, table["ours"], table["ours_sd"], repeat(4)))
-    if table["seeds"].where(table["seeds"] > 0).nunique() > 1:
-        shown["seeds"] = table["seeds"]
-    if "ours_low" in table:
-        ends = zip(table["ours_low"], table["ours_high"], strict=True)
-        shown["ours, 95 %"] = [f"{low:.4f} – {high:.4f}" if pd.notna(low) else "–" for low, high in ends]
-    for to, name in (("baseline", "base"), ("previous", "prev.")):
-        for source, whose in (("reported", "report"), ("ours", "ours")):
-            shown[f"{whose} Δ {name} %"] = _texts(table[f"{source}_delta_{to}_pct"], "{:+.2f}")
-    if "p_previous" in table:
-        shown["p prev."] = [format_p(p) for p in table["p_previous"]]
-    return shown
+    sd, freedom = pooled_std(scores), _degrees_of_freedom(scores)
+    if not freedom:
+        return pd.DataFrame()
+    low, high = sd * np.sqrt(freedom / stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom))
+    trainings = sum(len(seeds) for seeds in scores.values() if len(seeds) > 1)
+    line = {"trainings": trainings, "sd over seeds": sd, "low": low, "high": high}
+    return pd.DataFrame([line | {"sd of a difference": math.sqrt(2) * sd}])
 
 
-def steps_display(found: pd.DataFrame) -> pd.DataFrame:
-    """`steps` as they are read, numbered from 1, in text; what the seeds say only where there are several."""
-    shown = pd.DataFrame({"step": found.index + 1, "row": found["step"], "compared with": found["from"]})
-    shown["difference"] = found["difference"].map("{:+.4f}".format)
-    shown["95 %"] = [f"{low:+.4f} to {high:+.4f}" for low, high in zip(found["low"], found["high"], strict=True)]
-    shown["p"] = found["p"].map(format_p)
-    if found["seeds"].max() > 1:
-        shown["seeds up"] = [f"{up} of {seeds}" for up, seeds in zip(found["up"], found["seeds"], strict=True)]
-        shown["sd over seeds"] = ["–" if pd.isna(sd) else f"{sd:.4f}" for sd in found["sd"]]
-        shown["seeds needed"] = ["–" if not np.isfinite(n) else f"{n:,.0f}" for n in found["needed"]]
-    return shown.assign(says=found["says"])
+def ablation_verdict(steps: pd.DataFrame) -> str:
+    """Say in one line how many of the `ablation_steps` are settled, for these nets and for the method."""
+    if steps.empty:
+        return "One row alone: no step to test."
+    counts = step_counts(steps)
+    line = f"{counts['steps_settled']} of {len(steps)} steps are settled for these nets (p < {ALPHA:g}, Holm-corrected)"
+    if steps["seeds"].max() < 2:
+        return f"{line}, none for the method, as each row was trained once; seeds=3 trains more."
+    return f"{line}, {counts['steps_settled_for_the_method']} of them for the method."
 
 
-def step_intervals(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ends of the steps for `figures.intervals`: over what was scored, and over seeds where there are several."""
-    drawn = found.rename(columns={"difference": "mean"}).set_index(found["step"] + "\nover " + found["from"])
-    groups = {"samples (bootstrap)": drawn[["mean", "low", "high"]]}
-    if found["seeds"].max() > 1:
-        ends = {"seeds_low": "low", "seeds_high": "high"}
-        groups["seeds (Student's t)"] = drawn[["mean", *ends]].rename(columns=ends)
-    return groups
-
-
-def _texts(values: pd.Series, form: str) -> list[str]:
-    return [form.format(value) if pd.notna(value) else "–" for value in values]
-
-
-def label_fractions(run: Run) -> list[float]:
-    """The shares of the pairs in the second table, the smallest first, all of them last; none without `shares`."""
-    return [*sorted(run.profile.shares), 1.0] if run.profile.shares else []
-
-
-def fraction_table(run: Run) -> pd.DataFrame:
-    """The second table: a row a share and training (TITLES), the smallest share first.
-
-    Columns `share`, `pairs` (how many these are), `row`, `model`; `ours`, the course mIoU over seeds, with `ours_sd`
-    and `seeds`, and its interval over samples, `ours_low` and `ours_high`. Raises RunError for a training that is not
-    there yet.
-    """
-    return pd.DataFrame([_score(run.at_share(share), share, row) for share in label_fractions(run) for row in TITLES])
-
-
-def _score(run: Run, share: float, row: str) -> dict:
-    """One row of `share_table`."""
-    folder = run.folder / ("g1" if row == "g1" else f"g2/{row}")
-    found = [json.loads(file.read_text()) for file in sorted(folder.glob("**/result.json"))]
-    files = sorted((run.folder / "predictions").glob("g1" if row == "g1" else f"{row}_seed*"))
-    if not found or not files:
-        raise RunError(f"{folder}: not trained yet on {share:.3g} of the pairs; `ethand run` trains what is missing")
-    ends = bootstrap_interval(by_hand(mean_scores([read_samples(file / "metrics.parquet") for file in files])))
-    scores = pd.Series([result["course_miou"] for result in found])
-    known = {"ours": scores.mean(), "ours_low": ends.low, "ours_high": ends.high, "ours_sd": scores.std()}
-    return {"share": share, "pairs": found[0]["pairs"], "row": row, "model": TITLES[row], **known, "seeds": len(scores)}
-
-
-def fraction_steps(run: Run) -> pd.DataFrame:
-    """What generated labels bring to G2 at each share: `steps.settled` of them all together, and their `share`."""
-    found = []
-    for share in label_fractions(run):
-        kept = {row: seeds for row, seeds in scores_by_row(run.at_share(share)).items() if row in SHARE_ROWS}
-        if len(kept) < len(SHARE_ROWS):
-            raise RunError(f"{fraction_name(share)}: lacks predictions of a row; `ethand run` trains what is missing")
-        found.append(compare_pair(kept, PAIRS_ALONE, GENERATED, independent_people(run.at_share(share), kept)))
-    return with_holm(found).assign(share=label_fractions(run))
-
-
-def fraction_display(table: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """`share_table` and `share_steps` as they are read: a row a share, a column a training, then what labels bring."""
-    rows = []
-    for (_, step), (share, scores) in zip(found.iterrows(), table.groupby("share"), strict=True):
-        texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
-        brings = {"labels bring": f"{step['difference']:+.4f}", "95 %": f"{step['low']:+.4f} to {step['high']:+.4f}"}
-        pairs = f"{scores['pairs'].iloc[0]:,.0f}"
-        rows.append({"of the pairs": f"{100 * share:g} %", "pairs": pairs, **texts, **brings, "p": format_p(step["p"])})
-        rows[-1] |= {"seeds up": f"{step['up']} of {step['seeds']}"} if step["seeds"] > 1 else {}
-        rows[-1]["says"] = step["says"]
-    return pd.DataFrame(rows)
-
-
-def conclusions(found: pd.DataFrame, kept: ScoresByRow) -> list[str]:
-    """A sentence or two on each: these nets, the method, chance in training, seeds to come; from `steps`.
-
-    Steps are called by their number in `shown_steps`. Empty where there is none.
-    """
-    if found.empty:
-        return []
-    if found["seeds"].max() < 2:
-        return [_nets(found), _one_seed()]
-    return [_nets(found), _method(found), _chance(found, kept), _more_seeds(found)]
-
-
-def counts(found: pd.DataFrame, kept: ScoresByRow) -> dict[str, int | float]:
-    """How many `steps` there are and how many are settled, and the spread over seeds: for `result.json`."""
+def step_counts(steps: pd.DataFrame) -> dict[str, int]:
+    """Count the steps and those that are settled, for these nets at least and for the method."""
+    verdicts = steps["verdict"].astype(str)
     return {
-        "steps": len(found),
-        "steps_settled": int((found["says"] != OPEN).sum()),
-        "steps_settled_for_the_method": int(found["says"].astype(str).str.startswith(METHOD).sum()),
-        "sd_over_seeds": pooled_spread(kept),
+        "steps": len(steps),
+        "steps_settled": int((verdicts != OPEN).sum()),
+        "steps_settled_for_the_method": int(verdicts.str.startswith(THE_METHOD).sum()),
     }
 
 
-def _nets(found: pd.DataFrame) -> str:
-    clear = found[found["says"] != OPEN]
-    up = int((clear["difference"] > 0).sum())
-    return (
-        f"These nets: the samples settle {len(clear)} of {len(found)} steps (p < {ALPHA:g} after Holm's correction for "
-        f"{len(found)} tests), {up} up and {len(clear) - up} down; {_numbers(found[found['says'] == OPEN])} left open."
-    )
+def steps_display(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return steps as text, numbered from 1; what concerns the seeds only where there are several."""
+    table = pd.DataFrame({"step": steps.index + 1, "row": steps["step"], "compared with": steps["from"]})
+    table["difference"] = steps["difference"].map("{:+.4f}".format)
+    table["95 %"] = _interval_texts(steps)
+    table["p"] = steps["p"].map(format_p)
+    if steps["seeds"].max() > 1:
+        table["seeds up"] = _up_texts(steps)
+        table["sd over seeds"] = ["–" if pd.isna(sd) else f"{sd:.4f}" for sd in steps["sd"]]
+        table["seeds needed"] = ["–" if not np.isfinite(n) else f"{n:,.0f}" for n in steps["needed"]]
+    return table.assign(verdict=steps["verdict"])
 
 
-def _one_seed() -> str:
-    return (
-        "The method: nothing is settled. Each row was trained once, so how far two trainings of one row differ by "
-        "chance is not known, and any step may be the seed's. The setting seeds=3 shows it, and keeps these trainings."
-    )
+def _interval_texts(steps: pd.DataFrame) -> list[str]:
+    return [f"{low:+.4f} to {high:+.4f}" for low, high in zip(steps["low"], steps["high"], strict=True)]
 
 
-def _method(found: pd.DataFrame) -> str:
-    agreed, nets = (found[found["says"].str.startswith(what)] for what in (METHOD, NETS))
-    words = f"The method: samples and seeds agree on {_numbers(agreed)}"
-    return f"{words}; {_numbers(nets)} clear on these samples, but not over the seeds." if len(nets) else f"{words}."
+def _up_texts(steps: pd.DataFrame) -> list[str]:
+    return [f"{up} of {seeds}" for up, seeds in zip(steps["up"], steps["seeds"], strict=True)]
 
 
-def _chance(found: pd.DataFrame, kept: ScoresByRow) -> str:
-    sd, freedom = pooled_spread(kept), degrees_of_freedom(kept)
-    trainings = sum(len(seeds) for seeds in kept.values() if len(seeds) > 1)
-    tails = stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom)
-    low, high = sd * np.sqrt(freedom / tails)
-    two = math.sqrt(2) * sd
-    larger = found["difference"].abs() > two
-    return (
-        f"Chance in training: over its seeds a row's score has a standard deviation of {sd:.4f} (pooled over "
-        f"{trainings} trainings; 95 % interval {low:.4f} to {high:.4f}), and the difference of two single trainings √2 "
-        f"times that, {two:.4f}. Larger than this: {_numbers(found[larger])}; not larger: {_numbers(found[~larger])}."
-    )
+def step_intervals(steps: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the ends of the steps for `charts.intervals`: over samples, and over seeds where there are several."""
+    table = steps.rename(columns={"difference": "mean"}).set_index(steps["step"] + "\nover " + steps["from"])
+    groups = {"samples (bootstrap)": table[["mean", "low", "high"]]}
+    if steps["seeds"].max() > 1:
+        ends = {"seeds_low": "low", "seeds_high": "high"}
+        groups["seeds (Student's t)"] = table[["mean", *ends]].rename(columns=ends)
+    return groups
 
 
-def _more_seeds(found: pd.DataFrame) -> str:
-    short = found[found["needed"] > found["seeds"]]
-    wanted = ", ".join(f"{step['needed']:,.0f} for step {place + 1}" for place, step in short.iterrows())
-    return (
-        "More seeds: n = 2 (1.96 + 0.84)² sd² / difference² trainings of each row find a difference as large as the "
-        f"one seen in four of five cases, at the 5 % level. More than there are: {wanted or 'for no step'}."
-    )
+def label_fractions(run: Run) -> list[float]:
+    """Return the label fractions of the second table, ascending, 1 last; none where the profile has none."""
+    return [*sorted(run.profile.label_fractions), 1.0] if run.profile.label_fractions else []
 
 
-def _numbers(found: pd.DataFrame) -> str:
-    numbers = [str(number + 1) for number in found.index]
-    return f"step{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "no step"
+def fraction_table(run: Run) -> pd.DataFrame:
+    """Return the second table: a row a label fraction and training (FRACTION_TITLES), the smallest fraction first.
+
+    Columns `label_fraction`, `pairs` (how many these are), `row`, `model`; `ours`, the course mIoU over seeds, with
+    `ours_sd` and `seeds`, and its interval over samples, `ours_low` and `ours_high`. Raises RunError for a training
+    that is missing.
+    """
+    lines = [_fraction_scores(run, fraction, row) for fraction in label_fractions(run) for row in FRACTION_TITLES]
+    return pd.DataFrame(lines)
+
+
+def _fraction_scores(run: Run, fraction: float, row: str) -> dict:
+    """Return one line of `fraction_table`."""
+    run = run.at_fraction(fraction)
+    folder = run.folder / ("g1" if row == "g1" else f"g2/{row}")
+    results = [json.loads(file.read_text()) for file in sorted(folder.glob("**/result.json"))]
+    predictions = sorted((run.folder / "predictions").glob("g1" if row == "g1" else f"{row}_seed*"))
+    if not results or not predictions:
+        raise RunError(f"{folder}: not trained yet on {fraction:.3g} of the pairs; `ethand run` trains what is missing")
+    samples = mean_scores([read_samples(path / "metrics.parquet") for path in predictions])
+    ends, scores = bootstrap_interval(by_hand(samples)), pd.Series([result["course_miou"] for result in results])
+    line = {"label_fraction": fraction, "pairs": results[0]["pairs"], "row": row, "model": FRACTION_TITLES[row]}
+    line |= {"ours": scores.mean(), "ours_low": ends.low, "ours_high": ends.high, "ours_sd": scores.std()}
+    return line | {"seeds": len(scores)}
+
+
+def fraction_steps(run: Run) -> pd.DataFrame:
+    """Test what generated labels bring to G2 at each label fraction, all of them together.
+
+    Columns as `ablation_steps`, and `label_fraction`. Raises RunError where predictions are missing.
+    """
+    steps = []
+    for fraction in label_fractions(run):
+        fraction_run = run.at_fraction(fraction)
+        scores = {row: seeds for row, seeds in scores_by_row(fraction_run).items() if row in FRACTION_METHODS}
+        if len(scores) < len(FRACTION_METHODS):
+            name = fraction_name(fraction)
+            raise RunError(f"{name}: lacks predictions of a row; `ethand run` trains what is missing")
+        steps.append(paired_step(scores, PAIRS_ALONE, GENERATED_LABELS, independent_people(fraction_run, scores)))
+    return holm_corrected(steps).assign(label_fraction=label_fractions(run))
+
+
+def fraction_display(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return `fraction_table` and `fraction_steps` as text: a row a fraction, a column a training, then the step."""
+    rows = []
+    for fraction, scores in table.groupby("label_fraction"):
+        texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
+        rows.append({"of the pairs": f"{100 * fraction:g} %", "pairs": f"{scores['pairs'].iloc[0]:,.0f}", **texts})
+    shown = pd.DataFrame(rows).assign(**{"labels bring": steps["difference"].map("{:+.4f}".format)})
+    shown = shown.assign(**{"95 %": _interval_texts(steps), "p": steps["p"].map(format_p)})
+    if steps["seeds"].max() > 1:
+        shown["seeds up"] = _up_texts(steps)
+    return shown.assign(verdict=steps["verdict"])

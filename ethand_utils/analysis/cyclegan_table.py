@@ -1,4 +1,4 @@
-"""CycleGAN's rows beside one another: what each remedy changes, and what that says of the report's two suspicions."""
+"""Tables of CycleGAN's variants: scores, what each remedy changes, and the nets beside Table 1."""
 
 import json
 
@@ -7,11 +7,10 @@ import pandas as pd
 
 from ethand_utils.analysis.statistics import t_interval
 from ethand_utils.analysis.tables import COMPANIONS
-from ethand_utils.experiments.methods import IMAGES_ROW
+from ethand_utils.experiments.methods import IMAGES_METHOD, METHODS
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.style import mean_text
-from ethand_utils.training.cyclegan.discriminators import balance
-from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANT_TITLES, VARIANTS
+from ethand_utils.training.cyclegan.variants import G1_AS_LONG, VARIANTS
 
 MEASURES = {
     "course_miou": "G_XY, course mIoU",
@@ -23,176 +22,123 @@ MEASURES = {
     "d_x_accuracy": "D_X right",
     "d_y_accuracy": "D_Y right",
 }
-_ORDER = {row: place for place, row in enumerate(VARIANT_TITLES)}
-# What is compared: the rows of a pair differ in this alone. Each group of remedies is tried with and without the other.
-BALANCED, IN_FRONT, WARM = "all five for balance", "which hand is in front", "warm start from G1"
-CYCLES, LOOSER = "cycles and D", "looser image cycle"
+# What the net that judges which hand is in front reaches on real images: a limit for `front_made`.
+COLUMNS = MEASURES | {"front_real": "right hand in front, real images"}
+# Variants that differ in one thing alone. Each group of remedies is compared with and without the other.
+BALANCED, IN_FRONT, LOOSER = "all five for balance", "which hand is in front", "looser image cycle"
 CONTRASTS = {
-    CYCLES: (("pairs", "report"),),
+    "cycles and D": (("pairs", "report"),),
     "replay buffer": (("report", "buffer"),),
     "two time scales": (("report", "rates"),),
     "spectral norm": (("report", "spectral"),),
     "straight-through masks": (("report", "straight"),),
-    WARM: (("report", "warm"),),
+    "warm start from G1": (("report", "warm"),),
     BALANCED: (("report", "balanced"), ("front", "remedied")),
     IN_FRONT: (("report", "front"), ("balanced", "remedied")),
     LOOSER: (("remedied", "loose"),),
 }
+# What decides on the report's two suspicions (section 4), unequal strength and unknown order, and on a third.
+DECISIVE = ((BALANCED, "course_miou"), (IN_FRONT, "front_made"), (LOOSER, "course_miou"))
 
 
 def cycle_results(run: Run) -> pd.DataFrame:
-    """Every `result.json` of the run's CycleGAN as one table, a row a training, in the order of CYCLE_ROWS.
+    """Load every `result.json` of the run's CycleGAN as one table, a row a training, in the order of VARIANTS.
 
-    Rows that a notebook has trained under another name come last. Raises RunError when there is none.
+    Variants that a notebook has trained under another name come last. Raises RunError when there is none.
     """
+    order = {variant: number for number, variant in enumerate(VARIANTS)}
     files = sorted((run.folder / "cyclegan").glob("*/seed*/result.json"))
-    files.sort(key=lambda file: _ORDER.get(file.parts[-3], len(_ORDER)))
+    files.sort(key=lambda file: order.get(file.parts[-3], len(order)))
     if not files:
         raise RunError(
             f"{run.folder}/cyclegan: no result yet; run notebooks/11_cyclegan.ipynb, or `ethand run` with "
             "--set 'cyclegan=[loose]'"
         )
-    found = pd.DataFrame([json.loads(file.read_text()) for file in files])
-    return found.reindex(columns=[*found, *(name for name in MEASURES if name not in found)])
+    trainings = pd.DataFrame([json.loads(file.read_text()) for file in files])
+    return trainings.reindex(columns=[*trainings, *(name for name in COLUMNS if name not in trainings)])
 
 
-def cycle_table(found: pd.DataFrame) -> pd.DataFrame:
-    """`cycle_results` by row as numbers: `row`, `model`, `seeds`, and of each of MEASURES the mean and `_sd`."""
-    rows = found.groupby("row", sort=False)
-    table = pd.DataFrame({"model": [VARIANT_TITLES.get(row, row) for row in rows.groups], "seeds": rows.size()})
-    for name in MEASURES:
+def cycle_table(trainings: pd.DataFrame) -> pd.DataFrame:
+    """Average `cycle_results` by variant: `row`, `model`, `seeds`, and of each of COLUMNS the mean and `_sd`."""
+    rows, titles = trainings.groupby("row", sort=False), {name: variant.title for name, variant in VARIANTS.items()}
+    table = pd.DataFrame({"model": [titles.get(row, row) for row in rows.groups], "seeds": rows.size()})
+    for name in COLUMNS:
         table[name], table[f"{name}_sd"] = rows[name].mean(), rows[name].std()
     return table.rename_axis("row").reset_index()
 
 
-def shown_cycles(table: pd.DataFrame) -> pd.DataFrame:
-    """`cycle_table` as it is read."""
+def cycle_display(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `cycle_table` as text."""
     texts = {
-        heading: [
-            mean_text(mean, sd, 1 if "dB" in heading else 3)
-            for mean, sd in zip(table[name], table[f"{name}_sd"], strict=True)
-        ]
-        for name, heading in MEASURES.items()
+        heading: [mean_text(*values, _digits(name)) for values in zip(table[name], table[f"{name}_sd"], strict=True)]
+        for name, heading in COLUMNS.items()
     }
     return pd.DataFrame({"row": table["model"], "seeds": table["seeds"], **texts})
 
 
-def variant_effects(found: pd.DataFrame) -> pd.DataFrame:
-    """What each of CONTRASTS changes: a row a contrast and measure that some pair of trainings shows.
+def _digits(measure: str) -> int:
+    return 1 if "dB" in COLUMNS[measure] else 3
+
+
+def variant_effects(trainings: pd.DataFrame) -> pd.DataFrame:
+    """Compute what each of CONTRASTS changes: a row a contrast and measure that some pair of trainings shows.
 
     Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed and as many images that differ
     in this alone, with the ends of its t interval, `low` and `high` (NaN for a single one); `count` of such pairs and
-    `up`, in how many it is upwards.
+    `up`, in how many it is upwards; `verdict`: `higher` or `lower` where the interval leaves zero out, else `open`.
     """
-    scores = found.set_index(["row", "seed"])
-    rows = []
-    for contrast, pairs in CONTRASTS.items():
-        shared = [
-            ((one, seed), (other, seed))
-            for one, other in pairs
-            for seed in sorted(_seeds(found, one) & _seeds(found, other))
-            if scores.loc[(one, seed), "images_seen"] == scores.loc[(other, seed), "images_seen"]
-        ]
+    scores, rows = trainings.set_index(["row", "seed"]), []
+    for contrast in CONTRASTS:
+        pairs = _paired_trainings(trainings, contrast)
         for measure in MEASURES:
-            each = np.array([scores.loc[after, measure] - scores.loc[before, measure] for before, after in shared])
+            each = np.array([scores.loc[after, measure] - scores.loc[before, measure] for before, after in pairs])
             each = each[~np.isnan(each)]
             if len(each):
-                mean, low, high, count = t_interval(each)
-                rows.append((contrast, measure, mean, low, high, count, int((each > 0).sum())))
-    return pd.DataFrame(rows, columns=["contrast", "measure", "difference", "low", "high", "count", "up"])
+                mean, low, high, count = interval = t_interval(each)
+                verdict = ("higher" if mean > 0 else "lower") if interval.excludes_zero else "open"
+                rows.append((contrast, measure, mean, low, high, count, int((each > 0).sum()), verdict))
+    columns = ["contrast", "measure", "difference", "low", "high", "count", "up", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _seeds(found: pd.DataFrame, row: str) -> set[int]:
-    return set(found.loc[found["row"] == row, "seed"])
+def _paired_trainings(trainings: pd.DataFrame, contrast: str) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """List (variant, seed) before and after a contrast, of one seed and as many images seen."""
+    scores = trainings.set_index(["row", "seed"])
+    return [
+        ((before, seed), (after, seed))
+        for before, after in CONTRASTS[contrast]
+        for seed in sorted(trainings.loc[trainings["row"] == before, "seed"])
+        if (after, seed) in scores.index
+        and scores.loc[(before, seed), "images_seen"] == scores.loc[(after, seed), "images_seen"]
+    ]
 
 
-def shown_effects(changes: pd.DataFrame) -> pd.DataFrame:
-    """`effects` as they are read: a row a contrast, a column a measure; * where the t interval leaves zero out."""
+def effects_display(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return `variant_effects` as text: a row a contrast, a column a measure; * where the interval leaves zero out."""
     table = {}
-    for _, change in changes.iterrows():
-        heading = MEASURES[change["measure"]]
-        difference = _number(change["measure"], change["difference"], "+")
-        text = f"{difference}{'*' if excludes_zero(change) else ''} ({change['up']}/{change['count']})"
-        table.setdefault(heading, {})[change["contrast"]] = text
-    return pd.DataFrame(table).reindex([name for name in CONTRASTS if name in set(changes["contrast"])]).fillna("–")
+    for _, effect in effects.iterrows():
+        star = "" if effect["verdict"] == "open" else "*"
+        text = f"{effect['difference']:+.{_digits(effect['measure'])}f}{star} ({effect['up']}/{effect['count']})"
+        table.setdefault(MEASURES[effect["measure"]], {})[effect["contrast"]] = text
+    return pd.DataFrame(table).reindex([name for name in CONTRASTS if name in set(effects["contrast"])]).fillna("–")
 
 
-def excludes_zero(change: pd.Series) -> bool:
-    """Whether a row of `effects` leaves zero out of its interval."""
-    return bool(change["low"] > 0 or change["high"] < 0)
+def cyclegan_verdict(effects: pd.DataFrame) -> str:
+    """Say in one line what the pairs of trainings settle of DECISIVE: `higher`, `lower`, `open`, or `unknown`."""
+    verdict_of = effects.set_index(["contrast", "measure"])["verdict"].to_dict()
+    return "; ".join(f"{pair[0]}, {MEASURES[pair[1]]}: {verdict_of.get(pair, 'unknown')}" for pair in DECISIVE) + "."
 
 
-def verdicts(found: pd.DataFrame, changes: pd.DataFrame) -> list[str]:
-    """What the rows say of the report's two suspicions, and of a third, in sentences drawn from the numbers."""
-    known = {(change["contrast"], change["measure"]): change for _, change in changes.iterrows()}
-    return [_strength(found, known), _order(found, known), _nowhere(known)]
+def companion_table(run: Run) -> pd.DataFrame:
+    """Return the scores of nets that Table 1 has no row for: G1, the G_XY of CycleGAN, G2 on images that G_YX made.
 
-
-def _strength(found: pd.DataFrame, known: dict) -> str:
-    words = ["Unequal strength:"]
-    for name in ("report", REFERENCE_VARIANT):
-        rates = found.loc[found["row"] == name, ["d_x_accuracy", "d_y_accuracy"]].mean()
-        if rates.notna().all():
-            words.append(f"In the row {name}, D_X {balance(rates.iloc[0])}; D_Y {balance(rates.iloc[1])}.")
-    measures = ("d_x_accuracy", "d_y_accuracy", "course_miou", "cycle_miou")
-    words += [_told(known, BALANCED, measure, "Using the five remedies for it") for measure in measures]
-    words += [_told(known, WARM, "course_miou", "The warm start alone, which brings G1's training with it,")]
-    words += [_told(known, CYCLES, "course_miou", "Adding cycles and discriminators to pairs alone")]
-    return " ".join(filter(None, words))
-
-
-def _order(found: pd.DataFrame, known: dict) -> str:
-    words = ["Which hand is in front:"]
-    if found["front_real"].isna().all():
-        return f"{words[0]} unknown, as these data do not say which hand is nearer."
-    for name in ("report", REFERENCE_VARIANT):
-        row = found.loc[found["row"] == name, ["front_made", "front_real"]].mean()
-        if row.notna().all():
-            words.append(
-                f"In the row {name}, images made of true masks show the right hand in front in {row['front_made']:.0%} "
-                f"of the shared pixels (guessing: 50%; the judge on real images: {row['front_real']:.0%})."
-            )
-    measures = ("front_made", "psnr_made", "course_miou")
-    words += [_told(known, IN_FRONT, measure, "Telling G_YX which hand it is") for measure in measures]
-    return " ".join(filter(None, words))
-
-
-def _nowhere(known: dict) -> str:
-    words = ["What neither suspicion names: light, skin and background, which masks cannot carry, are asked back."]
-    measures = ("course_miou", "cycle_miou", "psnr_made", "psnr_cycle")
-    words += [_told(known, LOOSER, measure, "Counting the image that comes back a fifth") for measure in measures]
-    return " ".join(filter(None, words))
-
-
-def _told(known: dict, contrast: str, measure: str, subject: str) -> str:
-    """A sentence on what a contrast does to a measure; of the first measures, that no rows show it."""
-    change = known.get((contrast, measure))
-    if change is None:
-        return f"{subject}: no two rows of one seed show it yet." if measure in ("d_x_accuracy", "front_made") else ""
-    name, size = MEASURES[measure], _number(measure, abs(change["difference"]))
-    verb = "raises" if change["difference"] > 0 else "lowers"
-    ends = ", one pair of trainings"
-    if change["count"] > 1:
-        sure = "beyond chance" if excludes_zero(change) else "within what chance may do"
-        low, high = (_number(measure, change[end], "+") for end in ("low", "high"))
-        ends = f", {change['up']} of {change['count']} pairs of trainings up, 95 % {low} to {high}: {sure}"
-    return f"{subject} {verb} “{name}” ({size}{ends})."
-
-
-def _number(measure: str, value: float, sign: str = "") -> str:
-    return f"{value:{sign}.{1 if 'dB' in MEASURES[measure] else 3}f}"
-
-
-def beside_table(run: Run) -> pd.DataFrame:
-    """What Table 1 has no row for, scored in the same way: G1, the G_XY of CycleGAN, G2 on images that G_YX made.
-
-    A row for each that is there, means over its seeds; columns ablation.COMPANIONS, `images_seen` and `seeds`.
+    A row for each that was trained, means over its seeds; columns `tables.COMPANIONS`, `images_seen` and `seeds`.
     """
     files = {"G1": [run.folder / "g1/result.json"]}
     files["G1, as many images as G_XY"] = [run.folder / G1_AS_LONG / "result.json"]
-    for row in VARIANTS:
-        files[f"G_XY, {row['TITLE']}"] = sorted((run.folder / "cyclegan" / row["ROW"]).glob("seed*/result.json"))
-    files[IMAGES_ROW["TITLE"]] = sorted((run.folder / "g2" / IMAGES_ROW["ROW"]).glob("seed*/result.json"))
+    for name, variant in VARIANTS.items():
+        files[f"G_XY, {variant.title}"] = sorted((run.folder / "cyclegan" / name).glob("seed*/result.json"))
+    files[METHODS[IMAGES_METHOD].title] = sorted((run.folder / "g2" / IMAGES_METHOD).glob("seed*/result.json"))
     rows = {}
     for name, paths in files.items():
         results = [json.loads(path.read_text()) for path in paths if path.exists()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.analysis.comparison import certain_table, compare_rows
+from ethand_utils.analysis.comparison import ablation_steps
 from ethand_utils.analysis.tables import (
     ScoresByRow,
     independent_people,
@@ -18,6 +18,7 @@ from ethand_utils.analysis.tables import (
     results,
     row_label,
     scores_by_row,
+    table1_with_tests,
 )
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.methods import FULL_METHOD, METHODS, table_methods
@@ -76,13 +77,13 @@ class RunResults:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """Differences between neighbouring rows of Table 1 (`comparison.compare_rows`)."""
-        return compare_rows(self.seed_scores, self.people)
+        """Differences between neighbouring rows of Table 1 (`comparison.ablation_steps`)."""
+        return ablation_steps(self.seed_scores, self.people)
 
     @cached_property
     def table1(self) -> pd.DataFrame:
         """Table 1 with intervals and p-values."""
-        return certain_table(self.trainings, self.scores, self.steps)
+        return table1_with_tests(self.trainings, self.scores, self.steps)
 
     @cached_property
     def histories(self) -> dict[str, pd.DataFrame]:

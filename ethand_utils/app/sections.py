@@ -17,26 +17,25 @@ from ethand_utils.analysis.charts import (
     score_table,
 )
 from ethand_utils.analysis.comparison import (
-    HOW,
-    METHOD,
-    conclusions,
+    NO_LABEL_FRACTIONS,
+    THE_METHOD,
+    ablation_verdict,
     fraction_display,
     fraction_steps,
     fraction_table,
     step_intervals,
     steps_display,
-    table_display,
 )
 from ethand_utils.analysis.cyclegan_table import (
+    cycle_display,
     cycle_results,
     cycle_table,
-    shown_cycles,
-    shown_effects,
+    cyclegan_verdict,
+    effects_display,
     variant_effects,
-    verdicts,
 )
 from ethand_utils.analysis.image_plots import five_panels, legend_of_parts
-from ethand_utils.analysis.tables import row_intervals, row_label
+from ethand_utils.analysis.tables import row_intervals, row_label, table1_display
 from ethand_utils.app.html import Element, Heading, Links, Paragraph, Table, Tiles, figure_image, image
 from ethand_utils.app.results import RunResults
 from ethand_utils.app.text import duration, facts, headline, tiles
@@ -97,7 +96,7 @@ def table_one(results: RunResults) -> list[Element]:
     best = {} if table["ours"].isna().all() else {int(table["ours"].argmax()): "best"}
     alt = "Bars of the report's score and of this run's, with its interval, for each row of Table 1."
     figure = figure_image(score_table(table, results.trainings), alt)
-    return [Paragraph(note), Table(table_display(table), "rows", best), figure]
+    return [Paragraph(note), Table(table1_display(table), "rows", best), figure]
 
 
 def step_table(results: RunResults) -> list[Element]:
@@ -117,22 +116,24 @@ def step_table(results: RunResults) -> list[Element]:
     return [
         Heading("What each step settles"),
         Paragraph(note),
-        Table(steps_display(steps), "says", _verdict_classes(steps)),
+        Table(steps_display(steps), "verdict", _verdict_classes(steps)),
         figure_image(figure, alt),
-        *map(Paragraph, conclusions(steps, results.seed_scores)),
+        Paragraph(ablation_verdict(steps)),
     ]
 
 
 def _verdict_classes(steps: pd.DataFrame) -> dict[int, str]:
     """Return the CSS classes of rows by verdict: `higher`, `lower` or `open`, and `method` if it holds for that."""
-    verdicts = enumerate(steps["says"])
-    return {row: says.split()[-1] + (" method" if says.startswith(METHOD) else "") for row, says in verdicts}
+    return {
+        row: verdict.split()[-1] + (" method" if verdict.startswith(THE_METHOD) else "")
+        for row, verdict in enumerate(steps["verdict"])
+    }
 
 
 def fewer_pairs(results: RunResults) -> list[Element]:
     """Return Table 2, scores by label fraction; or a line on how to get it."""
     if not results.run.profile.label_fractions:
-        return [Paragraph(HOW)]
+        return [Paragraph(NO_LABEL_FRACTIONS)]
     table, steps = fraction_table(results.run), fraction_steps(results.run)
     note = (
         "As many images seen, but with a fraction of the pairs alone, each with its own G1 and its own pseudo-labels. "
@@ -349,12 +350,12 @@ def cyclegan(results: RunResults) -> list[Element]:
         "Section 4 of the report: G_XY makes masks of images, G_YX images of masks, and both learn from unpaired ones "
         "by two discriminators and by cycle consistency. Its authors left it aside."
     )
-    elements = [Paragraph(note), Table(shown_cycles(cycle_table(trainings)), "rows")]
+    elements = [Paragraph(note), Table(cycle_display(cycle_table(trainings)), "rows")]
     elements += _saved_figures(results, STRIPS)
     if len(effects):
         elements.append(Heading("What each remedy changes"))
-        elements.append(Table(shown_effects(effects).reset_index(names="remedy")))
-    return [*elements, *map(Paragraph, verdicts(trainings, effects))]
+        elements.append(Table(effects_display(effects).reset_index(names="remedy")))
+    return [*elements, Paragraph(cyclegan_verdict(effects))]
 
 
 SECTIONS = (

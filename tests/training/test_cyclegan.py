@@ -572,6 +572,13 @@ def test_the_verdict_says_what_the_numbers_say(run):
     verdict = cyclegan_verdict(variant_effects(cycle_results(run)))
     assert "all five for balance, G_XY, course mIoU: higher" in verdict
     assert "which hand is in front, right hand in front: higher" in verdict
+    assert "looser image cycle, G_XY, course mIoU: open" in verdict
+
+
+def test_one_pair_of_trainings_settles_nothing(run):
+    trainings = cycle_results(run)
+    effects = variant_effects(trainings[(trainings["seed"] == 0) & trainings["row"].isin(["report", "balanced"])])
+    assert set(effects["verdict"]) == {"open"}
 
 
 def test_where_nobody_knows_which_hand_is_in_front_the_verdict_on_it_is_unknown(run):
