@@ -33,7 +33,8 @@ class Method:
     UNLABELLED. `adversary`: no D (`none`), the settings' (`profile`), or that of the released code, which sees arg-max
     ids and stays frozen (`released`; REFERENCE.md section 2). `compared_with` names the methods that its score is
     tested against, first the one that it adds an ingredient to. A method with `in_table` False is trained only where
-    something else asks for it. Raises MethodError for an unknown net, loss, use of unlabelled data or adversary.
+    something else asks for it. Raises MethodError for an unknown net, use of unlabelled data or adversary; an unknown
+    loss is refused by `check_loss`, as its registry needs PyTorch.
     """
 
     name: str
@@ -48,11 +49,15 @@ class Method:
     in_table: bool = True
 
     def __post_init__(self):
+        for key, names in {"net": NETS, "unlabelled": UNLABELLED, "adversary": ADVERSARIES}.items():
+            require_known(f"method {self.name}: {key}", getattr(self, key), names, MethodError)
+
+    def check_loss(self) -> "Method":
+        """Return this method. Raises MethodError when its loss does not exist."""
         from ethand_utils.training.losses import LOSSES
 
-        choices = {"net": NETS, "loss": LOSSES, "unlabelled": UNLABELLED, "adversary": ADVERSARIES}
-        for key, known in choices.items():
-            require_known(f"method {self.name}: {key}", getattr(self, key), known, MethodError)
+        require_known(f"method {self.name}: loss", self.loss, LOSSES, MethodError)
+        return self
 
     def phases(self, profile: Profile) -> tuple["PlannedPhase", ...]:
         """Return the phases of its training (section 3 of the report): pairs all the way, or two cycles.
@@ -158,7 +163,7 @@ def get_method(name: str, new_name: str = "", **changes) -> Method:
         require_known("field of a method", key, vars(method), MethodError)
     if changes and new_name in ("", *METHODS):
         raise MethodError(f"method {name}: changed in {', '.join(changes)}, expected a new name for it, not {name!r}")
-    return replace(method, **{"name": new_name or name, **changes})
+    return replace(method, **{"name": new_name or name, **changes}).check_loss()
 
 
 def table_methods() -> list[Method]:

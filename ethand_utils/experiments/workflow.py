@@ -34,6 +34,7 @@ from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIAN
 METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
 # Modules of which a stage needs the values alone; those stand in its settings file, so a new row makes no other stale.
 BY_VALUE = ("experiments.config", "experiments.methods")
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 G1_FILES = ("g1/result.json", "g1/weights.safetensors")
 # The settings that concern each notebook; that of G2 asks its method (`Method.settings`).
 SETTINGS = {
@@ -236,6 +237,8 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> int:
     `Run.source` does, before anything starts.
     """
     run = open_run(folder.name)
+    for method in chosen_methods(run.profile):
+        method.check_loss()
     print(f"data: {run.source}")
     write_stage_settings(run)
     return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode
@@ -259,7 +262,9 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
 
 
 def gpu_count() -> int:
-    """GPUs that PyTorch can use."""
+    """Return the GPUs that PyTorch can use; where there is no driver, without loading PyTorch."""
+    if not any(map(os.path.exists, GPU_DRIVERS)):
+        return 0
     import torch
 
     return torch.cuda.device_count()

@@ -16,7 +16,7 @@ from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS, table_me
 from ethand_utils.experiments.run import Run, RunError
 
 REPOSITORY = Path(__file__).parents[2]
-TWO_GPUS = "import torch\ntorch.cuda.device_count = lambda: 2\n"
+TWO_GPUS = "import ethand_utils.experiments.workflow as w\nw.gpu_count = lambda: 2\n"
 
 
 def planned(root, *changes, **environment):

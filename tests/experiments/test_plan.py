@@ -253,8 +253,17 @@ def test_rows_train_equally_long_in_every_profile(name):
 )
 def test_a_method_that_asks_for_something_unknown_is_refused(field, value, line):
     with pytest.raises(MethodError) as caught:
-        Method("mine", "Mine", **{field: value})
+        Method("mine", "Mine", **{field: value}).check_loss()
     assert line in str(caught.value)
+
+
+def test_a_row_with_an_unknown_loss_is_refused_before_anything_starts(checkout, ethand, monkeypatch):
+    monkeypatch.setitem(METHODS, "mine", Method("mine", "Mine", loss="tversk"))
+    for options in ([], ["--dry-run"]):
+        status, _, said = ethand("run", "tiny", *options)
+        assert status == 1
+        assert said.strip().splitlines()[-1].startswith("ethand: method mine: loss 'tversk': unknown (did you mean tve")
+    assert not (checkout / "outputs/tiny/data").exists()
 
 
 def test_a_changed_method_needs_a_name_of_its_own():
