@@ -1,4 +1,4 @@
-"""Parts, names, colours, weights and the order of the two hands: the only place that knows them."""
+"""Hand parts: ids, names, colours, class weights and the order of the two hands, defined here alone."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ CLASS_WEIGHTS = {
     "released": (0.1, 0.8, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 0.35, 0.35, 0.8, 0.8, 1.0, 0.8, 0.8, 0.8, 0.8),
     "released_new": (0.07, *(4.2,) * 7, 0.4, 0.4, *(4.2,) * 7),
 }
-INVERSE_FREQUENCY = "inverse_frequency"  # a choice beside them: `inverse_frequency` of the masks to train on
+INVERSE_FREQUENCY = "inverse_frequency"  # another choice: `inverse_frequency` of the masks to train on
 
 # A finger is a hue, its phalanges shades of it (light at the palm, strong at the tip); the palm is grey-blue.
 COLOURS = np.zeros((N_CLASSES, 3), np.uint8)
@@ -78,7 +78,7 @@ for _finger, _shades in {
 }.items():
     COLOURS[list(FINGERS[_finger])] = _shades
 
-# The same for readers who do not tell red from green: Okabe and Ito's hues.
+# The same for readers who cannot tell red from green: Okabe and Ito's hues.
 SAFE_COLOURS = np.zeros_like(COLOURS)
 SAFE_COLOURS[PALM] = (150, 150, 150)
 for _finger, _shades in {
@@ -92,19 +92,19 @@ for _finger, _shades in {
 
 
 def inverse_frequency(counts: np.ndarray) -> tuple[float, ...]:
-    """A weight per class from its number of pixels [17]: one over it, so that every class weighs the same in all.
+    """Return a weight per class, the inverse of its number of pixels [17], so that all classes weigh the same in total.
 
-    The largest weight is 1. A class that is never seen weighs as much as the rarest one that is.
+    The largest weight is 1. A class without pixels weighs as much as the rarest one with some.
     """
-    seen = counts[counts > 0].min(initial=counts.sum())
-    return tuple((seen / np.maximum(counts, seen)).tolist())
+    rarest = counts[counts > 0].min(initial=counts.sum())
+    return tuple((rarest / np.maximum(counts, rarest)).tolist())
 
 
 def min_pixels(size: int) -> int:
-    """Ground-truth pixels a part needs to be scored: 20 at 128×128, scaled with the area (REFERENCE.md section 1)."""
+    """Return the ground-truth pixels a part needs to be scored: 20 at 128×128, scaled with area (REFERENCE.md section 1)."""
     return max(1, round(20 * (size / 128) ** 2))
 
 
 def slug(part: str) -> str:
-    """A part's name as it stands in column names: `ring proximal` → `ring_proximal`."""
+    """Return a part's name as used in column names: `ring proximal` → `ring_proximal`."""
     return part.replace(" ", "_")

@@ -1,4 +1,4 @@
-"""The one style of all figures: sizes, colours but for the parts' own, names of axes."""
+"""Style of all figures: sizes, colours (except the parts' own), names of axes."""
 
 import math
 from collections.abc import Iterator
@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 
 from ethand_utils.labels import FINGERS, PALM
 
-# Parts have the colours of `labels.COLOURS`; all else has Okabe and Ito's, which everybody tells apart.
+# Parts have the colours of `labels.COLOURS`, everything else Okabe and Ito's, which all readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 INK = "#1b1f24"
-CYCLE, MARKERS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, INK), "osD^vPX"  # as many as Table 1 has rows
-PALE = "#b9c3cf"  # what is not this run's own
-# Parts as a hand has them, palm first, then each finger outwards.
+# Colours and markers of a table's rows, in order. After seven rows the colours repeat with other markers.
+_HUES, _SHAPES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, INK), "osD^vPX"
+CYCLE = _HUES * len(_SHAPES)
+MARKERS = "".join(_SHAPES[i:] + _SHAPES[:i] for i in range(len(_SHAPES)))
+PALE = "#b9c3cf"  # results that are not this run's own
+# Parts in anatomical order: palm first, then each finger outwards.
 PART_ORDER = (PALM, *chain(*FINGERS.values()))
 LABELS = {"train_loss": "training loss", "valid_loss": "validation loss", "course_miou": "course mIoU"}
 LABELS |= {"cycle_miou": "course mIoU of Y→X→Y", "psnr_cycle": "PSNR of X→Y→X, dB"}
@@ -51,10 +54,10 @@ SMALL = 9  # pt, for numbers in cells alone
 
 @contextmanager
 def style() -> Iterator[None]:
-    """STYLE inside the block, matplotlib's own before and after.
+    """Apply STYLE inside the block and restore matplotlib's settings after it.
 
-    Unlike `rc_context` it leaves all other settings alone: `interactive` is set by a notebook's backend while the first
-    figure is made, and taken back with the rest no later figure would be shown.
+    Unlike `rc_context` it leaves all other settings alone: a notebook's backend sets `interactive` while the first
+    figure is made, and if that were restored as well, no later figure would be shown.
     """
     before = {key: plt.rcParams[key] for key in STYLE}
     plt.rcParams.update(STYLE)
@@ -65,7 +68,7 @@ def style() -> Iterator[None]:
 
 
 def in_style(draw):
-    """A function that draws a figure, in the style of all others."""
+    """Decorate a function that draws a figure, so that it draws in this style."""
 
     @wraps(draw)
     def styled(*args, **options) -> Figure:
@@ -76,17 +79,17 @@ def in_style(draw):
 
 
 def axis_label(column: str) -> str:
-    """How a column of `history.csv` or of scores is called in figures."""
+    """Return the name in figures of a column of `history.csv` or of scores."""
     return LABELS.get(column, column.replace("_", " "))
 
 
 def mean_text(mean: float, sd: float, digits: int = 3) -> str:
-    """A mean with its standard deviation, `0.243 ± 0.004`; the mean alone where that is not known."""
+    """Format a mean with its standard deviation, `0.243 ± 0.004`; the mean alone where that is NaN."""
     if math.isnan(mean):
         return "–"
     return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
 def cell_number(axes, row: int, column: int, text: str, share: float) -> None:
-    """A cell's number, white on dark."""
+    """Write a number into a cell of a matrix plot, white where the cell is dark (`share` of the colour scale)."""
     axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else INK)

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "arrangements": ["ARRANGEMENTS"],
         "poses": ["POSES"],
         "render": ["render_masks"],
-        "scenes": ["DEEPEST", "sample_scene"],
+        "scenes": ["MAX_PENETRATION", "sample_scene"],
         "subjects": ["sample_subject"],
     },
 )

@@ -1,4 +1,4 @@
-"""What is behind the hands in the capture dome, and what its cameras make of the light."""
+"""Background of the capture dome (lights, clothes), and the response of its cameras to light."""
 
 import cv2
 import numpy as np
@@ -7,16 +7,16 @@ from ethand_utils.rendering.scenes import Scene
 from ethand_utils.rendering.subjects import Subject
 
 CLOTH_SHARE = 0.7  # of the images that show clothes behind the hands
-WHOLE_SHARE = 0.35  # of those, clothes that fill the image
+FULL_CLOTH_SHARE = 0.35  # of those, clothes that fill the image
 MONOCHROME_SHARE = 0.5
 REFERENCE_SIZE = 128  # px a side of the crop that lengths in px below refer to
 STAR_SIDE = 71  # px of a light's picture, odd
 JPEG_SHARE = 0.5
-MEANT_GREY = 0.25  # radiance of hands for which a camera is set; darker skin gets part of the difference
+HAND_GREY = 0.25  # radiance of hands for which a camera is set; darker skin gets part of the difference
 
 
 def background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Radiance float32 [size, size, 3] of the dome: black, its lights with star flares, often the person's clothes."""
+    """Return radiance float32 [size, size, 3] of the dome: black, its lights with flares, often a person's clothes."""
     image = np.full((size, size, 3), rng.uniform(0.0, 0.05) ** 2, np.float32)
     if rng.random() < CLOTH_SHARE:
         cloth = _cloth(scene.subject, size, rng)
@@ -32,7 +32,7 @@ def background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _smooth(size: int, cells: int, rng: np.random.Generator, narrower: int = 1) -> np.ndarray:
-    """Smooth noise float32 [size, size] of about unit deviation: `cells` waves a side, more across if `narrower`."""
+    """Return smooth noise float32 [size, size] of about unit deviation: `cells` waves a side, more if `narrower`."""
     coarse = rng.normal(0, 1, (cells + 2, cells * narrower + 2)).astype(np.float32)
     if rng.random() < 0.5:
         coarse = coarse.T
@@ -40,17 +40,17 @@ def _smooth(size: int, cells: int, rng: np.random.Generator, narrower: int = 1) 
 
 
 def _cover(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Where clothes are, float32 [size, size] 0…1: everywhere, or to one side of a wavy line."""
-    if rng.random() < WHOLE_SHARE:
+    """Return where clothes are, float32 [size, size] 0…1: everywhere, or to one side of a wavy line."""
+    if rng.random() < FULL_CLOTH_SHARE:
         return np.ones((size, size), np.float32)
-    angle, at = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.25)
+    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.35, 0.25)
     line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    side = np.cos(angle) * line + (np.sin(angle) * line)[:, None] - at + 0.02 * _smooth(size, 3, rng)
+    side = np.cos(angle) * line + (np.sin(angle) * line)[:, None] - offset + 0.02 * _smooth(size, 3, rng)
     return np.clip(side * size / 2, 0, 1)
 
 
 def _cloth(subject: Subject, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The person's shirt in its folds, radiance float32 [size, size, 3]."""
+    """Return the person's shirt in its folds, radiance float32 [size, size, 3]."""
     colour = subject.shirt.astype(np.float32) * rng.uniform(0.3, 1.2)
     trim = subject.trim.astype(np.float32) * rng.uniform(0.3, 1.2)
     grid = {"checked": _check, "striped": _stripes, "print": _print}.get(subject.pattern)
@@ -63,12 +63,12 @@ def _cloth(subject: Subject, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _bands(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A row of repeated bands float32 [size] in 0…1: broad ones and thin lines."""
+    """Return a row of repeated bands float32 [size] in 0…1: broad ones and thin lines."""
     period = rng.uniform(0.12, 0.5) * size
-    at = (np.arange(size) + rng.uniform(0, period)) % period / period
+    phase = (np.arange(size) + rng.uniform(0, period)) % period / period
     row = np.zeros(size, np.float32)
     for start, width, strength in zip(rng.random(3), rng.uniform(0.02, 0.35, 3), rng.uniform(0.2, 1, 3), strict=True):
-        row[(at - start) % 1 < width] += strength
+        row[(phase - start) % 1 < width] += strength
     return np.clip(row, 0, 1)
 
 
@@ -82,7 +82,7 @@ def _stripes(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _print(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A drawing on the shirt: some strokes and blots."""
+    """Return a drawing on the shirt: some strokes and blots, float32 [size, size] in 0…1."""
     drawing = np.zeros((size, size), np.uint8)
     for _ in range(rng.integers(1, 4)):
         points = (rng.uniform(0, 1, 2) + rng.normal(0, 0.12, (rng.integers(3, 9), 2))) * size
@@ -95,7 +95,7 @@ def _print(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _crumpled(cloth: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A pattern turned a little and bent by folds."""
+    """Return a pattern rotated a little and bent by folds."""
     angle, strength = rng.normal(0, 0.2), rng.uniform(0.003, 0.015) * size
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -105,18 +105,18 @@ def _crumpled(cloth: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
 
 
 def _star(size: int, rng: np.random.Generator) -> np.ndarray:
-    """One light as the lens shows it, float32 [side, side]: a disc, a halo and the rays of its aperture."""
+    """Return one light as the lens shows it, float32 [side, side]: a disc, a halo and the rays of its aperture."""
     side = STAR_SIDE * size // REFERENCE_SIZE | 1
     y, x = (np.mgrid[0:side, 0:side].astype(np.float32) - side // 2) * (REFERENCE_SIZE / size)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    spread = rng.uniform(0.5, 0.9)
-    rays = np.abs(np.cos(rng.choice([3, 4]) * (angle + rng.uniform(0, np.pi)))) ** np.clip(spread * radius**1.6, 2, 400)
+    sharp = rng.uniform(0.5, 0.9)
+    rays = np.abs(np.cos(rng.choice([3, 4]) * (angle + rng.uniform(0, np.pi)))) ** np.clip(sharp * radius**1.6, 2, 400)
     disc = np.clip(rng.uniform(2.8, 5.5) - radius, 0, 1)
     return 6 * disc + rays * 0.8 * np.exp(-radius / rng.uniform(5, 10)) + 0.5 * np.exp(-radius / 3)
 
 
 def _add_light(image: np.ndarray, star: np.ndarray, cover: np.ndarray | int, rng: np.random.Generator) -> None:
-    """Add a light in a place of its own, unless clothes are before it."""
+    """Add a light at a random pixel, unless clothes are before it."""
     size, reach = len(image), len(star) // 2
     row, column = rng.integers(0, size, 2)
     if np.ndim(cover) and cover[row, column, 0] > 0.5:
@@ -128,13 +128,13 @@ def _add_light(image: np.ndarray, star: np.ndarray, cover: np.ndarray | int, rng
 
 
 def camera_response(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) -> np.ndarray:
-    """Radiance float32 [size, size, 3] → the camera's uint8 image.
+    """Return the camera's uint8 image of radiance float32 [size, size, 3].
 
-    `middle_grey` is the radiance of what the exposure is meant for, the hands. About half of the cameras are
+    `middle_grey` is the radiance of the hands, for which the exposure is set. About half of the cameras are
     monochrome, the others see skin in a yellow-green cast; then come defocus, gamma, noise and JPEG.
     """
     size = len(radiance)
-    exposure = rng.uniform(0.10, 0.30) / MEANT_GREY * (MEANT_GREY / middle_grey) ** rng.uniform(0.4, 0.9)
+    exposure = rng.uniform(0.10, 0.30) / HAND_GREY * (HAND_GREY / middle_grey) ** rng.uniform(0.4, 0.9)
     radiance = radiance * np.float32(exposure)
     mono = rng.random() < MONOCHROME_SHARE
     if mono:

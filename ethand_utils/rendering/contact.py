@@ -1,4 +1,4 @@
-"""Two hands that touch: spheres that fill a hand, when they meet, how deep two meshes run into each other."""
+"""Contact of two hands: spheres that fill a hand, their first contact, and the penetration of two meshes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,50 +22,52 @@ class Spheres:
     radii: np.ndarray
     joint: np.ndarray
 
-    def places(self, posed: PosedRig) -> np.ndarray:
-        """Centres float [B, S, 3] m in B poses, in the forearm's frame."""
-        turned = (posed.linear[:, self.joint] @ self.centres[:, :, None])[..., 0]
-        return turned + posed.shift[:, self.joint]
+    def posed_centres(self, posed: PosedRig) -> np.ndarray:
+        """Return centres float [B, S, 3] m in B poses, in the forearm's frame."""
+        rotated = (posed.linear[:, self.joint] @ self.centres[:, :, None])[..., 0]
+        return rotated + posed.shift[:, self.joint]
 
-    def sizes(self, rig: Rig, shape: Shape) -> np.ndarray:
-        """Radii float [S] m of a shape."""
+    def scaled_radii(self, rig: Rig, shape: Shape) -> np.ndarray:
+        """Return radii float [S] m in a hand of this shape."""
         girth = np.append(shape.thickness, 1.0)[rig.finger_of[self.joint]]
         return self.radii * girth * shape.scale * (shape.breadth + shape.depth) / 2
 
 
 @cache
 def hand_spheres() -> Spheres:
-    """Spheres of the generic hand, made from its vertices: rows along phalanges and forearm, two layers in the palm."""
+    """Fill the generic hand with spheres: rows along phalanges and forearm, two layers in the palm."""
     rig = load_rig()
-    parts = [_finger_spheres(rig), _palm_spheres(rig), _forearm_spheres(rig)]
-    centres, radii, joint = (np.concatenate(values) for values in zip(*parts, strict=True))
+    groups = [_finger_spheres(rig), _palm_spheres(rig), _forearm_spheres(rig)]
+    centres, radii, joint = (np.concatenate(values) for values in zip(*groups, strict=True))
     return Spheres(centres, radii, joint)
 
 
 def _finger_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    follows, rest = rig.weights.argmax(1), rig.rest[:, :3, 3]
-    found = []
+    """Return centres, radii and joints of rows of spheres along the phalanges, each as thick as the skin about it."""
+    nearest, rest = rig.weights.argmax(1), rig.rest[:, :3, 3]
+    spheres = []
     for joint in rig.phalanges.ravel():
         last = rig.names[joint].endswith("distal")
-        skin = rig.vertices[np.isin(follows, [joint, joint + 1] if last else [joint])]
+        skin = rig.vertices[np.isin(nearest, [joint, joint + 1] if last else [joint])]
         axis = rest[joint + 1] - rest[joint]
         axis /= np.linalg.norm(axis)
         along = (skin - rest[joint]) @ axis
         centre = skin.mean(0)
         girth = np.median(np.linalg.norm(skin - centre - ((skin - centre) @ axis)[:, None] * axis, axis=1))
         low, high = max(along.min(), 0) + girth * 0.4, along.max() - girth * (0.9 if last else 0.4)
-        for at in np.linspace(low, high, max(2, round((high - low) / SPHERE_STEP) + 1)):
-            slab = skin[np.abs(along - at) < SPHERE_STEP]
+        for distance in np.linspace(low, high, max(2, round((high - low) / SPHERE_STEP) + 1)):
+            slab = skin[np.abs(along - distance) < SPHERE_STEP]
             middle = (slab.min(0) + slab.max(0)) / 2
-            middle += axis * (at - (middle - rest[joint]) @ axis)
+            middle += axis * (distance - (middle - rest[joint]) @ axis)
             around = slab - middle
             radius = np.linalg.norm(around - (around @ axis)[:, None] * axis, axis=1).mean()
-            found.append((middle, min(radius, girth * 1.15), joint))
-    centres, radii, joints = zip(*found, strict=True)
+            spheres.append((middle, min(radius, girth * 1.15), joint))
+    centres, radii, joints = zip(*spheres, strict=True)
     return np.array(centres), np.array(radii), np.array(joints)
 
 
 def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return centres, radii and joints of a grid of spheres below the palm's skin, one layer a side."""
     skin = rig.vertices[rig.part_weights.argmax(1) == PALM]
     low, high = skin[:, 2].min(), skin[:, 2].max()
     centres, radii = [], []
@@ -82,6 +84,7 @@ def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return centres, radii and joints of a row of spheres along the forearm."""
     skin, rings = rig.vertices[rig.vertices[:, 2] >= FOREARM_START], FOREARM_RINGS[1:5]
     centre = (skin[:, :2].min(0) + skin[:, :2].max(0)) / 2
     girth = [np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in rings]
@@ -89,19 +92,20 @@ def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def overlap(a: np.ndarray, a_radii: np.ndarray, b: np.ndarray, b_radii: np.ndarray) -> np.ndarray:
-    """How far spheres `a` [..., S, 3] reach into spheres `b` [T, 3]: float [..., S] m, negative where apart."""
+    """Return how deep spheres `a` [..., S, 3] are in spheres `b` [T, 3]: float [..., S] m, negative where apart."""
     a, b = a.astype(np.float32), b.astype(np.float32)
-    apart = (a**2).sum(-1)[..., None] + (b**2).sum(-1) - 2 * (a @ b.T)
+    squared = (a**2).sum(-1)[..., None] + (b**2).sum(-1) - 2 * (a @ b.T)
     reach = (a_radii[:, None] + b_radii).astype(np.float32)
-    return (reach - np.sqrt(np.maximum(apart, 0))).max(-1)
+    return (reach - np.sqrt(np.maximum(squared, 0))).max(-1)
 
 
 def first_contact(
     moving: np.ndarray, moving_radii: np.ndarray, still: np.ndarray, still_radii: np.ndarray, direction: np.ndarray
 ) -> float:
-    """How far to shift spheres `moving` [S, 3] along a unit `direction` [3], coming from far, to touch `still` [T, 3].
+    """Return how far to shift spheres `moving` [S, 3] along a unit `direction` [3] to where they first touch `still`.
 
-    The way in m from where they are (negative: back); NaN where they pass one another.
+    They come from far away towards `still` [T, 3]; the distance is in m from where they are now (negative: back), NaN
+    where they pass each other.
     """
     between = (moving[:, None] - still).reshape(-1, 3)
     reach = (moving_radii[:, None] + still_radii).ravel()
@@ -112,9 +116,9 @@ def first_contact(
 
 
 def penetration(a: np.ndarray, a_normals: np.ndarray, b: np.ndarray, b_normals: np.ndarray) -> float:
-    """Depth in m of the deepest vertex of two closed meshes inside the other: 0 where they are apart.
+    """Return the depth in m of the deepest vertex of either closed mesh inside the other: 0 where they are apart.
 
-    Vertices float [V, 3] with outward unit normals. The depth of a vertex is its distance to the tangent plane of the
+    Vertices float [V, 3] have outward unit normals. The depth of a vertex is its distance to the tangent plane of the
     other mesh's nearest vertex.
     """
     low, high = np.maximum(a.min(0), b.min(0)), np.minimum(a.max(0), b.max(0))
@@ -129,7 +133,7 @@ def _deepest(points: np.ndarray, surface: np.ndarray, normals: np.ndarray) -> fl
     if not len(points) or not len(surface):
         return 0.0
     distance, nearest = cKDTree(surface).query(points, distance_upper_bound=REACH)
-    found = np.isfinite(distance)
-    nearest = nearest[found]
-    inside = -((points[found] - surface[nearest]) * normals[nearest]).sum(1)
-    return float(np.clip(inside, 0, distance[found]).max(initial=0.0))
+    near = np.isfinite(distance)
+    nearest = nearest[near]
+    inside = -((points[near] - surface[nearest]) * normals[nearest]).sum(1)
+    return float(np.clip(inside, 0, distance[near]).max(initial=0.0))

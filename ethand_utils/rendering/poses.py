@@ -1,4 +1,4 @@
-"""Hand poses as people make them: named ones, and free ones whose joints and fingers move together."""
+"""Samplers of hand poses: named ones, and free ones whose joints and fingers move together."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ STRAIGHT, BENT, CURLED = (0, 4, 6, 4), (0, 45, 50, 28), (0, 80, 98, 62)
 THUMB_OUT, THUMB_ALONG, THUMB_OVER = (-6, -12, 0, -4), (-20, 24, 8, 6), (16, 30, 46, 42)
 
 
-def _counted(*straight: int, thumb: tuple = THUMB_OVER) -> tuple:
-    """The fingers 1…4 named straight and a little apart, the others curled."""
+def _count_pose(*straight: int, thumb: tuple = THUMB_OVER) -> tuple:
+    """Return a pose with the given fingers (1…4) straight and a little apart, the others curled."""
     aside = {1: 9, 2: 2, 3: -6, 4: -14}
     return (thumb, *((aside[f], *STRAIGHT[1:]) if f in straight else CURLED for f in range(1, 5)))
 
@@ -26,12 +26,12 @@ POSES = {
     "relaxed": ((-6, 12, 14, 14), (2, 18, 28, 16), (0, 26, 34, 20), (-2, 32, 38, 22), (-4, 36, 40, 24)),
     "fist": (THUMB_OVER, CURLED, CURLED, CURLED, CURLED),
     "thumbs_up": ((-16, -14, -8, -6), CURLED, CURLED, CURLED, CURLED),
-    "point": _counted(1),
-    "two": _counted(1, 2),
-    "three": _counted(1, 2, 3),
-    "four": _counted(1, 2, 3, 4),
-    "thumb_two": _counted(1, thumb=THUMB_OUT),
-    "thumb_three": _counted(1, 2, thumb=THUMB_OUT),
+    "point": _count_pose(1),
+    "two": _count_pose(1, 2),
+    "three": _count_pose(1, 2, 3),
+    "four": _count_pose(1, 2, 3, 4),
+    "thumb_two": _count_pose(1, thumb=THUMB_OUT),
+    "thumb_three": _count_pose(1, 2, thumb=THUMB_OUT),
     "rocker": (THUMB_OVER, (6, 4, 6, 4), CURLED, CURLED, (-12, 6, 8, 5)),
     "call": (THUMB_OUT, CURLED, CURLED, CURLED, (-14, 6, 8, 5)),
     "pinch": ((18, 20, 24, 22), (2, 52, 44, 24), BENT, (0, 52, 56, 34), (0, 56, 60, 36)),
@@ -44,21 +44,21 @@ POSES = {
 
 
 def named_pose(name: str, rng: np.random.Generator, looseness: float = 1.0) -> Pose:
-    """The pose of POSES `name` as one person makes it once: `looseness` scales what differs from time to time."""
+    """Sample a variation of the pose `name` of POSES; `looseness` scales what differs from time to time."""
     angles = np.radians(np.array(POSES[name], float))
-    together = rng.normal(0, np.radians(5), (1, 4))  # what all fingers share
+    shared = rng.normal(0, np.radians(5), (1, 4))  # by all fingers
     own = rng.normal(0, np.radians([2.5, 5, 6, 4]), (5, 4))
     blend = looseness * rng.beta(1, 7)
     angles = (1 - blend) * angles + blend * np.radians(np.array(POSES["relaxed"], float))
-    return Pose.clipped(angles + looseness * (together + own), _wrist(rng))
+    return Pose.clipped(angles + looseness * (shared + own), _wrist(rng))
 
 
 def free_pose(rng: np.random.Generator) -> Pose:
-    """A pose drawn joint by joint: fingers curl together, some apart, an end joint follows its middle one."""
+    """Sample a pose joint by joint: fingers curl together, some apart, an end joint follows its middle one."""
     curl = rng.beta(0.9, 1.6) + rng.normal(0, 0.08, 5)
     if rng.random() < 0.35:
-        loners = rng.random(5) < 0.4
-        curl[loners] = rng.random(loners.sum())
+        independent = rng.random(5) < 0.4
+        curl[independent] = rng.random(independent.sum())
         curl[2:4] = curl[2:4].mean() + 0.6 * (curl[2:4] - curl[2:4].mean())  # middle and ring share a tendon
     fingers = np.zeros((5, 4))
     fingers[:, 0] = rng.normal(0, 0.06, 5) + rng.uniform(-0.3, 1) * np.array([0.1, 0.16, 0.03, -0.12, -0.26])
@@ -70,10 +70,10 @@ def free_pose(rng: np.random.Generator) -> Pose:
     return Pose.clipped(fingers, _wrist(rng))
 
 
-def sample_pose(rng: np.random.Generator, like: str = FREE) -> tuple[str, Pose]:
-    """A named pose with its name, or a free one (FREE); the one called `like` if that is named."""
-    if like != FREE:
-        return like, named_pose(like, rng)
+def sample_pose(rng: np.random.Generator, name: str = FREE) -> tuple[str, Pose]:
+    """Sample the pose `name`; for FREE a random named one or a free one. Returns its name, FREE for a free one, too."""
+    if name != FREE:
+        return name, named_pose(name, rng)
     if rng.random() < NAMED_SHARE:
         name = str(rng.choice(list(POSES)))
         return name, named_pose(name, rng)

@@ -1,4 +1,4 @@
-"""Sample what one camera of a capture dome sees at one moment: a person's hands, the camera, the crop."""
+"""Sampler of scenes: a person's hands before one camera of a capture dome, and the crop about them."""
 
 from dataclasses import dataclass, replace
 
@@ -14,13 +14,13 @@ from ethand_utils.rendering.subjects import Subject
 
 SINGLE_HAND_SHARE = 0.3
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
-DEEPEST = 0.0055  # m that one hand may run into the other
-WIDEST = 200.0  # px that the hands take up at most
+MAX_PENETRATION = 0.0055  # m that one hand may run into the other
+MAX_WIDTH = 200.0  # px that the hands take up
 
 
 @dataclass(frozen=True)
 class Views:
-    """Where cameras are: within ±`yaw` degrees of the person's front, a `round_share` of them all around and above.
+    """Distribution of cameras: ±`yaw` degrees about the person's front, a `round_share` of them all around and above.
 
     Arms hold the hands askew by about `askew` degrees.
     """
@@ -30,7 +30,7 @@ class Views:
     round_share: float
 
 
-# The whole dome; and a choice from which small nets learn in minutes.
+# The whole dome; and an easier choice, from which small nets learn in minutes.
 VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=60, askew=0, round_share=0)}
 
 
@@ -44,31 +44,32 @@ class Limb:
     joints: np.ndarray
 
     @staticmethod
-    def of(arm: Arm) -> "Limb":
-        """The right limb that an arm is."""
+    def from_arm(arm: Arm) -> "Limb":
+        """Create a right limb from an arm."""
         vertices, faces = arm.vertices(), load_rig().faces
         return Limb(vertices, vertex_normals(vertices, faces), faces, arm.joints)
 
     def moved(self, shift: np.ndarray) -> "Limb":
-        """The same limb shifted by [3] m."""
+        """Return the same limb shifted by [3] m."""
         return replace(self, vertices=self.vertices + shift, joints=self.joints + shift)
 
     def mirrored(self) -> "Limb":
-        """The limb of the other side."""
+        """Return the limb of the other side."""
         return Limb(self.vertices * MIRROR, self.normals * MIRROR, self.faces[:, ::-1], self.joints * MIRROR)
 
-    def turned(self, turn: Rotation) -> "Limb":
-        """The same limb turned about the origin."""
-        return Limb(turn.apply(self.vertices), turn.apply(self.normals), self.faces, turn.apply(self.joints))
+    def rotated(self, rotation: Rotation) -> "Limb":
+        """Return the same limb rotated about the origin."""
+        vertices, normals, joints = map(rotation.apply, (self.vertices, self.normals, self.joints))
+        return Limb(vertices, normals, self.faces, joints)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a camera sees: `limbs` left and right (None: absent) of a `subject`, in camera coordinates.
+    """A camera's view of the `limbs` left and right (None: absent) of a `subject`, in camera coordinates.
 
     `camera` and the size `frame` (width, height) px are the capture's, `bbox` (x, y, w, h) the hands' in its frame,
-    `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` how they are
-    to one another ("single": one hand); `penetration` is the depth in m to which they run into each other.
+    `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` the
+    interaction type of both ("single": one hand); `penetration` is the depth in m to which they run into each other.
     """
 
     limbs: tuple[Limb | None, Limb | None]
@@ -83,7 +84,7 @@ class Scene:
 
     @property
     def hand_type(self) -> str:
-        """right, left or interacting."""
+        """One of HAND_TYPES: right, left or interacting."""
         present = [name for name, limb in zip(HANDS, self.limbs, strict=True) if limb is not None]
         return present[0] if len(present) == 1 else HAND_TYPES[-1]
 
@@ -91,51 +92,37 @@ class Scene:
 def sample_scene(
     rng: np.random.Generator, subject: Subject, hand_type: str | None = None, views: str = "round"
 ) -> Scene:
-    """A subject's hands before a camera of the capture, one of VIEWS; `hand_type` as in HAND_TYPES, drawn when None."""
+    """Sample a scene of a subject's hands before a camera of the capture, one of VIEWS.
+
+    `hand_type` is one of HAND_TYPES, sampled when None.
+    """
     if hand_type is None:
         single = rng.random() < SINGLE_HAND_SHARE
         hand_type = str(rng.choice(HAND_TYPES[:2])) if single else HAND_TYPES[-1]
     if hand_type == HAND_TYPES[-1]:
-        kind, arms, limbs, depth = _two_hands(rng, subject)
+        arrangement, arms, limbs, depth = _sample_two_hands(rng, subject)
     else:
-        kind, arm, depth = "single", hanging_arm(rng, subject.shape), 0.0
+        arrangement, arm, depth = "single", hanging_arm(rng, subject.shape), 0.0
         arms = [arm if name == hand_type else None for name in HANDS]
         limbs = _limbs(arms)
-    return _seen(
-        rng, subject, limbs, _direction(rng, VIEWS[views]), kind, tuple(arm.name if arm else "" for arm in arms), depth
-    )
+    poses = tuple(arm.name if arm else "" for arm in arms)
+    return _view_limbs(rng, subject, limbs, _sample_view(rng, VIEWS[views]), arrangement, poses, depth)
 
 
-def _two_hands(rng: np.random.Generator, subject: Subject) -> tuple[str, list[Arm], list[Limb], float]:
-    """An arrangement by its share, with each hand in either role, its limbs no deeper in each other than DEEPEST."""
-    kinds = list(ARRANGEMENTS)
+def _sample_two_hands(rng: np.random.Generator, subject: Subject) -> tuple[str, list[Arm], list[Limb], float]:
+    """Sample an interaction type by its share, with each hand in either role, until limbs penetrate little enough."""
+    arrangements = list(ARRANGEMENTS)
     while True:
-        kind = str(rng.choice(kinds, p=[ARRANGEMENTS[kind][1] for kind in kinds]))
-        arms = _kept_apart(ARRANGEMENTS[kind][0](rng, subject.shape))
+        arrangement = str(rng.choice(arrangements, p=[ARRANGEMENTS[name][1] for name in arrangements]))
+        arms = _separate_arms(ARRANGEMENTS[arrangement][0](rng, subject.shape))
         arms = arms[::-1] if rng.random() < 0.5 else arms
-        limbs, depth = _parted(*_limbs(arms))
-        if depth <= DEEPEST:
-            return kind, arms, limbs, depth
+        limbs, depth = _separate_limbs(*_limbs(arms))
+        if depth <= MAX_PENETRATION:
+            return arrangement, arms, limbs, depth
 
 
-def _parted(left: Limb, right: Limb) -> tuple[list[Limb], float]:
-    """Both limbs, the right one moved away a few times while they are too deep in each other, and their depth in m."""
-    for _ in range(3):
-        depth = penetration(left.vertices, left.normals, right.vertices, right.normals)
-        if depth <= DEEPEST:
-            break
-        way = right.joints[:-1].mean(0) - left.joints[:-1].mean(0)
-        right = right.moved(way / np.linalg.norm(way) * depth)
-    return [left, right], depth
-
-
-def _limbs(arms: list[Arm | None]) -> list[Limb | None]:
-    limbs = [arm and Limb.of(arm) for arm in arms]
-    return [limbs[LEFT] and limbs[LEFT].mirrored(), limbs[RIGHT]]
-
-
-def _kept_apart(arms: list[Arm]) -> list[Arm]:
-    """Both arms, the right one moved away along the line of their middles where they would share space."""
+def _separate_arms(arms: list[Arm]) -> list[Arm]:
+    """Move the right arm away along the line between both middles where their spheres share space."""
     left, right = arms[LEFT].spheres() * MIRROR, arms[RIGHT].spheres()
     radii = arms[LEFT].radii
     if overlap(right, radii, left, radii).max() <= INTERLEAVED_SLACK:
@@ -145,8 +132,25 @@ def _kept_apart(arms: list[Arm]) -> list[Arm]:
     return [arms[LEFT], arms[RIGHT].moved(line * (first_contact(right, radii, left, radii, line) + SLACK))]
 
 
-def _direction(rng: np.random.Generator, views: Views) -> Rotation:
-    """Where a camera of the dome looks from, and how the person's arms hold the hands askew."""
+def _separate_limbs(left: Limb, right: Limb) -> tuple[list[Limb], float]:
+    """Move the right limb away, a few times at most, while the limbs are too deep in each other; return their depth."""
+    for _ in range(3):
+        depth = penetration(left.vertices, left.normals, right.vertices, right.normals)
+        if depth <= MAX_PENETRATION:
+            break
+        away = right.joints[:-1].mean(0) - left.joints[:-1].mean(0)
+        right = right.moved(away / np.linalg.norm(away) * depth)
+    return [left, right], depth
+
+
+def _limbs(arms: list[Arm | None]) -> list[Limb | None]:
+    """Return the limbs of both arms in one frame, the left one mirrored."""
+    limbs = [arm and Limb.from_arm(arm) for arm in arms]
+    return [limbs[LEFT] and limbs[LEFT].mirrored(), limbs[RIGHT]]
+
+
+def _sample_view(rng: np.random.Generator, views: Views) -> Rotation:
+    """Sample the rotation of a camera of the dome, together with that by which the arms hold the hands askew."""
     around = rng.random() < views.round_share
     yaw = rng.uniform(-180, 180) if around else rng.uniform(-views.yaw, views.yaw)
     pitch = rng.normal(15, 25) if around else rng.normal(0, 12)
@@ -154,16 +158,18 @@ def _direction(rng: np.random.Generator, views: Views) -> Rotation:
     return camera * Rotation.from_rotvec(rng.normal(0, np.radians(views.askew) * np.array([1, 1, 0.6])))
 
 
-def _seen(rng, subject, limbs, turn: Rotation, kind: str, poses: tuple[str, str], depth: float) -> Scene:
-    """The scene turned before a camera at the capture's distance, with the course's crop about the hands."""
-    joints = np.concatenate([_hand_joints(limb) for limb in limbs if limb])
+def _view_limbs(
+    rng, subject, limbs, rotation: Rotation, arrangement: str, poses: tuple[str, str], depth: float
+) -> Scene:
+    """Return the scene rotated before a camera at the capture's distance, with the course's crop about the hands."""
+    joints = _hand_joints(limbs)
     middle = (joints.min(0) + joints.max(0)) / 2
-    width = np.ptp(turn.apply(joints)[:, :2], axis=0).max()
-    away = np.array([*rng.normal(0, 0.015, 2), max(rng.uniform(0.95, 1.25), width * FOCAL / WIDEST)])
-    limbs = tuple(limb and limb.moved(-middle).turned(turn).moved(away) for limb in limbs)
+    width = np.ptp(rotation.apply(joints)[:, :2], axis=0).max()
+    away = np.array([*rng.normal(0, 0.015, 2), max(rng.uniform(0.95, 1.25), width * FOCAL / MAX_WIDTH)])
+    limbs = tuple(limb and limb.moved(-middle).rotated(rotation).moved(away) for limb in limbs)
     frame = FRAME if rng.random() < 0.75 else FRAME[::-1]
     camera = Camera((FOCAL, FOCAL), tuple(np.array(frame) / 2 + rng.normal(0, 12, 2)))
-    pixels = camera.project(np.concatenate([_hand_joints(limb) for limb in limbs if limb]))
+    pixels = camera.project(_hand_joints(limbs))
     low, high = pixels.min(0), pixels.max(0)
     centre, extent = (low + high) / 2, (high - low) * BOX_OVER_JOINTS
     side = extent.max() * CROP_OVER_BOX
@@ -174,12 +180,12 @@ def _seen(rng, subject, limbs, turn: Rotation, kind: str, poses: tuple[str, str]
         bbox=(*(centre - extent / 2), *extent),
         crop=(*(centre - side / 2), side),
         subject=subject,
-        arrangement=kind,
+        arrangement=arrangement,
         poses=poses,
         penetration=depth,
     )
 
 
-def _hand_joints(limb: Limb) -> np.ndarray:
-    """Wrist and finger joints, without the forearm's."""
-    return limb.joints[:-1]
+def _hand_joints(limbs) -> np.ndarray:
+    """Return the wrist and finger joints [n, 3] of the limbs there are, without the forearms'."""
+    return np.concatenate([limb.joints[:-1] for limb in limbs if limb])

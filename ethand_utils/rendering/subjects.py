@@ -1,4 +1,4 @@
-"""People: hand shapes within published adult ranges, skin, clothes."""
+"""Sampler of subjects: hand shapes within published adult ranges, skin, clothes."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ PATTERNS = ("plain", "plain", "checked", "striped", "print")
 
 @dataclass(frozen=True)
 class Subject:
-    """A person. Colours are linear RGB in 0…1, the other looks shares in 0…1.
+    """A person. Colours are linear RGB in 0…1, all other looks are shares in 0…1.
 
     Hand `shape`, `skin` colour, how strongly the skin is `mottled`, shows `veins`, `creases`, `hair` on the forearm and
     a `gloss`; colour of the `nails`; `shirt` colour, a second `trim` colour, `pattern` (PATTERNS); bare skin ends
@@ -43,7 +43,7 @@ class Subject:
 
 
 def sample_subject(rng: np.random.Generator) -> Subject:
-    """A person's hand shape, skin and clothes."""
+    """Sample a person's hand shape, skin and clothes."""
     tone = rng.beta(1.8, 1.2) * (len(SKIN_TONES) - 1)
     skin = np.array([np.interp(tone, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])
     skin = skin * np.exp(rng.normal(0, [0.08, 0.06, 0.10]))
@@ -66,7 +66,7 @@ def sample_subject(rng: np.random.Generator) -> Subject:
 
 
 def _sample_shape(rng: np.random.Generator) -> Shape:
-    """Length and breadth of a woman's or a man's hand, correlated; fingers vary together and each on its own."""
+    """Sample correlated length and breadth of a woman's or a man's hand; fingers vary together and each on its own."""
     man = int(rng.random() < 0.5)
     z = rng.normal(0, 1, 2)
     z[1] = CORRELATION * z[0] + np.sqrt(1 - CORRELATION**2) * z[1]

@@ -14,7 +14,7 @@ from ethand_utils.rendering.arrangements import (
     SLACK,
     Arm,
     apart,
-    facing,
+    facing_rotation,
     hanging_arm,
     reaching_arm,
 )
@@ -138,17 +138,17 @@ def test_spheres_follow_the_skin_in_any_pose_and_shape(seed):
 
 def test_spheres_grow_with_the_hand():
     spheres, rig = hand_spheres(), load_rig()
-    np.testing.assert_allclose(spheres.sizes(rig, Shape(scale=1.1)), spheres.radii * 1.1)
-    np.testing.assert_allclose(spheres.sizes(rig, Shape(breadth=1.2, depth=1.0)), spheres.radii * 1.1)
+    np.testing.assert_allclose(spheres.scaled_radii(rig, Shape(scale=1.1)), spheres.radii * 1.1)
+    np.testing.assert_allclose(spheres.scaled_radii(rig, Shape(breadth=1.2, depth=1.0)), spheres.radii * 1.1)
     pinky = rig.finger_of[spheres.joint] == 4
     np.testing.assert_allclose(
-        spheres.sizes(rig, Shape(thickness=(1, 1, 1, 1, 1.2))) / spheres.radii, np.where(pinky, 1.2, 1.0)
+        spheres.scaled_radii(rig, Shape(thickness=(1, 1, 1, 1, 1.2))) / spheres.radii, np.where(pinky, 1.2, 1.0)
     )
 
 
 def test_places_of_the_rest_pose_are_the_centres():
     rest = pose_joints(load_rig(), np.zeros((1, 5, 4)), np.zeros((1, 2)), Shape())
-    np.testing.assert_allclose(hand_spheres().places(rest)[0], hand_spheres().centres, atol=1e-7)
+    np.testing.assert_allclose(hand_spheres().posed_centres(rest)[0], hand_spheres().centres, atol=1e-7)
 
 
 # Contact
@@ -251,7 +251,7 @@ def test_hands_apart_do_not_penetrate(shift):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_facing_is_a_rotation_that_turns_fingers_and_back(seed):
     fingers, back = np.random.default_rng(seed).normal(0, 1, (2, 3))
-    turn = facing(fingers, back)
+    turn = facing_rotation(fingers, back)
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(turn) == pytest.approx(1)
     np.testing.assert_allclose(turn @ [0, 0, -1], fingers / np.linalg.norm(fingers), atol=1e-12)
@@ -272,7 +272,7 @@ def test_an_arm_is_a_rigid_copy_of_the_posed_hand_about_its_middle(seed):
         (arm.vertices(), moved.vertices()),
     ):
         np.testing.assert_allclose(after, before + shift, atol=1e-12)
-    straight = arm.bent(np.zeros((5, 4)))
+    straight = arm.with_fingers(np.zeros((5, 4)))
     np.testing.assert_allclose(straight.joints[-1], arm.joints[-1], atol=1e-12)  # the forearm stays
     assert np.abs(straight.joints - arm.joints).max() > 1e-3
 
@@ -280,14 +280,14 @@ def test_an_arm_is_a_rigid_copy_of_the_posed_hand_about_its_middle(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_reaching_hand_has_the_rotation_asked_for_and_the_elbow_beyond_it(seed):
     rng, rig = np.random.default_rng(seed), load_rig()
-    hand = facing(np.array([0.2, -1.0, 0.1]), np.array([-1.0, 0, 0]))
+    hand = facing_rotation(np.array([0.2, -1.0, 0.1]), np.array([-1.0, 0, 0]))
     arm = reaching_arm("flat", hand, rng, Shape())
     wrist = rig.joint("wrist")
-    turned = arm.turn @ arm.posed.linear[0, wrist]
+    turned = arm.rotation @ arm.posed.linear[0, wrist]
     np.testing.assert_allclose(turned, hand, atol=1e-6)
     assert (arm.pose.wrist >= WRIST_LIMITS[:, 0]).all()
     assert (arm.pose.wrist <= WRIST_LIMITS[:, 1]).all()
-    assert (arm.turn @ [0, 0, 1.0]) @ [-0.65, 0.55, 0.3] > 0
+    assert (arm.rotation @ [0, 0, 1.0]) @ [-0.65, 0.55, 0.3] > 0
 
 
 @pytest.mark.parametrize("kind", ARRANGEMENTS)
@@ -301,7 +301,7 @@ def test_every_arrangement_gives_two_arms_and_the_same_for_the_same_seed(kind):
             np.testing.assert_array_equal(arm.vertices(), same.vertices())
             assert (arm.pose.fingers >= LIMITS[..., 0]).all()
             assert (arm.pose.fingers <= LIMITS[..., 1]).all()
-            np.testing.assert_allclose(arm.turn @ arm.turn.T, np.eye(3), atol=1e-9)
+            np.testing.assert_allclose(arm.rotation @ arm.rotation.T, np.eye(3), atol=1e-9)
         assert np.abs(first[LEFT].joints - other[LEFT].joints).max() > 1e-3
 
 
@@ -357,21 +357,21 @@ def test_hands_moved_together_touch_with_their_spheres():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_hands_that_share_space_are_kept_apart(seed):
+def test_hands_that_share_space_are_separate_arms(seed):
     rng = np.random.default_rng(seed)
     arms = [Arm.from_pose("fist", named_pose("fist", rng), Shape(), np.eye(3)) for _ in range(2)]
-    parted = scenes._kept_apart(arms)
+    parted = scenes._separate_arms(arms)
     assert overlap(arms[1].spheres(), arms[1].radii, arms[0].spheres() * MIRROR, arms[0].radii).max() > 0.01
     into = overlap(parted[1].spheres(), parted[1].radii, parted[0].spheres() * MIRROR, parted[0].radii).max()
     assert into <= INTERLEAVED_SLACK
     far = [parted[0], parted[1].moved(ALONG_X * -1)]
-    assert scenes._kept_apart(far) == far
+    assert scenes._separate_arms(far) == far
 
 
 def test_hands_of_scenes_hardly_run_into_each_other(two_hand_scenes):
     depths = np.array([scene.penetration for scene in two_hand_scenes])
     assert np.median(depths) < 0.002
-    assert depths.max() <= scenes.DEEPEST
+    assert depths.max() <= scenes.MAX_PENETRATION
     for scene in two_hand_scenes[::10]:  # the camera's place changes nothing of it
         left, right = scene.limbs
         found = penetration(left.vertices, left.normals, right.vertices, right.normals)

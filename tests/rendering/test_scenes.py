@@ -29,8 +29,8 @@ SEEDS = range(6)
 def open_limb(side: str, shift=(0.0, 0.09, 0.6), view: Rotation = BACK_TO_CAMERA) -> Limb:
     """An open hand whose wrist is at `shift` (m) in the camera frame."""
     arm = Arm.from_pose("rest", REST, Shape(), np.eye(3))
-    limb = Limb.of(arm.moved(-arm.joints[-1]))
-    return (limb.mirrored() if side == "left" else limb).turned(view).moved(np.array(shift))
+    limb = Limb.from_arm(arm.moved(-arm.joints[-1]))
+    return (limb.mirrored() if side == "left" else limb).rotated(view).moved(np.array(shift))
 
 
 def scene_of(left: Limb | None, right: Limb | None) -> Scene:
