@@ -1,4 +1,4 @@
-"""What makes a training special, each a few lines: precision, the pseudo-label filter, D, the score."""
+"""fastai callbacks and metrics that every training shares: mixed precision, finite losses, validation mIoU."""
 
 import contextlib
 import hashlib
@@ -22,21 +22,11 @@ class TrainingError(EthandError):
     """A training that cannot go on."""
 
 
-@cache
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
 @contextlib.contextmanager
 def autocast_bf16(model: nn.Module) -> Iterator[None]:
-    """While this lasts, the net runs in bfloat16 autocast where that pays and gives float32, all that it gives.
+    """Run the net in bfloat16 autocast inside the context, where the device has it; its outputs are float32.
 
-    On a CPU its images are laid out channels-last, as `place` has put the net.
+    On a CPU its images are converted to channels-last, the layout of `learner.to_device`.
     """
     device, plain = next(model.parameters()).device, model.forward
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
@@ -52,10 +42,20 @@ def autocast_bf16(model: nn.Module) -> Iterator[None]:
         del model.forward
 
 
-class FiniteLoss(Callback):
-    """Stops a training whose loss is NaN or infinite before a step is taken, or whose weights are after an epoch.
+@cache
+def has_native_bf16(device: torch.device) -> bool:
+    """Return whether the device has bfloat16 units: a recent GPU, or a CPU with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
-    Both come before the epoch's state is written, so that the one of the last good epoch stays.
+
+class FiniteLoss(Callback):
+    """Stops a training before a step whose loss is NaN or infinite, and after an epoch whose weights are.
+
+    Both come before the epoch's checkpoint is written, so that the one of the last good epoch stays.
     """
 
     order = 60  # after the terms that methods add to the loss
@@ -69,18 +69,10 @@ class FiniteLoss(Callback):
             raise TrainingError("its last step left weights that are not finite; lower the learning rate")
 
 
-def require_finite(loss: torch.Tensor, name: str, at: Callback) -> None:
-    """Raise TrainingError, naming the batch that callback `at` is in, when a loss is NaN or infinite."""
+def require_finite(loss: torch.Tensor, name: str, callback: Callback) -> None:
+    """Raise TrainingError, naming the current batch of `callback`, when a loss is NaN or infinite."""
     if not torch.isfinite(loss):
-        raise TrainingError(f"the {name} is {loss.item()} in batch {at.iter}; lower the learning rate")
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Twelve letters that change with any of a net's weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+        raise TrainingError(f"the {name} is {loss.item()} in batch {callback.iter}; lower the learning rate")
 
 
 class CourseMIoU(Metric):
@@ -101,3 +93,11 @@ class CourseMIoU(Metric):
     def value(self) -> float:
         """nan-mean over all hands so far."""
         return nanmean(np.concatenate(self.scores)) if self.scores else float("nan")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return twelve hexadecimal digits that change with any of a net's weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

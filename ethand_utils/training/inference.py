@@ -1,4 +1,4 @@
-"""Prediction: masks of a batch of images, and export of a net."""
+"""Inference: masks of images, and export of a net."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ethand_utils.training.pseudo_labels import foreground_prob
 def predict_masks(
     model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masks uint8 [n, 2, H, W] and `confidence.foreground_prob` float32 [n] of images uint8 RGB [n, H, W, 3]."""
+    """Predict masks uint8 [n, 2, H, W] and `foreground_prob` float32 [n] of images uint8 RGB [n, H, W, 3]."""
     model.eval()
     device = next(model.parameters()).device
     masks, confidence = [np.zeros((0, 2, *images.shape[1:3]), np.uint8)], [np.zeros(0, np.float32)]

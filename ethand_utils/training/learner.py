@@ -1,4 +1,4 @@
-"""Trainings: a fastai Learner through phases, with history, learning rate and the state to resume from."""
+"""Trainings: a fastai Learner through phases, with history, learning rate, checkpoints and a progress log."""
 
 import base64
 import contextlib
@@ -25,32 +25,22 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from torch import nn
 
-from ethand_utils.exceptions import EthandError
+from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write
 from ethand_utils.style import axis_label, in_style
 from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
 from ethand_utils.training.models import save_weights
 
-LOG_EVERY, SHOW_EVERY = 10.0, 2.0  # seconds between lines of the log, and between pictures of a notebook
-POINTS = 100  # of the live curve of the loss, at most
-SCORES = ("course_miou", "discriminator_accuracy")  # what a training is watched by
-
-
-def best_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def to_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """The net on its device, channels-last on a CPU, where convolutions are faster so (slower on GPUs for RegNetY)."""
-    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    return model.to(device, memory_format=layout)
+SCHEDULES = ("constant", "one_cycle")
+LOG_EVERY, SHOW_EVERY = 10.0, 2.0  # seconds between lines of the log, and between updates of a notebook's view
+POINTS = 100  # of the live loss curve, at most
+LIVE_SCORES = ("course_miou", "discriminator_accuracy")  # scores with a live curve
 
 
 @dataclass
 class Phase:
-    """A part of a training: its data, number of epochs, learning rate, and the callbacks that make its method."""
+    """A phase of a training: its data, number of epochs, learning rate, and the callbacks of its method."""
 
     name: str
     dls: DataLoaders
@@ -60,7 +50,7 @@ class Phase:
 
     @property
     def description(self) -> str:
-        """What must be the same for an interrupted training to go on."""
+        """What must be the same for an interrupted training to resume."""
         callbacks = [vars(callback).get("description", type(callback).__name__) for callback in self.cbs]
         return repr([self.name, self.epochs, self.lr, callbacks, self.dls.train.description])
 
@@ -78,55 +68,71 @@ def train_phases(
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
-    Writes `history.csv` (a row an epoch) into `folder`, and keeps `state/` there: a training that was interrupted goes
-    on after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report) or
-    `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is shared among them and
-    the result is that of one but for rounding. How far it is can be followed in `train.log`, in a notebook's view, and
-    with `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when
-    the disk is full; the state of the last epoch that ended well stays.
+    Writes `history.csv` (a row an epoch) into `folder`, and checkpoints into `state/` there: an interrupted training
+    resumes after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report)
+    or `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is split among them
+    and the result is that of one but for rounding. Progress is in `train.log`, in a notebook's view, and with
+    `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when the
+    disk is full; the checkpoint of the last good epoch stays.
     """
-    progress = Checkpointer(Path(folder), model, phases, [loss_func, schedule], seed)
+    checkpointer = Checkpointer(Path(folder), model, phases, [loss_func, schedule], seed)
     learn = Learner(
         phases[0].dls,
         parallel(model),
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
-        cbs=[FiniteLoss(), progress, *progress_callbacks(progress, tensorboard)],
+        cbs=[FiniteLoss(), checkpointer, *progress_callbacks(checkpointer, tensorboard)],
     )
-    learn.remove_cb(ProgressCallback)  # a bar that `watching` replaces
+    learn.remove_cb(ProgressCallback)  # ProgressLog replaces its bar
     learn.create_opt()
-    progress.load()
-    if processes > 1 and progress.done < progress.total:
+    checkpointer.load()
+    if processes > 1 and checkpointer.done < checkpointer.total:
         device = next(model.parameters()).device
         spawn(
             *(train_phases, processes, device),
             *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard),
         )
-        progress.load()
+        checkpointer.load()
     with learn.no_logging(), autocast_bf16(model):
-        for position, phase in enumerate(phases):
-            done = max(progress.done - progress.starts[position], 0)
-            if done < phase.epochs:
-                learn.dls, progress.phase = phase.dls, phase.name
-                learn.dls.train.shard(rank(), world_size())
-                try:
-                    learn.fit(phase.epochs - done, cbs=[LearningRate(phase.lr, schedule, progress), *phase.cbs])
-                except EthandError as error:  # fastai puts a line of its own before what a callback raises
-                    raise type(error)(f"{progress.at}: {str(error).splitlines()[-1].strip()}") from error
+        for start, phase in zip(checkpointer.starts, phases, strict=True):
+            _fit(learn, phase, phase.epochs - max(checkpointer.done - start, 0), schedule, checkpointer)
     return learn
 
 
+def _fit(learn: Learner, phase: Phase, epochs: int, schedule: str, checkpointer: "Checkpointer") -> None:
+    """Train for the remaining epochs of a phase; an error says in which epoch it was raised."""
+    if epochs <= 0:
+        return
+    learn.dls, checkpointer.phase = phase.dls, phase.name
+    learn.dls.train.shard(rank(), world_size())
+    try:
+        learn.fit(epochs, cbs=[LearningRate(phase.lr, schedule, checkpointer), *phase.cbs])
+    except EthandError as error:  # fastai puts a line of its own before what a callback raises
+        raise type(error)(f"{checkpointer.status}: {str(error).splitlines()[-1].strip()}") from error
+
+
 def save_final_weights(learn: Learner, folder: str | Path, **notes) -> None:
-    """Write a finished training's `weights.safetensors` with `notes`; its state goes when `save_result` has it all."""
+    """Write a finished training's `weights.safetensors` with `notes`; `save_result` removes its checkpoint later."""
     save_weights(learn.model, Path(folder) / "weights.safetensors", **notes)
 
 
-class Checkpointer(Callback):
-    """Counts epochs over all phases, seeds each of them, writes `history.csv` and the state to resume from.
+def best_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    Sample order, augmentation and dropout depend on the seed and the epoch alone, so that a resumed training sees what
-    an uninterrupted one would.
+
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a net to its device, channels-last on a CPU, where that is faster (on GPUs it is slower for RegNetY)."""
+    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    return model.to(device, memory_format=layout)
+
+
+class Checkpointer(Callback):
+    """Counts epochs over all phases, seeds each of them, writes `history.csv` and the checkpoint.
+
+    Sample order, augmentation and dropout depend on the seed and the epoch alone, so that a resumed training equals an
+    uninterrupted one.
     """
 
     order = 70  # after fastai's Recorder and every method's callback
@@ -149,36 +155,36 @@ class Checkpointer(Callback):
         return len(self.rows)
 
     @property
-    def at(self) -> str:
-        """Where the training is, and which state there is to go on from."""
-        kept = f"the state of epoch {self.done} is kept" if self.done else "there is no earlier state"
-        return f"{self.head} ({kept})"
-
-    @property
-    def head(self) -> str:
-        """The epoch in which the training is, over all phases."""
+    def current(self) -> str:
+        """The training, its phase and its current epoch, over all phases."""
         return f"{self.label} {self.phase} epoch {self.done + 1}/{self.total}"
 
     @property
-    def state_file(self) -> Path:
-        """Where the state to resume from is kept."""
+    def status(self) -> str:
+        """The current epoch, and the checkpoint to resume from."""
+        checkpoint = f"the state of epoch {self.done} is kept" if self.done else "there is no earlier state"
+        return f"{self.current} ({checkpoint})"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file to resume from."""
         return self.folder / "state" / "last.pt"
 
     def load(self) -> None:
-        """Take up an interrupted training of the same plan; another one's state is left behind."""
-        if not self.state_file.exists():
+        """Load the checkpoint of an interrupted training of the same plan; that of another plan is ignored."""
+        if not self.checkpoint.exists():
             return
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state["plan"] == self.plan:
             self.model.load_state_dict(state["model"])
             self.learn.opt.load_state_dict(state["opt"])
-            for callback, kept in zip(self.stateful, state["callbacks"], strict=True):
-                callback.load_state_dict(kept)
+            for callback, callback_state in zip(self.stateful, state["callbacks"], strict=True):
+                callback.load_state_dict(callback_state)
             self.rows = state["rows"]
             self._write_history()  # the interruption may have come just before it
             self.began = time.time() - self.rows[-1]["seconds"]
             if self.done < self.total:
-                self._tell(f"{self.label}: goes on after epoch {self.done} of {self.total}")
+                self._print(f"{self.label}: goes on after epoch {self.done} of {self.total}")
 
     def before_fit(self):
         self.learn.train_iter = sum(self.batches[: self.done])  # fastai counts from 0 in every phase
@@ -193,34 +199,35 @@ class Checkpointer(Callback):
         self.images += len(self.yb[0])
 
     def after_epoch(self):
+        scores = self._scores()
+        images = int(all_reduce_sum(torch.tensor(self.images, device=self.losses[0].device)))
+        row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": images}
+        row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
+        left = row["seconds"] / row["epoch"] * (self.total - row["epoch"])
+        self.line = " ".join([f"{self.current}:", *(f"{name} {value:.3f}" for name, value in scores.items())])
+        self.line += f", {left:.0f} s left"
+        self._write_checkpoint([*self.rows, row])
+        self.rows.append(row)
+        self._write_history()
+        self._print(self.line)
+
+    def _scores(self) -> dict[str, float]:
+        """Return the epoch's losses, metrics and the callbacks' scores."""
         names = ["train_loss", "valid_loss", *(metric.name for metric in self.learn.metrics)]
         scores = dict(zip(names, (float(value) for value in self.recorder.final_record), strict=True))
         scores["train_loss"] = float(torch.stack(self.losses).mean())  # fastai's is a running mean that lags behind
         for callback in self.learn.cbs:
             scores |= callback.scores() if hasattr(type(callback), "scores") else {}
-        images = int(all_reduce_sum(torch.tensor(self.images, device=self.losses[0].device)))
-        row = {"epoch": self.done + 1, "phase": self.phase, **scores, "images": images}
-        row |= {"lr": float(self.opt.hypers[-1]["lr"]), "seconds": time.time() - self.began}
-        left = row["seconds"] / row["epoch"] * (self.total - row["epoch"])
-        told = " ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        self.told = f"{self.head}: {told}, {left:.0f} s left"
-        self._write([*self.rows, row])
-        self.rows.append(row)
-        self._write_history()
-        self._tell(self.told)
+        return scores
 
-    def _tell(self, line: str) -> None:
-        if rank() == 0:
-            print(line, flush=True)
-
-    def _write(self, rows: list[dict]) -> None:
+    def _write_checkpoint(self, rows: list[dict]) -> None:
         if rank() != 0:
             return
         state = {"plan": self.plan, "rows": rows, "callbacks": [callback.state_dict() for callback in self.stateful]}
         state |= {"model": self.model.state_dict(), "opt": self.learn.opt.state_dict()}
         content = io.BytesIO()
         torch.save(state, content)
-        with atomic_write(self.state_file) as temporary:  # written by Python, whose errors `atomic_write` knows
+        with atomic_write(self.checkpoint) as temporary:  # written by Python, whose errors `atomic_write` knows
             temporary.write_bytes(content.getbuffer())
 
     def _write_history(self) -> None:
@@ -228,70 +235,74 @@ class Checkpointer(Callback):
             with atomic_write(self.folder / "history.csv") as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
+    def _print(self, line: str) -> None:
+        if rank() == 0:
+            print(line, flush=True)
+
 
 class LearningRate(Callback):
-    """Sets the rate of every batch: `constant`, or `one_cycle` over the whole training."""
+    """Sets the learning rate of every batch: one of SCHEDULES over the whole training."""
 
-    def __init__(self, lr: float, schedule: str, progress: Checkpointer):
-        if schedule not in ("constant", "one_cycle"):
-            raise TrainingError(f"lr_schedule {schedule!r}: expected constant or one_cycle")
-        self.lr, self.schedule, self.progress = lr, schedule, progress
+    def __init__(self, lr: float, schedule: str, checkpointer: Checkpointer):
+        require_known("lr_schedule", schedule, SCHEDULES, TrainingError)
+        self.lr, self.schedule, self.checkpointer = lr, schedule, checkpointer
 
     def before_batch(self):
         if self.training:
-            share = (self.progress.done + self.iter / self.n_iter) / self.progress.total
+            share = (self.checkpointer.done + self.iter / self.n_iter) / self.checkpointer.total
             self.opt.set_hypers(lr=self.lr * lr_factor(self.schedule, share))
 
 
 def lr_factor(schedule: str, share: float) -> float:
-    """Factor of the learning rate when `share` of the training is done, by a profile's `lr_schedule`."""
+    """Return the factor of the learning rate when `share` of the training is done, for one of SCHEDULES."""
     return 1 if schedule == "constant" else one_cycle(share)
 
 
 def one_cycle(share: float, up: float = 0.25, start: float = 0.04) -> float:
-    """Factor of the learning rate when `share` of the training is done: from `start` up to 1, then down to about 0."""
+    """Return the factor when `share` of the training is done: from `start` up to 1 at `up`, then down to about 0."""
     if share < up:
         return start + (1 - start) * (1 - math.cos(math.pi * share / up)) / 2
     return max((1 + math.cos(math.pi * (share - up) / (1 - up))) / 2, 1e-3)
 
 
-def progress_callbacks(progress: Callback, tensorboard: bool) -> list[Callback]:
-    """The callbacks by which a training can be followed; `progress` is its `learners.Progress`.
+def progress_callbacks(checkpointer: Checkpointer, tensorboard: bool) -> list[Callback]:
+    """Return the callbacks that report a training's progress: the log, and TensorBoard's if asked for.
 
-    Raises TrainingError when TensorBoard is asked for and not installed.
+    Raises TrainingError when TensorBoard is not installed.
     """
     if rank() != 0:
         return []
     if not tensorboard:
-        return [ProgressLog(progress)]
+        return [ProgressLog(checkpointer)]
     try:
         from fastai.callback.tensorboard import TensorBoardCallback
     except ModuleNotFoundError as error:
         raise TrainingError(f"tensorboard: true, but {error.name} is missing; `pip install tensorboard`") from None
 
     class Events(TensorBoardCallback):
-        """fastai's, but of the optimiser's settings only the rate: the others never change, and some are no numbers."""
+        """fastai's without the optimiser's settings but the rate: the others never change, some are no numbers."""
 
         def after_batch(self):
             if self.training:
                 self.writer.add_scalar("train_loss", self.smooth_loss, self.train_iter)
                 self.writer.add_scalar("lr", self.opt.hypers[-1]["lr"], self.train_iter)
 
-    return [ProgressLog(progress), Events(progress.folder / "tensorboard", trace_model=False, log_preds=False)]
+    events = Events(checkpointer.folder / "tensorboard", trace_model=False, log_preds=False)
+    return [ProgressLog(checkpointer), events]
 
 
 class ProgressLog(Callback):
-    """Tells how far a training is, between its epochs too.
+    """Reports the progress of a training, between its epochs too.
 
-    `train.log` in the training's folder gains a line every ten seconds and one at the end of each epoch. In a
-    notebook a bar, with the loss and the scores so far, is drawn anew every other second; it goes away in the end,
-    when `history.csv` has it all.
+    `train.log` in the training's folder gains a line every ten seconds and one at the end of each epoch. A notebook
+    shows a bar with curves of the loss and the scores, updated every other second and removed at the end, when
+    `history.csv` is complete.
     """
 
-    order = 75  # after progress, which counts epochs
+    order = 75  # after Checkpointer, which counts epochs
 
-    def __init__(self, progress: Callback):
-        self.progress, self.view = progress, None
+    def __init__(self, checkpointer: Checkpointer):
+        self.checkpointer, self.view = checkpointer, None
         self.losses: list[tuple[float, float]] = []  # epochs done, loss
         self.logged = self.shown = time.time()
 
@@ -302,46 +313,46 @@ class ProgressLog(Callback):
     def after_batch(self):
         if not self.training or not len(self.yb):
             return
-        now, epochs = time.time(), self.progress.done + (self.iter + 1) / self.n_iter
+        now, epochs = time.time(), self.checkpointer.done + (self.iter + 1) / self.n_iter
         if now - self.logged > LOG_EVERY or (self.view and now - self.shown > SHOW_EVERY):
             self.losses.append((epochs, self.loss.item()))
-            seconds = (now - self.progress.began) * (self.progress.total / epochs - 1)
-            said = (
-                f"{self.progress.head} batch {self.iter + 1}/{self.n_iter}: loss {self.loss:.3f}, {seconds:.0f} s left"
-            )
+            left = (now - self.checkpointer.began) * (self.checkpointer.total / epochs - 1)
+            line = f"{self.checkpointer.current} batch {self.iter + 1}/{self.n_iter}: loss {self.loss:.3f}"
+            line += f", {left:.0f} s left"
             if now - self.logged > LOG_EVERY:
-                self.log(said)
+                self.log(line)
             if self.view:
-                self.show(epochs, said)
+                self.show(epochs, line)
 
     def after_epoch(self):
-        self.log(self.progress.told)
+        self.log(self.checkpointer.line)
 
     def after_fit(self):
-        if self.view and self.progress.done == self.progress.total:
+        if self.view and self.checkpointer.done == self.checkpointer.total:
             self.view.update(HTML(""))
 
     def log(self, line: str) -> None:
-        """Add a line to the log, if that can be: what matters is the state, which has a say when the disk is full."""
+        """Add a line to the log. Its errors are ignored; the checkpoint writer reports a full disk."""
         self.logged = time.time()
-        with contextlib.suppress(OSError), open(self.progress.folder / "train.log", "a") as file:
+        with contextlib.suppress(OSError), open(self.checkpointer.folder / "train.log", "a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
 
     def show(self, epochs: float, line: str) -> None:
-        """Draw the view of a notebook anew."""
-        self.shown, picture = time.time(), io.BytesIO()
-        figure = live_curves(self.losses, self.progress.rows)
-        figure.savefig(picture, format="png")
+        """Update the view of a notebook."""
+        self.shown, content = time.time(), io.BytesIO()
+        figure = live_curves(self.losses, self.checkpointer.rows)
+        figure.savefig(content, format="png")
         plt.close(figure)
-        bar = f'<progress max="{self.progress.total}" value="{epochs:.3f}" style="width:20em"></progress> {line}'
-        image = base64.b64encode(picture.getvalue()).decode()
+        total = self.checkpointer.total
+        bar = f'<progress max="{total}" value="{epochs:.3f}" style="width:20em"></progress> {line}'
+        image = base64.b64encode(content.getvalue()).decode()
         self.view.update(HTML(f'<div>{bar}</div><img alt="curves so far" src="data:image/png;base64,{image}">'))
 
 
 @in_style
 def live_curves(losses: list[tuple[float, float]], rows: list[dict]) -> Figure:
-    """Losses by epochs done, means of as many as make POINTS, and beside them the score of every complete epoch."""
-    scores = [name for name in (rows[-1] if rows else {}) if name in SCORES]
+    """Plot losses by epochs done, averaged to at most POINTS, and beside them the scores of every complete epoch."""
+    scores = [name for name in (rows[-1] if rows else {}) if name in LIVE_SCORES]
     figure, axes = plt.subplots(1, 1 + len(scores), figsize=(5.2 * (1 + len(scores)), 2.8), squeeze=False)
     groups = np.array_split(np.array(losses), min(len(losses), POINTS))
     axes[0, 0].plot(*np.array([group.mean(0) for group in groups]).T, marker="")

@@ -1,4 +1,4 @@
-"""One constructor for every net of the report and any other of segmentation-models-pytorch."""
+"""Nets by one constructor: those of the report and any of segmentation-models-pytorch; their weights on disk."""
 
 import json
 from pathlib import Path
@@ -33,14 +33,14 @@ def create_model(
     out_channels: int = N_CHANNELS,
     seed: int | None = None,
 ) -> nn.Module:
-    """A net that maps images [B, in_channels, H, W] to logits.
+    """Create a net that maps images [B, in_channels, H, W] to logits.
 
     `arch` is `baseline` (the report's plain U-Net), one of DISCRIMINATORS (D, in_channels as in losses.D_CHANNELS →
     [B, 1, h, w]; `discriminator_spectral` has spectral norm in place of batch norm) or an architecture of
     segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`, …) with an `encoder` by smp's name (`xception`,
     `tu-regnety_032`, `tu-` + any timm model). `widths` are the baseline's or D's channels, or an smp decoder's, finest
-    last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones repeat.
-    What a net is rebuilt from is kept as `model.recipe`, and written beside the weights by `save_weights`.
+    last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones reproducible.
+    The arguments to rebuild the net are kept as `model.recipe`, and written beside the weights by `save_weights`.
 
     The report's G1 is ("unet", "xception", True), its G2 ("unetplusplus", "tu-regnety_032", True).
     """
@@ -66,8 +66,8 @@ def _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels) -> 
         )
     except Exception as error:  # smp, timm and the hubs' clients raise errors of many kinds
         if isinstance(error, KeyError | TypeError | AttributeError) or "Unknown model" in str(error):
-            asked = f"{arch}, encoder {encoder}, widths {widths}"
-            raise WeightsError(f"no such net: {asked} ({error}); see smp's architectures and timm's models") from None
+            net = f"{arch}, encoder {encoder}, widths {widths}"
+            raise WeightsError(f"no such net: {net} ({error}); see smp's architectures and timm's models") from None
         if not pretrained:
             raise
         raise WeightsError(
@@ -93,7 +93,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], out_channels, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [B, out_channels, H, W]; H and W divisible by 2 to the number of levels less one."""
+        """Compute logits [B, out_channels, H, W]; H and W divisible by 2 to the number of levels less one."""
         x, skips = images, []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
@@ -121,7 +121,7 @@ def discriminator(
     last: tuple[int, int, int] = DISCRIMINATORS["discriminator"],
     spectral: bool = False,
 ) -> nn.Sequential:
-    """D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last.
+    """Create D of the report: 4×4 convolutions of stride 2, batch norm and LeakyReLU(0.2) after each but the last.
 
     `last` is the last one's kernel, stride and padding, px. With `spectral` each convolution's weights are divided by
     their largest singular value (Miyato et al. 2018), which bounds how steep D can be, and there is no batch norm,
@@ -144,11 +144,10 @@ def save_weights(model: nn.Module, path: str | Path, **notes) -> None:
 
 
 def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, dict]:
-    """The net of a file of `save_weights`, in evaluation mode, and its notes.
+    """Load the net of a file of `save_weights`, in evaluation mode, and its notes.
 
-    A segmentation net is expected, or a discriminator of either kind where `arch` is `discriminator`.
-
-    Raises WeightsError when the file is missing, no such file, or of another kind of net.
+    A segmentation net is expected, or one of DISCRIMINATORS where `arch` is `discriminator`. Raises WeightsError when
+    the file is missing, not written by `save_weights`, or of another kind of net.
     """
     path = Path(path)
     try:
@@ -176,11 +175,11 @@ def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, 
         ) from None
     segments = config["arch"] not in DISCRIMINATORS
     if (arch == "discriminator") == segments:
-        found = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"
-        raise WeightsError(f"{path}: weights of {found}; expected {arch or 'a segmentation net such as g1 or g2'}")
+        net = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"
+        raise WeightsError(f"{path}: weights of {net}; expected {arch or 'a segmentation net such as g1 or g2'}")
     return model.eval(), notes
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -69,13 +69,13 @@ def test_batches_that_cannot_be_shared_out_are_refused(dataset, pseudo_labels, t
 def test_shared_batch_statistics_of_one_process_are_pytorchs(layer):
     shared, images = copy.deepcopy(layer), 3 * torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) + 1
     found, expected = [], []
-    for net, outputs in ((partial(distributed._synchronised, shared), found), (layer, expected)):
+    for net, outputs in ((partial(distributed._sync_batch_norm, shared), found), (layer, expected)):
         given = images.clone().requires_grad_()
         answer = net(given)
         (answer**3).sum().backward()
         outputs += [answer, given.grad]
     for of, like in ((shared, layer), (shared.eval(), layer.eval())):
-        found += [*of.buffers(), *(p.grad for p in of.parameters()), distributed._synchronised(of, images)]
+        found += [*of.buffers(), *(p.grad for p in of.parameters()), distributed._sync_batch_norm(of, images)]
         expected += [*like.buffers(), *(p.grad for p in like.parameters()), like(images)]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

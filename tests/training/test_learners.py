@@ -37,9 +37,9 @@ from ethand_utils.training.metrics import course_miou
 from ethand_utils.training.models import create_model, load_weights
 from ethand_utils.training.pseudo_labels import (
     TopHalfFilter,
-    kept_by_batches,
     kept_per_batch,
     label_store,
+    top_half_mask,
     true_quality,
 )
 
@@ -234,7 +234,7 @@ def test_one_cycle_stays_above_zero():
 
 
 def test_an_unknown_schedule_is_refused(train):
-    with pytest.raises(TrainingError, match="expected constant or one_cycle"):
+    with pytest.raises(TrainingError, match="expected one of constant, one_cycle"):
         train("run", (1,), schedule="cosine")
 
 
@@ -462,14 +462,14 @@ def test_true_labels_have_quality_one_and_empty_ones_zero(dataset, make_store):
     assert np.nanmax(true_quality(empty, truth)) == 0
 
 
-def test_kept_by_batches_keeps_the_surest_half():
+def test_top_half_mask_keeps_the_surest_half():
     confidence = np.random.default_rng(0).permutation(64) / 64
-    assert kept_by_batches(confidence, 8).sum() == 32
-    assert np.array_equal(kept_by_batches(confidence, 64), confidence >= np.median(confidence))
+    assert top_half_mask(confidence, 8).sum() == 32
+    assert np.array_equal(top_half_mask(confidence, 64), confidence >= np.median(confidence))
 
 
-def test_kept_by_batches_is_a_function_of_the_seed():
+def test_top_half_mask_is_a_function_of_the_seed():
     confidence = np.random.default_rng(0).random(64)
-    first, again, other = (kept_by_batches(confidence, 8, seed) for seed in (1, 1, 2))
+    first, again, other = (top_half_mask(confidence, 8, seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

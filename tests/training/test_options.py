@@ -17,8 +17,7 @@ from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import make_dls
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.methods import adversary
-from ethand_utils.experiments.run import RunError
+from ethand_utils.experiments.methods import Adversary, MethodError, adversary
 from ethand_utils.files import FileError
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, inverse_frequency
 from ethand_utils.training import losses
@@ -184,12 +183,12 @@ def test_the_released_discriminator_gives_a_map_with_a_last_convolution_of_5_by_
     assert state(again) == state(d)
 
 
-def test_a_row_asks_for_no_d_the_profiles_or_the_released_one():
+def test_an_adversary_is_no_d_the_profiles_or_the_released_one():
     profile = load_profile("ci", {"adversarial_input": "softmax", "discriminator": "alternating"})
-    assert adversary("none", profile) == ("none", "none")
-    assert adversary("profile", profile) == ("softmax", "alternating")
-    assert adversary("released", profile) == ("argmax", "frozen")
-    with pytest.raises(RunError, match="expected one of none, profile, released"):
+    assert adversary("none", profile) is None
+    assert adversary("profile", profile) == Adversary("softmax", "alternating", "d")
+    assert adversary("released", profile) == Adversary("argmax", "frozen", "d_argmax")
+    with pytest.raises(MethodError, match="expected one of none, profile, released"):
         adversary("on", profile)
 
 
@@ -316,7 +315,7 @@ def test_the_mean_over_hands_by_hand():
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(EthandError, match="hands 'max': unknown; expected one of sum, mean"):
+    with pytest.raises(EthandError, match="hands 'max': unknown .*; expected one of sum, mean"):
         SegmentationLoss(hands="max")
 
 
@@ -422,9 +421,9 @@ def test_batch_half_keeps_half_of_every_batch_however_sure():
 
 
 def test_an_unknown_filter_and_a_threshold_above_all_labels_are_refused():
-    with pytest.raises(ValueError, match="expected one of batch_half, dataset_half, threshold, none"):
+    with pytest.raises(EthandError, match="expected one of batch_half, dataset_half, threshold, none"):
         pseudo_filter("half", SURE)
-    with pytest.raises(TrainingError, match=r"pseudo_threshold: 0\.95, but that of the 16 labels reaches 0\.9375"):
+    with pytest.raises(TrainingError, match=r"pseudo_threshold: 0\.95, but the highest of 16 labels is 0\.9375"):
         pseudo_filter("threshold", SURE, 0.95)
 
 
