@@ -1,10 +1,10 @@
-"""A training's history beside its plan."""
+"""Comparison of a training's history with its dry run."""
 
 import pytest
 
 
 def assert_as_planned(history, phases):
-    """`history.csv` has the phases, the images and the last learning rate of every epoch that `forecast` tells."""
+    """`history.csv` has the phases, the images and the last learning rate of every epoch that the dry run predicts."""
     epochs = [(phase, epoch) for phase in phases for epoch in range(phase["epochs"])]
     assert history["phase"].tolist() == [phase["phase"] for phase, _ in epochs]
     assert history["images"].tolist() == [phase["learned"] / phase["epochs"] for phase, _ in epochs]

@@ -1,10 +1,10 @@
-"""What interrupts a training in tests."""
+"""A callback that interrupts a training in tests."""
 
 from fastai.callback.core import Callback
 
 
 class Outage(Exception):
-    """What interrupts a training in these tests."""
+    """The error of an interrupted training in tests."""
 
 
 class FailAt(Callback):
@@ -13,10 +13,10 @@ class FailAt(Callback):
     order = 15
 
     def __init__(self, epoch=None, batch=0):
-        self.at, self.rates = (epoch, batch), []
+        self.batch, self.rates = (epoch, batch), []
 
     def before_batch(self):
         if self.training:
             self.rates.append(self.opt.hypers[-1]["lr"])
-            if (self.epoch, self.iter) == self.at:
+            if (self.epoch, self.iter) == self.batch:
                 raise Outage("power cut")  # fastai wants an argument

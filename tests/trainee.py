@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, for tests that kill them or let several share one."""
+"""Small trainings for tests that kill their process or run one in several processes."""
 
 import os
 import signal
@@ -32,12 +32,12 @@ torch.set_num_threads(1)
 
 
 def net(seed=0, arch="baseline", channels=3):
-    """A tiny net, placed as trainings place it."""
+    """A tiny net on its device, as trainings have it."""
     return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
 class Beat(Callback):
-    """Writes a byte to a pipe at every batch, so that the other end knows how far a training is."""
+    """Writes a byte to a pipe at every batch, to report progress."""
 
     order = 90
 
@@ -50,14 +50,14 @@ class Beat(Callback):
 
 
 class InFloat32(Callback):
-    """Keeps a training in float32 on any processor, so that two ways can be compared closely."""
+    """Keeps a training in float32 on any processor, for close comparisons."""
 
     def before_fit(self):
         callbacks.has_native_bf16 = lambda device: False
 
 
 class Fail(Callback):
-    """Ends a process of a training in its second epoch: by an error, or as if killed."""
+    """Ends a process of a training in its second epoch: by an error, or killed."""
 
     def __init__(self, killed):
         self.killed = killed
@@ -70,7 +70,7 @@ class Fail(Callback):
 
 
 def phases(kind, stores, labels, extra=()):
-    """Phases of G1, D, or the two cycles of G2 with a D that goes on training."""
+    """Phases of G1, D, or the two cycles of G2 with an alternating D."""
     pairs = make_dls(stores["train"], stores["val"], 4, Augmentation())
     if kind == "g1":
         return [Phase("paired", pairs, *EPOCHS[kind], LR, extra)]
@@ -99,7 +99,7 @@ def run_cyclegan(folder, stores, extra):
 
 
 def run(kind, folder, data, labels, extra=(), processes=1):
-    """Train to the end in `folder`, or from where it stopped, with callbacks `extra` in every phase."""
+    """Train to the end in `folder`, or resume there, with callbacks `extra` in every phase."""
     stores = {path.name: Store(path) for path in Path(data).iterdir() if path.is_dir()}
     if kind == "cyclegan":
         return run_cyclegan(folder, stores, extra)

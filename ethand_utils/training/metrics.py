@@ -19,17 +19,17 @@ ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JO
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Pixel counts int64 [n, 2, 17, 17] (truth by prediction) of masks [n, 2, H, W], each image and hand for itself."""
+    """Count pixels int64 [n, 2, 17, 17] (ground truth by prediction) of masks [n, 2, H, W], by image and hand."""
     return count_pairs(_flat(truth), _flat(predicted)).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
 
 
 def _flat(masks: np.ndarray) -> np.ndarray:
-    """Masks [n, 2, H, W] as uint8 [2n, pixels]."""
+    """Return masks [n, 2, H, W] as uint8 [2n, pixels]."""
     return np.asarray(masks, np.uint8).reshape(-1, masks.shape[-2] * masks.shape[-1])
 
 
 def _sums(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels [..., 17] of every class in both, in the truth and predicted, from confusion counts [..., 17, 17]."""
+    """Return pixels [..., 17] of every class in both, in the truth and predicted, of confusion counts [..., 17, 17]."""
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2)
 
 
@@ -46,36 +46,36 @@ def _mean_iou(both: np.ndarray, true: np.ndarray, predicted: np.ndarray, size: i
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
-    """IoU float [..., 17] of every class from confusion counts [..., 17, 17]; NaN where it is in neither."""
+    """Compute IoU float [..., 17] of every class from confusion counts [..., 17, 17]; NaN where it is in neither."""
     return _iou(*_sums(counts))
 
 
 def hand_miou(counts: np.ndarray, size: int) -> np.ndarray:
-    """Mean IoU float [n, 2] of each hand over the parts with enough truth pixels; NaN for a hand that has none."""
+    """Compute mean IoU float [n, 2] of each hand over the parts with enough truth pixels; NaN without any."""
     return _mean_iou(*_sums(counts), size)
 
 
 def course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """The score behind every number of the report: nan-mean over all hands of all images of `hand_miou`."""
+    """Compute the report's score: nan-mean of `hand_miou` over all hands of all images."""
     sums = count_classes(_flat(truth), _flat(predicted)).transpose(1, 0, 2)
     return nanmean(_mean_iou(*sums, truth.shape[-1]))
 
 
 def dataset_miou(counts: np.ndarray) -> float:
-    """Mean IoU over parts 1…16 of the confusion matrix of the whole data set, both hands together."""
+    """Compute mean IoU over parts 1…16 of the confusion matrix of the whole data set, both hands together."""
     return nanmean(class_iou(counts.sum((0, 1)))[1:])
 
 
 def part_iou(counts: np.ndarray) -> np.ndarray:
-    """IoU float [17] of every class over the whole data set."""
+    """Compute IoU float [17] of every class over the whole data set."""
     return class_iou(counts.sum((0, 1)))
 
 
 def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, region: str) -> np.ndarray:
-    """IoU float [n, 2] of each hand's silhouette in its `visible` or `occluded` pixels.
+    """Compute IoU float [n, 2] of each hand's silhouette in its `visible` or `occluded` pixels.
 
     Occluded are truth pixels where the other hand is nearer (`front` [n, H, W]); the other truth pixels are visible.
-    Each region is compared after the other one is taken away from prediction and truth alike. NaN where the region has
+    Each region is scored with the other one removed from prediction and truth alike. NaN where the region has
     fewer pixels than a part needs to be scored.
     """
     other = np.array([FRONT_RIGHT, FRONT_LEFT]).reshape(1, 2, 1, 1)
@@ -88,14 +88,14 @@ def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, regi
 
 
 def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:
-    """For each hand float [n, 2]: NaN if present; else 1 when enough pixels to score a part are predicted, or 0."""
+    """Return float [n, 2]: NaN for a present hand, else 1 if enough pixels to score a part are predicted, or 0."""
     absent = counts[..., 1:, :].sum((-1, -2)) == 0
-    invented = counts[..., 1:].sum((-1, -2)) >= min_pixels(size)
-    return np.where(absent, invented.astype(float), np.nan)
+    predicted = counts[..., 1:].sum((-1, -2)) >= min_pixels(size)
+    return np.where(absent, predicted.astype(float), np.nan)
 
 
 def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Columns [n] for every sample: course mIoU (both hands and each), visible and occluded IoU, invented hands."""
+    """Compute columns [n], for both hands and each: course mIoU, visible and occluded IoU, absent false positives."""
     counts, size = confusion(predicted, truth), truth.shape[-1]
     hands = hand_miou(counts, size)
     nothing = np.full(hands.shape, np.nan)
@@ -112,7 +112,7 @@ def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | 
 
 
 def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, float]:
-    """All scores of a data set as one flat dict: the metric part of `result.json` (NaN where nothing can be scored)."""
+    """Compute all scores of a data set as one flat dict, as in `result.json`; NaN where nothing can be scored."""
     counts, size = confusion(predicted, truth), truth.shape[-1]
     regions = {
         f"{region}_iou": float("nan") if front is None else nanmean(region_iou(predicted, truth, front, region))
@@ -128,9 +128,9 @@ def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None =
 
 
 def joint_accuracy(masks: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """How well masks uint8 [..., 2, H, W] agree with annotated joints float [..., 2, 21, 2] (x, y in the masks' px).
+    """Score masks uint8 [..., 2, H, W] by annotated joints float [..., 2, 21, 2] (x, y in the masks' px).
 
-    A score for images that have joints but no true masks. Of the joints that are `valid` bool [..., 2, 21],
+    It is for images that have joints but no ground-truth masks. Of the joints that are `valid` bool [..., 2, 21],
     `joint_accuracy` is the share at whose pixel the joint's own hand shows a part that meets there
     (`labels.JOINT_PARTS`), `joint_on_hand` the share at whose pixel it shows any part. Several images are pooled over
     all their joints, so that two hands count twice as much as one; NaN where no joint is valid.
@@ -139,19 +139,19 @@ def joint_accuracy(masks: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> 
 
 
 def parts_at(masks: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """The part [..., 2, 21] each hand's mask shows at its joints; background beyond the masks' border.
+    """Return the part [..., 2, 21] of each hand's mask at its joints; background beyond the masks' border.
 
     Shapes as in `joint_accuracy`; pixel (i, j) covers [i, i + 1) × [j, j + 1).
     """
-    at, (height, width) = np.floor(joints).astype(int), masks.shape[-2:]
-    inside = ((at >= 0) & (at < (width, height))).all(-1)
-    at = np.where(inside[..., None], at, 0)
+    pixels, (height, width) = np.floor(joints).astype(int), masks.shape[-2:]
+    inside = ((pixels >= 0) & (pixels < (width, height))).all(-1)
+    pixels = np.where(inside[..., None], pixels, 0)
     flat = masks.reshape(*masks.shape[:-2], height * width)
-    return np.where(inside, np.take_along_axis(flat, at[..., 1] * width + at[..., 0], -1), 0)
+    return np.where(inside, np.take_along_axis(flat, pixels[..., 1] * width + pixels[..., 0], -1), 0)
 
 
 def joint_scores(parts: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """The scores of `joint_accuracy` from the parts [..., 2, 21] that `parts_at` found."""
+    """Compute the scores of `joint_accuracy` from the parts [..., 2, 21] of `parts_at`."""
     right = ADJOINS[np.arange(N_JOINTS), parts]
     return {
         "joint_accuracy": nanmean(right[valid].astype(float)),
@@ -160,8 +160,8 @@ def joint_scores(parts: np.ndarray, valid: np.ndarray) -> dict[str, float]:
 
 
 def nanmean(values: np.ndarray, axis: int | None = None) -> np.ndarray | float:
-    """`numpy.nanmean` without its warning: NaN where there is nothing to average."""
-    known = ~np.isnan(values)
-    total, number = np.where(known, values, 0).sum(axis), known.sum(axis)
+    """Compute `numpy.nanmean` without its warning: NaN where there is nothing to average."""
+    valid = ~np.isnan(values)
+    total, number = np.where(valid, values, 0).sum(axis), valid.sum(axis)
     mean = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
     return float(mean) if axis is None else mean

@@ -146,8 +146,8 @@ def test_labels_of_unpaired_samples_reach_g_xy_through_the_cycles_alone(plain):
     paired = torch.arange(8) < 4
     loss.weights |= {"cycle_image": 0.0, "cycle_masks": 0.0, "identity": 0.0}
     gradients = []
-    for shown in (masks, masks.flip(0)):  # other labels for the unpaired rows
-        other = torch.where(paired.view(-1, 1, 1, 1), masks, shown)
+    for labels in (masks, masks.flip(0)):  # other labels for the unpaired samples
+        other = torch.where(paired.view(-1, 1, 1, 1), masks, labels)
         model.eval().zero_grad()
         loss(model(images, other, visible), images, other, visible, paired).backward()
         gradients.append([weight.grad.clone() for weight in model.g_xy.parameters()])
@@ -337,34 +337,34 @@ def test_pairs_alone_need_no_cycles_in_training_and_are_scored_all_the_same(prof
 def test_pairs_belong_together_and_the_others_come_from_the_unpaired_stores(dataset):
     unpaired = (dataset["unpaired_images"], dataset["unpaired_labels"])
     loader = MixedLoader(dataset["train"], 4, Augmentation(0, 0, 0, 0, 0), unpaired=unpaired)
-    shown = []
+    unpaired_indices = []
     for images, masks, visible, paired in loader:
         assert paired.tolist() == [True] * 4 + [False] * 4
         pictures = denormalise(images).numpy()
         for i in range(8):
             store, labels = (dataset["train"],) * 2 if paired[i] else unpaired
-            at = np.flatnonzero((store.images == pictures[i]).all((1, 2, 3)))
-            found = np.flatnonzero((labels.masks == masks[i].numpy()).all((1, 2, 3)))
-            assert len(at) > 0
-            assert len(found) > 0
+            of_image = np.flatnonzero((store.images == pictures[i]).all((1, 2, 3)))
+            of_mask = np.flatnonzero((labels.masks == masks[i].numpy()).all((1, 2, 3)))
+            assert len(of_image) > 0
+            assert len(of_mask) > 0
             if paired[i]:
-                assert at[0] == found[0]
+                assert of_image[0] == of_mask[0]
             else:
-                shown.append((at[0], found[0]))
-            np.testing.assert_array_equal(visible[i], visible_hands(labels, found[:1])[0])
-    of_images, of_labels = zip(*shown, strict=True)
+                unpaired_indices.append((of_image[0], of_mask[0]))
+            np.testing.assert_array_equal(visible[i], visible_hands(labels, of_mask[:1])[0])
+    of_images, of_labels = zip(*unpaired_indices, strict=True)
     assert sorted(of_images) == sorted(of_labels) == list(range(16))
     assert list(of_images) != list(of_labels)
 
 
 def test_visible_hands_move_and_flip_with_the_masks(loader):
-    shown = []
+    agreement = []
     for _ in range(4):
         for _, masks, visible, _ in loader:
             assert (visible.sum(1) <= 1).all()
             alone = (masks > 0).sum(1) == 1  # one hand, and seldom the other one's forearm before it
-            shown.append(((masks > 0) == (visible > 0)).all(1)[alone].float().mean())
-    assert min(shown) > 0.9
+            agreement.append(((masks > 0) == (visible > 0)).all(1)[alone].float().mean())
+    assert min(agreement) > 0.9
 
 
 def test_batches_depend_on_seed_and_epoch_alone(dataset):
@@ -405,15 +405,15 @@ def test_generators_that_invert_each_other_have_perfect_scores(make_store):
     class Shifted(CycleGAN):
         """Reads stored images as FromPicture does."""
 
-        def forward(self, shown, masks, visible):
-            return super().forward(denormalise(shown).permute(0, 3, 1, 2).float(), masks, visible)
+        def forward(self, images, masks, visible):
+            return super().forward(denormalise(images).permute(0, 3, 1, 2).float(), masks, visible)
 
     pictures = images.permute(0, 2, 3, 1).to(torch.uint8).numpy()
     store = make_store("world", images=pictures, masks=masks.byte().numpy(), front=front.byte().numpy())
     model = Shifted(FromPicture(), ToPicture(), Knows(visible))
-    found = cycle_scores(model, store)
-    assert found["course_miou"] == found["cycle_miou"] == 1
-    assert found["front_real"] == found["front_made"] == found["front_cycle"] == 1
+    scores = cycle_scores(model, store)
+    assert scores["course_miou"] == scores["cycle_miou"] == 1
+    assert scores["front_real"] == scores["front_made"] == scores["front_cycle"] == 1
 
 
 def test_psnr_is_that_of_the_pictures():
@@ -510,12 +510,12 @@ def test_the_profile_chooses_the_variants_of_the_chain(profile):
         return {stage.name: stage for stage in stages(chosen)}
 
     assert not any("cyclegan" in name or "as_long" in name for name in names())
-    found = names("pairs", "loose", seeds=2)
+    chain = names("pairs", "loose", seeds=2)
     wanted = {f"11_cyclegan_{row}_seed{seed}" for row in ("pairs", "loose") for seed in (0, 1)}
-    assert {name for name in found if name.startswith("11")} == wanted
-    assert set(found["12_cyclegan_rows"].needs) == {*wanted, "04_train_g1_as_long"}
-    assert found["04_train_g1_as_long"].parameters["EPOCHS"] == 2 * profile.cyclegan_epochs
-    assert "11_cyclegan_loose_seed0" in found[f"07_train_g2_{IMAGES_METHOD}_seed0"].needs
+    assert {name for name in chain if name.startswith("11")} == wanted
+    assert set(chain["12_cyclegan_rows"].needs) == {*wanted, "04_train_g1_as_long"}
+    assert chain["04_train_g1_as_long"].parameters["EPOCHS"] == 2 * profile.cyclegan_epochs
+    assert "11_cyclegan_loose_seed0" in chain[f"07_train_g2_{IMAGES_METHOD}_seed0"].needs
     assert f"07_train_g2_{IMAGES_METHOD}_seed0" not in names("pairs")
 
 
@@ -562,8 +562,8 @@ def test_effects_are_differences_of_trainings_that_differ_in_one_thing(run):
     balanced = changes.loc["all five for balance", "course_miou"]
     assert balanced["difference"] == pytest.approx(0.1)
     assert (balanced["count"], balanced["up"]) == (4, 4)
-    told = changes.loc["which hand is in front", "front_made"]
-    assert told["difference"] == pytest.approx(0.2)
+    in_front = changes.loc["which hand is in front", "front_made"]
+    assert in_front["difference"] == pytest.approx(0.2)
     assert changes.loc["which hand is in front", "course_miou"]["difference"] == pytest.approx(0)
     assert ("cycles and D", "d_x_accuracy") not in changes.index
 
@@ -587,14 +587,14 @@ def test_where_nobody_knows_which_hand_is_in_front_the_verdict_on_it_is_unknown(
 
 
 def test_trainings_of_another_length_are_not_compared(run):
-    found = cycle_results(run)
-    found.loc[found["row"] == "report", "images_seen"] = 48
-    assert set(variant_effects(found)["contrast"]) == {
+    trainings = cycle_results(run)
+    trainings.loc[trainings["row"] == "report", "images_seen"] = 48
+    assert set(variant_effects(trainings)["contrast"]) == {
         "all five for balance",
         "which hand is in front",
         "looser image cycle",
     }
-    assert (variant_effects(found)["count"] == 2).all()
+    assert (variant_effects(trainings)["count"] == 2).all()
 
 
 def test_of_one_variant_everything_is_unknown(run):

@@ -1,4 +1,4 @@
-"""One training on several processes: the same as on one, but for rounding."""
+"""One training on several processes: the same as on one but for rounding."""
 
 import copy
 from functools import partial
@@ -18,7 +18,7 @@ from ethand_utils.training.models import load_weights
 
 @pytest.fixture(scope="module")
 def ended(dataset, pseudo_labels, tmp_path_factory):
-    """Function that gives the folder of a training by its kind and number of processes, trained once."""
+    """Function that returns the folder of a training by its kind and number of processes, trained once."""
     folder = tmp_path_factory.mktemp("shared")
 
     def run(kind, processes):
@@ -60,7 +60,7 @@ def test_an_end_of_one_process_ends_them_all_and_keeps_the_last_epoch(
     assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == [1]
 
 
-def test_batches_that_cannot_be_shared_out_are_refused(dataset, pseudo_labels, tmp_path):
+def test_batches_that_cannot_be_split_equally_are_refused(dataset, pseudo_labels, tmp_path):
     with pytest.raises(EthandError, match="batches of 4 cannot be dealt to 3 processes"):
         trainee.run("g1", tmp_path, dataset["train"].path.parent, pseudo_labels.path, processes=3)
 

@@ -51,8 +51,8 @@ def net(seed=0, arch="baseline", channels=3):
     return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
-def judge(seen="softmax"):
-    return net(arch="discriminator", channels=D_CHANNELS[seen])
+def tiny_d(kind="softmax"):
+    return net(arch="discriminator", channels=D_CHANNELS[kind])
 
 
 def state(model):
@@ -64,7 +64,7 @@ def random_masks(n=4, size=16, seed=0):
 
 
 def fake_learn(**attributes):
-    """What a callback sees of a Learner."""
+    """The attributes of a Learner that a callback reads."""
     return SimpleNamespace(**{"training": True, **attributes})
 
 
@@ -76,7 +76,7 @@ def pairs(dataset):
 
 @pytest.fixture
 def train(pairs, tmp_path):
-    """Function that trains a tiny net for phases of `epochs` in `folder`, from scratch or on from what is there."""
+    """Function that trains a tiny net for phases of `epochs` in `folder`, from scratch or from a checkpoint."""
 
     def run(folder, epochs, fail=(None, 0, 0), seed=0, lr=LR, schedule="constant", metrics=()):
         # Every phase has one, so that the plan is the same whether it fails or not.
@@ -97,7 +97,7 @@ def test_history_has_a_row_an_epoch_with_phases_losses_and_metrics(train, tmp_pa
 
 
 @pytest.mark.parametrize("loss", ["ce", "ce_dice"])
-def test_loss_falls_on_a_batch_that_is_learnt_by_heart(loss, make_store, dataset, tmp_path):
+def test_loss_falls_on_a_batch_that_is_overfitted(loss, make_store, dataset, tmp_path):
     few = make_store("few", images=dataset["train"].images[:4], masks=dataset["train"].masks[:4])
     plain = Augmentation(0, 0, 0, 0, 0)
     train_phases(net(), SegmentationLoss(loss), [Phase("one", make_dls(few, few, 4, plain), 20, 3 * LR)], tmp_path)
@@ -164,7 +164,7 @@ def test_seconds_go_on_counting_when_a_training_goes_on(train, monkeypatch, tmp_
     assert pd.read_csv(tmp_path / "parts/history.csv")["seconds"].is_monotonic_increasing
 
 
-def test_time_left_is_told_right_in_the_second_phase(train, monkeypatch, capsys):
+def test_time_left_is_right_in_the_second_phase(train, monkeypatch, capsys):
     class Clock(Callback):
         now = 0.0
 
@@ -177,7 +177,7 @@ def test_time_left_is_told_right_in_the_second_phase(train, monkeypatch, capsys)
     assert re.findall(r"(\d+) s left", capsys.readouterr().out) == ["30", "20", "10", "0"]
 
 
-def test_another_plans_state_is_left_behind(train):
+def test_the_checkpoint_of_another_plan_is_ignored(train):
     with pytest.raises(Outage):
         train("parts", (3,), (0, 2, 0))
     assert state(train("parts", (3,), lr=LR / 10)) == state(train("fresh", (3,), lr=LR / 10))
@@ -191,7 +191,7 @@ def test_a_complete_training_is_not_trained_again(train, monkeypatch, tmp_path):
     assert (tmp_path / "run/history.csv").read_bytes() == before
 
 
-def test_finish_writes_the_weights_and_the_result_ends_what_can_be_resumed(train, pairs, tmp_path):
+def test_final_weights_keep_the_checkpoint_and_the_result_removes_it(train, pairs, tmp_path):
     learn = train_phases(net(), SegmentationLoss(), [Phase("one", pairs(), 1, LR)], tmp_path)
     save_final_weights(learn, tmp_path, size=32, row="g1")
     model, notes = load_weights(tmp_path / "weights.safetensors")
@@ -267,7 +267,7 @@ def test_half_of_a_batch_is_kept_and_never_nothing(bs, kept):
     assert kept_per_batch(bs) == kept
 
 
-def test_keep_confident_keeps_the_surer_half_with_its_own_labels():
+def test_top_half_filter_keeps_the_more_confident_half_with_its_own_labels():
     confidence = torch.tensor([0.3, 0.9, 0.1, 0.8, 0.5, 0.7, 0.2, 0.6])
     images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 4, 4)
     masks = torch.arange(8).view(8, 1, 1, 1).expand(8, 2, 4, 4)
@@ -279,7 +279,7 @@ def test_keep_confident_keeps_the_surer_half_with_its_own_labels():
     assert callback.learn.yb[0][:, 1, 3, 3].tolist() == [1, 3, 5, 7]
 
 
-def test_keep_confident_leaves_validation_alone():
+def test_top_half_filter_leaves_validation_alone():
     callback = TopHalfFilter()
     callback.learn = fake_learn(xb=(torch.zeros(4, 3, 2, 2),), yb=(random_masks(),), training=False)
     callback.before_batch()
@@ -302,7 +302,7 @@ def test_the_unpaired_half_trains_on_pseudo_labels(dataset, tmp_path):
     assert pd.read_csv(tmp_path / "history.csv")["images"].tolist() == [8]
 
 
-def test_fast_forward_gives_floats_and_leaves_the_net_as_it_was(monkeypatch):
+def test_autocast_returns_float32_and_leaves_the_net_as_it_was(monkeypatch):
     monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: True)
     layer, images = nn.Conv2d(3, 2, 1), torch.rand(2, 3, 4, 4)
     before = layer(images)
@@ -314,7 +314,7 @@ def test_fast_forward_gives_floats_and_leaves_the_net_as_it_was(monkeypatch):
     assert torch.equal(layer(images), before)
 
 
-def test_precision_ends_even_if_the_net_fails(pairs, monkeypatch, tmp_path):
+def test_autocast_ends_even_if_the_net_fails(pairs, monkeypatch, tmp_path):
     class Broken(nn.Conv2d):
         recipe = None
 
@@ -341,24 +341,24 @@ def test_after_a_training_even_an_interrupted_one_the_net_is_in_full_precision(f
     assert same
 
 
-@pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
-def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(seen):
-    discriminator = judge(seen)
+@pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
+def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(kind):
+    discriminator = tiny_d(kind)
     logits = torch.randn(2, N_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     segmentation = (0 * logits).sum() + 3.0
-    callback = Adversarial(discriminator, seen)
+    callback = Adversarial(discriminator, kind)
     callback.learn = fake_learn(pred=logits, loss_grad=segmentation, loss=segmentation.detach())
     callback.before_train()
     callback.after_loss()
-    expected = 0.9 * 3.0 + 0.1 * adversarial_loss(discriminator(prediction_maps(logits, seen))).item()
+    expected = 0.9 * 3.0 + 0.1 * adversarial_loss(discriminator(prediction_maps(logits, kind))).item()
     assert callback.learn.loss.item() == pytest.approx(expected)
     callback.learn.loss_grad.backward()
-    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (seen != "argmax")
+    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (kind != "argmax")
     assert all(p.grad is None for p in discriminator.parameters())
 
 
 def test_adversarial_leaves_validation_alone():
-    callback = Adversarial(judge())
+    callback = Adversarial(tiny_d())
     callback.learn = fake_learn(pred=torch.randn(2, N_CHANNELS, 16, 16), loss=torch.tensor(3.0), training=False)
     callback.after_loss()
     assert callback.learn.loss == 3
@@ -369,30 +369,30 @@ def test_the_adversarial_term_alone_moves_g2_and_never_d(pairs, tmp_path):
         def forward(self, logits, masks):
             return 0 * logits.sum()
 
-    model, discriminator = net(), judge()
+    model, discriminator = net(), tiny_d()
     before, judged_by = [p.detach().clone() for p in model.parameters()], state(discriminator)
     train_phases(model, NoLoss(), [Phase("paired", pairs(), 1, LR, (Adversarial(discriminator),))], tmp_path)
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert state(discriminator) == judged_by
 
 
-@pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
-def test_against_truth_puts_predictions_first_and_truth_second(seen):
+@pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
+def test_against_truth_puts_predictions_first_and_truth_second(kind):
     g1, masks = net().train(), random_masks(size=32)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     before = state(g1)
-    callback = AgainstTruth(g1, seen)
+    callback = AgainstTruth(g1, kind)
     callback.learn = fake_learn(xb=(images,), yb=(masks,))
     callback.before_batch()
     (batch,) = callback.learn.xb
-    assert batch.shape == (8, D_CHANNELS[seen], 32, 32)
-    assert torch.allclose(batch[:4], prediction_maps(g1(images), seen))
-    assert torch.equal(batch[4:], target_maps(masks, seen))
+    assert batch.shape == (8, D_CHANNELS[kind], 32, 32)
+    assert torch.allclose(batch[:4], prediction_maps(g1(images), kind))
+    assert torch.equal(batch[4:], target_maps(masks, kind))
     assert state(g1) == before
     assert not batch.requires_grad
 
 
-def test_discriminator_loss_and_accuracy_know_the_halves():
+def test_discriminator_loss_and_accuracy_tell_the_halves_apart():
     right, wrong = torch.tensor([-9.0, -9.0, 9.0, 9.0]), torch.tensor([9.0, 9.0, -9.0, -9.0])
     masks = random_masks()
     assert DiscriminatorLoss()(right, masks) < 0.01 < 10 < DiscriminatorLoss()(wrong, masks)
@@ -404,13 +404,13 @@ def test_discriminator_loss_and_accuracy_know_the_halves():
 def test_a_discriminator_learns_to_tell_truth_from_predictions(pairs, tmp_path):
     phases = [Phase("d", pairs(), 12, 3 * LR, (AgainstTruth(net()),))]
     metrics = (AvgMetric(discriminator_accuracy),)
-    train_phases(judge(), DiscriminatorLoss(), phases, tmp_path, metrics=metrics)
+    train_phases(tiny_d(), DiscriminatorLoss(), phases, tmp_path, metrics=metrics)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["discriminator_accuracy"].iloc[-1] > 0.8
     assert history["train_loss"].is_monotonic_decreasing
 
 
-def test_course_miou_of_batches_is_that_of_the_whole_set(dataset):
+def test_course_miou_over_batches_is_that_of_all_at_once(dataset):
     masks = torch.from_numpy(np.array(dataset["train"].masks)).long()
     keep = torch.rand(masks.shape, generator=torch.Generator().manual_seed(0)) < 0.6
     predicted = masks.where(keep, 0)
@@ -422,7 +422,7 @@ def test_course_miou_of_batches_is_that_of_the_whole_set(dataset):
     assert metric.value == pytest.approx(course_miou(predicted.numpy(), masks.numpy()))
 
 
-def test_label_store_keeps_what_g1_says_of_every_image(dataset, tmp_path):
+def test_label_store_has_the_masks_and_confidence_of_every_image(dataset, tmp_path):
     images, g1 = dataset["unpaired_images"], net().train()
     before = state(g1)
     store = label_store(g1, images, tmp_path / "labels", "a")
@@ -462,7 +462,7 @@ def test_true_labels_have_quality_one_and_empty_ones_zero(dataset, make_store):
     assert np.nanmax(true_quality(empty, truth)) == 0
 
 
-def test_top_half_mask_keeps_the_surest_half():
+def test_top_half_mask_keeps_the_most_confident_half():
     confidence = np.random.default_rng(0).permutation(64) / 64
     assert top_half_mask(confidence, 8).sum() == 32
     assert np.array_equal(top_half_mask(confidence, 64), confidence >= np.median(confidence))

@@ -98,7 +98,7 @@ def test_discriminator_is_the_reports():
     assert all(layer.negative_slope == 0.2 for layer in layers if isinstance(layer, nn.LeakyReLU))
 
 
-def test_discriminator_gives_a_map_of_verdicts():
+def test_discriminator_returns_a_map():
     assert create_model("discriminator", in_channels=34).eval()(torch.rand(2, 34, 128, 128)).shape == (2, 1, 4, 4)
 
 
@@ -123,7 +123,7 @@ def test_an_unknown_net_is_refused_by_name(choice):
 
 
 @pytest.mark.parametrize("arch", ["baseline", "unetplusplus"])
-def test_saved_weights_come_back_with_their_notes(arch, tmp_path):
+def test_saved_weights_are_loaded_with_their_notes(arch, tmp_path):
     net = tiny(arch)
     net.train()(torch.randn(2, 3, 32, 32))  # moves the running statistics
     save_weights(net, tmp_path / "weights.safetensors", size=32, row="g1")
@@ -134,7 +134,7 @@ def test_saved_weights_come_back_with_their_notes(arch, tmp_path):
     assert same_weights(again, net)
 
 
-def test_a_discriminator_comes_back_when_asked_for(tmp_path):
+def test_a_discriminator_is_loaded_when_asked_for(tmp_path):
     save_weights(tiny("discriminator"), tmp_path / "d.safetensors")
     assert same_weights(load_weights(tmp_path / "d.safetensors", "discriminator")[0], tiny("discriminator"))
 
@@ -392,7 +392,7 @@ def test_prediction_maps_sum_to_one_in_each_hand():
     assert torch.allclose(per_hand(prediction_maps(logits)).sum(2), torch.ones(3, 2, 16, 16))
 
 
-def test_one_hot_maps_are_sure_prediction_maps():
+def test_one_hot_maps_are_prediction_maps_of_sure_logits():
     _, masks = batch()
     assert torch.equal(per_hand(one_hot_maps(masks)).argmax(2), masks)
     assert torch.allclose(prediction_maps(sure_logits(masks, 60.0)), one_hot_maps(masks))
@@ -432,9 +432,9 @@ def test_adversarial_loss_by_hand_falls_as_the_discriminator_is_fooled():
 def test_the_adversarial_term_has_a_gradient_at_every_logit():
     logits, _ = batch(size=32)
     logits.requires_grad_()
-    judge = tiny("discriminator")
-    before = adversarial_loss(judge(prediction_maps(logits)))
+    d = tiny("discriminator")
+    before = adversarial_loss(d(prediction_maps(logits)))
     before.backward()
     assert (logits.grad.abs().sum(1) > 0).all()
     with torch.no_grad():
-        assert adversarial_loss(judge(prediction_maps(logits - 1e3 * logits.grad))) < before
+        assert adversarial_loss(d(prediction_maps(logits - 1e3 * logits.grad))) < before

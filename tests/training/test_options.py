@@ -1,4 +1,4 @@
-"""Each choice of the method changes what it says and nothing else; a training that goes wrong keeps its last state."""
+"""Options of the adversarial term, the loss, the confidence and the filters; trainings that fail keep a checkpoint."""
 
 import errno
 from io import StringIO
@@ -75,15 +75,15 @@ class Spoilt(SegmentationLoss):
         return super().forward(logits, masks) * (float("nan") if self.left == 0 else 1)
 
     def __repr__(self):
-        return "Spoilt"  # whatever is spoilt: the plan of the training is the same
+        return "Spoilt"  # the same plan of the training for every `call`
 
 
 def net(seed=0, arch="baseline", channels=3):
     return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
-def judge(seen="softmax", seed=1):
-    return net(seed, "discriminator", D_CHANNELS[seen])
+def tiny_d(kind="softmax", seed=1):
+    return net(seed, "discriminator", D_CHANNELS[kind])
 
 
 def state(model):
@@ -99,12 +99,12 @@ def random_masks(n=2, size=16, seed=0):
 
 
 def fake_learn(**attributes):
-    """What a callback sees of a Learner."""
+    """The attributes of a Learner that a callback reads."""
     return SimpleNamespace(**{"training": True, **attributes})
 
 
 def after_loss(callback, logits, segmentation):
-    """The loss that a callback makes of a supervised one."""
+    """The loss of a callback, given a supervised one."""
     callback.learn = fake_learn(pred=logits, loss_grad=segmentation, loss=segmentation.detach())
     callback.before_train()
     callback.after_loss()
@@ -129,22 +129,22 @@ def labelled(dataset, make_store):
     return make
 
 
-# What D sees.
+# D's input.
 
 
-@pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
-def test_the_adversarial_term_reaches_the_logits_but_for_argmax(seen):
+@pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
+def test_the_adversarial_term_reaches_the_logits_but_for_argmax(kind):
     logits = random_logits().requires_grad_()
-    after_loss(Adversarial(judge(seen), seen), logits, (0 * logits).sum()).backward()
-    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (seen != "argmax")
-    assert torch.equal(logits.grad, torch.zeros_like(logits)) == (seen == "argmax")
+    after_loss(Adversarial(tiny_d(kind), kind), logits, (0 * logits).sum()).backward()
+    assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (kind != "argmax")
+    assert torch.equal(logits.grad, torch.zeros_like(logits)) == (kind == "argmax")
 
 
-@pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
-def test_the_term_counts_a_tenth_whatever_d_sees(seen):
-    d, logits = judge(seen), random_logits()
-    expected = 0.9 * 3 + 0.1 * adversarial_loss(d.eval()(prediction_maps(logits, seen))).item()
-    callback = Adversarial(d, seen)
+@pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
+def test_the_term_counts_a_tenth_whatever_d_sees(kind):
+    d, logits = tiny_d(kind), random_logits()
+    expected = 0.9 * 3 + 0.1 * adversarial_loss(d.eval()(prediction_maps(logits, kind))).item()
+    callback = Adversarial(d, kind)
     assert after_loss(callback, logits, torch.tensor(3.0)).item() == pytest.approx(expected)
     assert callback.scores() == {"adversarial_loss": pytest.approx((expected - 2.7) / 0.1, rel=1e-4)}
 
@@ -153,7 +153,7 @@ def test_argmax_only_scales_the_supervised_gradient():
     masks, criterion = random_masks(), SegmentationLoss()
     plain, scaled = random_logits().requires_grad_(), random_logits().requires_grad_()
     (0.9 * criterion(plain, masks)).backward()
-    after_loss(Adversarial(judge("argmax"), "argmax"), scaled, criterion(scaled, masks)).backward()
+    after_loss(Adversarial(tiny_d("argmax"), "argmax"), scaled, criterion(scaled, masks)).backward()
     assert torch.equal(scaled.grad, plain.grad)
 
 
@@ -199,11 +199,11 @@ def test_a_saturated_or_guessing_d_is_named(loss, says):
     assert says in discriminator_state(loss)
 
 
-# D trained on.
+# Alternating D.
 
 
 def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batch():
-    d, twin, logits, masks = judge(), judge(), random_logits(), random_masks()
+    d, twin, logits, masks = tiny_d(), tiny_d(), random_logits(), random_masks()
     callback = Alternating(d, lr=0.1)
     callback.learn = fake_learn(pred=logits, yb=(masks,), iter=0)
     callback.before_fit()
@@ -220,9 +220,9 @@ def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batc
     assert not any(p.requires_grad for p in d.parameters())
 
 
-def test_an_alternating_d_judges_g2_in_evaluation_mode():
-    d, logits = judge(), random_logits()
-    before, expected = state(d), adversarial_loss(judge().eval()(prediction_maps(logits))).item()
+def test_an_alternating_d_is_in_evaluation_mode_in_the_step_of_g2():
+    d, logits = tiny_d(), random_logits()
+    before, expected = state(d), adversarial_loss(tiny_d().eval()(prediction_maps(logits))).item()
     total = after_loss(Alternating(d), logits, torch.tensor(0.0))
     assert total.item() == pytest.approx(0.1 * expected, rel=1e-4)
     assert state(d) == before
@@ -230,7 +230,7 @@ def test_an_alternating_d_judges_g2_in_evaluation_mode():
 
 def adversarial_training(folder, pairs, labelled, kind, fail=(None, 0, 0)):
     """Two cycles against D; returns the bytes of G2 and D."""
-    d = judge()
+    d = tiny_d()
     adversarial = (Alternating(d, lr=1e-3) if kind == "alternating" else Adversarial(d),)
     unpaired = labelled(np.linspace(0, 1, 16))
     phases = []
@@ -252,13 +252,13 @@ def test_only_an_alternating_d_moves_and_its_losses_are_in_the_history(pairs, la
         paired = history["phase"] == "paired"
         assert history["adversarial_loss"].notna().tolist() == paired.tolist()
         assert ("d_loss" in history) == (kind == "alternating")
-    assert moved["frozen"][1] == state(judge())
+    assert moved["frozen"][1] == state(tiny_d())
     assert moved["alternating"][1] != moved["frozen"][1]
     assert moved["alternating"][0] != moved["frozen"][0]
 
 
 @pytest.mark.parametrize("fail", [(1, 0, 2), (1, 1, 0), (2, 0, 1), (3, 1, 3)])
-def test_an_interrupted_training_goes_on_with_its_d(fail, pairs, labelled, tmp_path, capsys):
+def test_an_interrupted_training_resumes_with_its_d(fail, pairs, labelled, tmp_path, capsys):
     whole = adversarial_training(tmp_path / "whole", pairs, labelled, "alternating")
     with pytest.raises(Outage):
         adversarial_training(tmp_path / "parts", pairs, labelled, "alternating", fail)
@@ -266,13 +266,13 @@ def test_an_interrupted_training_goes_on_with_its_d(fail, pairs, labelled, tmp_p
     assert f"goes on after epoch {(0, 1, 3, 4)[fail[0]] + fail[1]} of 6" in capsys.readouterr().out
 
 
-def test_another_d_or_another_choice_is_another_plan(pairs):
+def test_another_d_or_another_option_is_another_plan(pairs):
     cbs = [
-        Adversarial(judge()),
-        Adversarial(judge(seed=2)),
-        Adversarial(judge(), "straight_through"),
-        Alternating(judge()),
-        Alternating(judge(), lr=1.0),
+        Adversarial(tiny_d()),
+        Adversarial(tiny_d(seed=2)),
+        Adversarial(tiny_d(), "straight_through"),
+        Alternating(tiny_d()),
+        Alternating(tiny_d(), lr=1.0),
         AgainstTruth(net()),
         AgainstTruth(net(), "straight_through"),
         AgainstTruth(net(3)),
@@ -284,14 +284,14 @@ def test_another_d_or_another_choice_is_another_plan(pairs):
     ]
     assert len({Phase("a", pairs, 1, LR, (callback,)).description for callback in cbs}) == len(cbs)
     assert (
-        Phase("a", pairs, 1, LR, (Adversarial(judge()),)).description
-        == Phase("a", pairs, 1, LR, (Adversarial(judge()),)).description
+        Phase("a", pairs, 1, LR, (Adversarial(tiny_d()),)).description
+        == Phase("a", pairs, 1, LR, (Adversarial(tiny_d()),)).description
     )
 
 
-@pytest.mark.parametrize("seen", ADVERSARIAL_INPUTS)
-def test_a_discriminator_learns_whatever_it_sees(seen, pairs, tmp_path):
-    train_phases(judge(seen), DiscriminatorLoss(), [Phase("d", pairs, 10, LR, (AgainstTruth(net(), seen),))], tmp_path)
+@pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
+def test_a_discriminator_learns_whatever_it_sees(kind, pairs, tmp_path):
+    train_phases(tiny_d(kind), DiscriminatorLoss(), [Phase("d", pairs, 10, LR, (AgainstTruth(net(), kind),))], tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
     assert history["images"].tolist() == [16] * 10
@@ -315,7 +315,7 @@ def test_the_mean_over_hands_by_hand():
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(EthandError, match="hands 'max': unknown .*; expected one of sum, mean"):
+    with pytest.raises(EthandError, match=r"hands 'max': unknown .*; expected one of sum, mean"):
         SegmentationLoss(hands="max")
 
 
@@ -375,7 +375,7 @@ def test_background_decides_the_sum_of_logits_and_not_the_foregrounds_probabilit
     assert logit_sum(sure_part) < logit_sum(sure_background)
 
 
-def test_labels_of_another_confidence_are_made_anew(dataset, tmp_path):
+def test_labels_of_another_confidence_are_replaced(dataset, tmp_path):
     images, path = dataset["unpaired_images"], tmp_path / "labels"
     first = np.array(label_store(net(), images, path, "a").confidence)
     second = label_store(net(), images, path, "a", "logit_sum")
@@ -392,7 +392,7 @@ SURE = np.arange(16) / 16  # confidences
 @pytest.mark.parametrize(
     ("name", "threshold", "kept"), [("dataset_half", None, 8), ("threshold", 0.75, 4), ("none", None, 16)]
 )
-def test_a_filter_of_the_data_set_keeps_the_surest_of_all(name, threshold, kept):
+def test_a_filter_of_the_data_set_keeps_the_most_confident_of_all(name, threshold, kept):
     chosen = pseudo_filter(name, SURE, threshold)
     found = filter_mask(chosen, SURE, 4)
     assert np.array_equal(found, SURE[16 - kept] <= SURE)
@@ -401,7 +401,7 @@ def test_a_filter_of_the_data_set_keeps_the_surest_of_all(name, threshold, kept)
 
 
 def through(callback, confidence):
-    """The confidences, as masks, of a batch that a filter lets through."""
+    """The confidences of a batch, as its masks, that a filter keeps."""
     masks = torch.from_numpy(confidence).view(-1, 1, 1, 1)
     callback.learn = fake_learn(xb=(masks,), yb=(masks, torch.from_numpy(confidence)))
     callback.before_train()
@@ -413,7 +413,7 @@ def through(callback, confidence):
     return callback.learn.yb[0].flatten().numpy()
 
 
-def test_batch_half_keeps_half_of_every_batch_however_sure():
+def test_batch_half_keeps_half_of_every_batch_whatever_the_confidence():
     chosen = pseudo_filter("batch_half", SURE)
     assert isinstance(chosen, TopHalfFilter)
     assert filter_mask(chosen, SURE, 4).sum() == 8
@@ -427,7 +427,7 @@ def test_an_unknown_filter_and_a_threshold_above_all_labels_are_refused():
         pseudo_filter("threshold", SURE, 0.95)
 
 
-def test_the_best_are_the_best_and_unknown_ones_come_last():
+def test_the_best_come_first_and_nan_last():
     assert best_of(np.array([0.1, np.nan, 0.9, 0.5]), 2).tolist() == [False, False, True, True]
     assert best_of(np.array([0.1, np.nan, 0.9, 0.5]), 3).tolist() == [True, False, True, True]
 
@@ -437,11 +437,11 @@ def test_a_training_sees_only_what_passes_the_threshold(threshold, images, label
     phase = Phase("unpaired", labelled(SURE), 2, LR, (ConfidenceThreshold(threshold),))
     train_phases(net(), SegmentationLoss(), [phase], tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
-    assert history["images"].between(images - 2, images).all()  # a batch with a single one is passed over
+    assert history["images"].between(images - 2, images).all()  # a batch with a single one is skipped
     assert np.isfinite(history[["train_loss", "valid_loss"]].to_numpy()).all()
 
 
-def test_a_batch_below_the_threshold_is_passed_over_without_a_step(labelled, tmp_path):
+def test_a_batch_below_the_threshold_is_skipped_without_a_step(labelled, tmp_path):
     steps = []
 
     class Count(Callback):
@@ -462,7 +462,7 @@ def test_a_batch_below_the_threshold_is_passed_over_without_a_step(labelled, tmp
 
 
 class StartAt(Callback):
-    """Lets an epoch have the sample order of another one."""
+    """Gives an epoch the sample order of another one."""
 
     order = 80
 
@@ -473,7 +473,7 @@ class StartAt(Callback):
         self.dls.train.epoch = self.number - 1
 
 
-def test_an_epoch_in_which_no_label_passes_says_so(labelled, tmp_path):
+def test_an_epoch_in_which_no_label_passes_is_an_error(labelled, tmp_path):
     with pytest.raises(TrainingError, match="no pseudo-labels with a confidence of 2; lower pseudo_threshold"):
         train_phases(
             net(), SegmentationLoss(), [Phase("u", labelled(SURE), 1, LR, (ConfidenceThreshold(2.0),))], tmp_path
@@ -483,7 +483,7 @@ def test_an_epoch_in_which_no_label_passes_says_so(labelled, tmp_path):
 # Labelling.
 
 
-def test_labelling_online_is_what_g1_in_evaluation_mode_says_of_the_augmented_batch():
+def test_online_labels_are_g1s_predictions_of_the_augmented_batch_in_evaluation_mode():
     g1 = net().train()
     before = state(g1)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -499,22 +499,22 @@ def test_labelling_online_is_what_g1_in_evaluation_mode_says_of_the_augmented_ba
 
 
 def test_online_labels_come_before_the_filter_and_leave_validation_alone(labelled, tmp_path):
-    seen = []
+    batches = []
 
     class Watch(Callback):
         order = 30
 
         def before_batch(self):
-            seen.append((self.training, len(self.yb), len(self.yb[0])))
+            batches.append((self.training, len(self.yb), len(self.yb[0])))
 
     cbs = (LabelOnline(net(1)), TopHalfFilter(), Watch())
     online = train_phases(net(), SegmentationLoss(), [Phase("u", labelled(SURE), 1, LR, cbs)], tmp_path / "a").model
-    assert seen == [(True, 1, 4), (True, 1, 4), (False, 1, 8)]
+    assert batches == [(True, 1, 4), (True, 1, 4), (False, 1, 8)]
     offline = Phase("u", labelled(SURE), 1, LR, (TopHalfFilter(),))
     assert state(train_phases(net(), SegmentationLoss(), [offline], tmp_path / "b").model) != state(online)
 
 
-# What goes wrong.
+# Failures.
 
 
 def trained(folder, pairs, loss, epochs=3, cbs=()):
@@ -543,7 +543,7 @@ def test_weights_that_are_not_finite_are_never_kept(pairs, tmp_path):
 
 
 def test_an_adversarial_term_that_is_not_finite_stops_before_the_step(pairs, tmp_path):
-    d, model = judge(), net()
+    d, model = tiny_d(), net()
     d[-1].bias.data.fill_(float("nan"))
     before = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(TrainingError, match="the loss is nan in batch 0"):
@@ -567,7 +567,7 @@ def disk(monkeypatch):
     return disk
 
 
-def test_a_full_disk_stops_a_training_that_goes_on_when_there_is_room(disk, pairs, tmp_path):
+def test_a_full_disk_stops_a_training_that_resumes_when_there_is_room(disk, pairs, tmp_path):
     whole = trained(tmp_path / "whole", pairs, SegmentationLoss())
     disk.room = 1
     with pytest.raises(FileError, match=r"epoch 2/3 \(the state of epoch 1 is kept\): .*last\.pt.*free some") as caught:

@@ -1,4 +1,4 @@
-"""Trainings that are killed at any moment end with the bytes of those that were not."""
+"""Trainings that are killed at any moment and resumed end with the bytes of uninterrupted ones."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ KILLS = 3  # a training, or a kind of phase of G2
 
 @pytest.fixture(scope="module")
 def context():
-    """Makes processes that have PyTorch and fastai already."""
+    """A context whose new processes have PyTorch and fastai already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["ethand_utils.training.learner", "ethand_utils.training.pseudo_labels", "ethand_utils.data.dataloaders"]

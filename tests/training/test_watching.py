@@ -1,4 +1,4 @@
-"""Following a training: its log, the view of a notebook, TensorBoard."""
+"""Progress of a training: its log, the view of a notebook, TensorBoard."""
 
 import sys
 
@@ -30,7 +30,7 @@ def train(dataset, tmp_path):
 
 
 class View:
-    """What IPython's display gives for one with an id."""
+    """The handle that IPython's display returns."""
 
     def __init__(self):
         self.shown = []
@@ -41,7 +41,7 @@ class View:
 
 @pytest.fixture
 def view(monkeypatch):
-    """A notebook's view that is drawn at every batch."""
+    """A notebook's view that is updated at every batch."""
     view = View()
     monkeypatch.setattr(learner, "get_ipython", lambda: object())
     monkeypatch.setattr(learner, "display", lambda page, display_id: view)
@@ -49,7 +49,7 @@ def view(monkeypatch):
     return view
 
 
-def test_the_log_says_how_far_a_training_is(train, tmp_path, monkeypatch):
+def test_the_log_has_a_line_a_batch_and_an_epoch(train, tmp_path, monkeypatch):
     monkeypatch.setattr(learner, "LOG_EVERY", -1.0)
     train()
     lines = [line.split(" ", 2)[2] for line in (tmp_path / "train.log").read_text().splitlines()]
@@ -65,7 +65,7 @@ def test_the_log_is_quiet_between_epochs_that_are_short(train, tmp_path):
     assert len((tmp_path / "train.log").read_text().splitlines()) == 4
 
 
-def test_a_notebook_sees_a_bar_and_curves_that_go_away_in_the_end(train, view):
+def test_a_notebook_shows_a_bar_and_curves_until_the_end(train, view):
     train()
     assert len(view.shown) == 16 + 1
     assert ['value="0.250"' in view.shown[0], 'value="4.000"' in view.shown[15]] == [True, True]
@@ -86,7 +86,7 @@ def test_the_live_loss_has_few_points_however_many_batches():
     assert len(axis.lines[0].get_xdata()) == learner.POINTS
 
 
-def test_tensorboard_has_steps_that_go_on_over_phases(train, tmp_path):
+def test_tensorboard_counts_steps_over_phases(train, tmp_path):
     train(tensorboard=True)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -94,7 +94,7 @@ def test_tensorboard_has_steps_that_go_on_over_phases(train, tmp_path):
     assert [event.step for event in events.Scalars("course_miou")] == [4, 8, 12, 16]
 
 
-def test_tensorboard_that_is_not_installed_is_asked_for(train, monkeypatch):
+def test_tensorboard_that_is_not_installed_is_an_error(train, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastai.callback.tensorboard", None)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(TrainingError, match="pip install tensorboard"):
