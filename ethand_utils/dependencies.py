@@ -1,4 +1,4 @@
-"""Which of the package's source files a piece of code depends on."""
+"""Dependencies of a piece of code on the package's source files."""
 
 import ast
 import re
@@ -10,16 +10,16 @@ PACKAGE = Path(__file__).parent
 def module_files(*names: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the files of the package's modules by dotted name below the package, and of all that they import in turn.
 
-    `rendering.render` is a module. `rendering` alone stands for nothing: a room is known by the names taken from it.
-    Modules in `without` are passed over, with what only they import.
+    Names are of modules (`rendering.render`); a room alone (`rendering`) adds no file. Modules in `without` are left
+    out, and so are those that only they import.
     """
-    files, todo = set(), set(names)
-    while todo:
-        module = todo.pop()
+    files, pending = set(), set(names)
+    while pending:
+        module = pending.pop()
         file = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
         if file not in files and file.exists() and module not in without:
             files.add(file)
-            todo |= imported_modules(file.read_text())
+            pending |= imported_modules(file.read_text())
     return tuple(sorted(map(str, files)))
 
 

@@ -101,7 +101,7 @@ def inverse_frequency(counts: np.ndarray) -> tuple[float, ...]:
 
 
 def min_pixels(size: int) -> int:
-    """Return the ground-truth pixels a part needs to be scored: 20 at 128×128, scaled with area (REFERENCE.md section 1)."""
+    """Return the pixels of ground truth a part needs to be scored: 20 at 128×128, scaled (REFERENCE.md section 1)."""
     return max(1, round(20 * (size / 128) ** 2))
 
 

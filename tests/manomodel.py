@@ -62,17 +62,17 @@ def mirrored(model: dict, sign_fault: bool = False) -> dict:
 
 def skinned(model: dict, pose: np.ndarray, shape: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """MANO by its formula: vertices [V, 3] and the 16 joints of axis-angle `pose` [48], `shape` [10], `trans` [3]."""
-    turns = Rotation.from_rotvec((pose + np.append(np.zeros(3), model["hands_mean"])).reshape(16, 3)).as_matrix()
+    rotations = Rotation.from_rotvec((pose + np.append(np.zeros(3), model["hands_mean"])).reshape(16, 3)).as_matrix()
     shaped = model["v_template"] + model["shapedirs"] @ shape
     rest = model["J_regressor"] @ shaped
-    bent = shaped + model["posedirs"] @ (turns[1:] - np.eye(3)).ravel()
-    axes, places = [], []
+    bent = shaped + model["posedirs"] @ (rotations[1:] - np.eye(3)).ravel()
+    axes, joints = [], []
     for joint, parent in enumerate(PARENTS):
         first = parent < 0
-        axes.append(turns[joint] if first else axes[parent] @ turns[joint])
-        places.append(rest[joint] if first else places[parent] + axes[parent] @ (rest[joint] - rest[parent]))
-    moved = [(bent - at) @ turn.T + to for at, turn, to in zip(rest, axes, places, strict=True)]
-    return np.einsum("vj,jvk->vk", model["weights"], moved) + trans, np.array(places) + trans
+        axes.append(rotations[joint] if first else axes[parent] @ rotations[joint])
+        joints.append(rest[joint] if first else joints[parent] + axes[parent] @ (rest[joint] - rest[parent]))
+    moved = [(bent - start) @ axis.T + end for start, axis, end in zip(rest, axes, joints, strict=True)]
+    return np.einsum("vj,jvk->vk", model["weights"], moved) + trans, np.array(joints) + trans
 
 
 def open_edge(faces: np.ndarray) -> np.ndarray:
@@ -109,15 +109,15 @@ def written(model: dict, protocol: int = 2, as_python2: bool = True) -> bytes:
             del sys.modules[name]
 
 
-def _selected(whole, part, shapedirs: np.ndarray):
+def _selected(array, selection, shapedirs: np.ndarray):
     """Ten shape directions as MANO has them: chosen among twenty by indices into the flat array."""
     own = {"_dirty_vars": {"x"}, "_itr": None, "_make_dense": False, "_make_sparse": False, "_depends_on_deps": {}}
     count = shapedirs.shape[-1]
     twenty = np.concatenate([shapedirs, np.full_like(shapedirs, 9)], axis=2)
-    whole.__dict__.update(own | {"x": twenty})
+    array.__dict__.update(own | {"x": twenty})
     chosen = np.arange(twenty.size).reshape(twenty.shape)[..., :count].ravel()
-    part.__dict__.update(own | {"a": whole, "idxs": chosen, "preferred_shape": shapedirs.shape})
-    return part
+    selection.__dict__.update(own | {"a": array, "idxs": chosen, "preferred_shape": shapedirs.shape})
+    return selection
 
 
 def _pickled(values: dict, protocol: int, as_python2: bool) -> bytes:
@@ -185,17 +185,17 @@ def _collapse(vertices, faces, weights, edges):
 
 
 def _ordered(vertices, faces, weights, joints):
-    """The same mesh with the vertices nearest the fingertips at MANO's places, where there are as many."""
+    """The same mesh with the vertices nearest the fingertips at MANO's indices, where there are as many."""
     ends = [3 * JOINTS.index(finger) + 3 for finger in FINGERS]
     away = np.linalg.norm(vertices[:, None] - joints[ends], axis=2)
-    found = np.where(weights.argmax(1)[:, None] == ends, away, -1).argmax(0)
+    tips = np.where(weights.argmax(1)[:, None] == ends, away, -1).argmax(0)
     order = np.arange(len(vertices))
     if len(vertices) == VERTICES:
-        for finger, now in zip(FINGERS, found, strict=True):
+        for finger, now in zip(FINGERS, tips, strict=True):
             here, there = np.flatnonzero(order == now)[0], TIPS[finger]
             order[[here, there]] = order[[there, here]]
-    place = np.argsort(order)
-    return vertices[order], place[faces], weights[order], joints
+    index = np.argsort(order)
+    return vertices[order], index[faces], weights[order], joints
 
 
 def _wave(rng: np.random.Generator, vertices: np.ndarray, size: float) -> np.ndarray:

@@ -158,13 +158,13 @@ def test_every_joint_but_the_forearm_hangs_on_another():
 
 
 def test_levels_visit_every_joint_once_and_after_its_parent():
-    rig, known = load_rig(), {load_rig().joint("forearm")}
+    rig, visited = load_rig(), {load_rig().joint("forearm")}
     for joints, parents in rig.levels:
-        assert set(parents) <= known
+        assert set(parents) <= visited
         assert [rig.parents[joint] for joint in joints] == list(parents)
-        assert known.isdisjoint(joints)
-        known |= set(joints)
-    assert known == set(range(len(rig.names)))
+        assert visited.isdisjoint(joints)
+        visited |= set(joints)
+    assert visited == set(range(len(rig.names)))
 
 
 def test_right_hand_with_the_palm_down_has_its_thumb_on_the_left_and_fingers_in_order():
@@ -254,8 +254,8 @@ def test_a_joint_is_where_its_transform_takes_its_rest_place():
     rig, pose = load_rig(), free_pose(np.random.default_rng(1))
     shape = Shape(scale=0.9, breadth=1.1, depth=0.95, length=(1.1, 0.9, 1, 1.05, 0.95))
     posed = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape)
-    places = np.einsum("jab,jb->ja", posed.linear[0], rig.rest[:, :3, 3]) + posed.shift[0]
-    np.testing.assert_allclose(places, posed.joints[0], atol=1e-12)
+    positions = np.einsum("jab,jb->ja", posed.linear[0], rig.rest[:, :3, 3]) + posed.shift[0]
+    np.testing.assert_allclose(positions, posed.joints[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["scale", "breadth", "depth"])

@@ -65,10 +65,11 @@ def drawn(seed: int, still: float = 0.0) -> tuple[dict, dict]:
     rng = np.random.default_rng(seed)
     poses = rng.normal(0, 0.25, (2, 48))
     poses[:, :3] = Rotation.random(2, rng=rng).as_rotvec()
-    places = rng.normal([[-0.04, 0.3, 0.4], [0.04, 0.3, 0.4]], 0.03)
+    translations = rng.normal([[-0.04, 0.3, 0.4], [0.04, 0.3, 0.4]], 0.03)
     shapes = still * rng.normal(0, 1, (2, 10))
     return tuple(
-        {"pose": pose, "shape": shape, "trans": at} for pose, shape, at in zip(poses, shapes, places, strict=True)
+        {"pose": pose, "shape": shape, "trans": trans}
+        for pose, shape, trans in zip(poses, shapes, translations, strict=True)
     )
 
 
@@ -80,16 +81,16 @@ def flat(model: dict) -> dict:
 def annotated(parameters, hand_type: str = "interacting", off: float = 0.0) -> SimpleNamespace:
     """A frame with parameters, and joints `off` m from where they put them."""
     world = np.zeros((2, N_JOINTS, 3))
-    for hand, given in enumerate(parameters):
-        if given is not None:
-            world[hand] = joints_of(model_of(hand), given)
+    for hand, values in enumerate(parameters):
+        if values is not None:
+            world[hand] = joints_of(model_of(hand), values)
     valid = np.ones((2, N_JOINTS), bool)
     return SimpleNamespace(hand_type=hand_type, mano=tuple(parameters), world=world + off / 3**0.5, valid=valid)
 
 
-def joints_of(model: dict, given: dict) -> np.ndarray:
+def joints_of(model: dict, values: dict) -> np.ndarray:
     """Where parameters put the 21 annotated joints, in the order of JOINT_PARTS."""
-    vertices, joints = skinned(model, **given)
+    vertices, joints = skinned(model, **values)
     rows = []
     for finger in FINGERS:
         first = 3 * manomodel.JOINTS.index(finger) + 1
@@ -97,21 +98,21 @@ def joints_of(model: dict, given: dict) -> np.ndarray:
     return np.array([*rows, joints[0]])
 
 
-def plain_hand(model: dict, given: dict) -> Hand:
+def plain_hand(model: dict, values: dict) -> Hand:
     """The model's mesh posed by plain linear blend skinning."""
-    vertices, faces = closed(skinned(model, **given)[0], model["f"])
+    vertices, faces = closed(skinned(model, **values)[0], model["f"])
     weights = np.eye(N_CLASSES)[[PALM] * len(vertices)]
     weights[:-1] = 0
     weights[:-1, PART_OF_JOINT] = model["weights"]
     return Hand(vertices, faces, weights, np.zeros(N_JOINTS))
 
 
-def seen(hands, seed: int = 0) -> dict[str, np.ndarray]:
+def sample_masks(hands, seed: int = 0) -> dict[str, np.ndarray]:
     """Masks of hands that fill a crop, seen from a random side."""
-    turn = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
+    rotation = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
     middle = np.mean(np.concatenate([hand.vertices for hand in hands if hand]), axis=0)
-    position = middle - turn.T @ [0, 0, 0.8]
-    return hand_masks(hands, CAMERA, turn, position, (56.0, -33.0, 400.0), SIZE, FRAME)
+    translation = middle - rotation.T @ [0, 0, 0.8]
+    return hand_masks(hands, CAMERA, rotation, translation, (56.0, -33.0, 400.0), SIZE, FRAME)
 
 
 def volume(hand: Hand) -> float:
@@ -165,18 +166,18 @@ def test_second_reading_takes_the_arrays_from_the_cache(mano_folder, cache_folde
     monkeypatch.setattr(mano_file, "_unpickle", lambda *_: pytest.fail("unpickled again"))
     second = read_model(mano_folder / FILES[RIGHT])
     assert {key: array.tobytes() for key, array in first.items()} == {k: a.tobytes() for k, a in second.items()}
-    with np.load(next(cache_folder.glob("mano-*.npz")), allow_pickle=False) as kept:
-        assert set(kept) == set(SHAPES)
+    with np.load(next(cache_folder.glob("mano-*.npz")), allow_pickle=False) as cached:
+        assert set(cached) == set(SHAPES)
 
 
 def test_a_damaged_cache_is_made_again(mano_folder, cache_folder):
     expected = read_model(mano_folder / FILES[RIGHT])
-    kept = next(cache_folder.glob("mano-*.npz"))
-    whole = kept.read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], whole[:5000] + bytes(5000) + whole[10000:]):
-        kept.write_bytes(damaged)
+    cached = next(cache_folder.glob("mano-*.npz"))
+    data = cached.read_bytes()
+    for damaged in (b"", data[: len(data) // 2], data[:5000] + bytes(5000) + data[10000:]):
+        cached.write_bytes(damaged)
         np.testing.assert_array_equal(read_model(mano_folder / FILES[RIGHT])["posedirs"], expected["posedirs"])
-        assert len(kept.read_bytes()) == len(whole)
+        assert len(cached.read_bytes()) == len(data)
 
 
 def test_a_cache_that_cannot_be_written_to_is_done_without(mano_folder, cache_folder):
@@ -202,21 +203,21 @@ class Runs:
         return self.call
 
 
-@pytest.mark.parametrize("place", ["value", "whole", "inside"])
-@pytest.mark.parametrize("way", ["system", "eval", "import"])
-def test_a_file_that_runs_something_is_refused_and_runs_nothing(tmp_path, cache_folder, place, way):
+@pytest.mark.parametrize("location", ["value", "whole", "inside"])
+@pytest.mark.parametrize("call", ["system", "eval", "import"])
+def test_a_file_that_runs_something_is_refused_and_runs_nothing(tmp_path, cache_folder, location, call):
     trace = tmp_path / "trace"
     evil, name = {
         "system": (Runs(os.system, f"touch {trace}"), f"{os.system.__module__}.system"),
         "eval": (Runs(eval, f"open({str(trace)!r}, 'w')"), "builtin"),
         "import": (Runs(np.load, str(trace)), "load"),
-    }[way]
+    }[call]
     model = made_model()
     values = {
         "value": model | {"bs_type": evil},
         "whole": evil,
         "inside": model | {"hands_mean": np.array([evil], dtype=object)},
-    }[place]
+    }[location]
     path = tmp_path / FILES[RIGHT]
     path.write_bytes(pickle.dumps(values, 2))
     with pytest.raises(HandModelError, match=name) as refused:
@@ -319,7 +320,7 @@ def test_masks_are_those_of_the_plainly_skinned_mesh(mano_hands, seed, still):
     plain = [plain_hand(model_of(hand), parameters[hand]) for hand in (LEFT, RIGHT)]
     for hand, expected in zip(hands, plain, strict=True):
         np.testing.assert_allclose(hand.vertices, expected.vertices, atol=FLOAT32)
-    ours, theirs = seen(hands, seed), seen(plain, seed)
+    ours, theirs = sample_masks(hands, seed), sample_masks(plain, seed)
     assert (theirs["masks"] > 0).sum((1, 2)).min() > 1000
     assert (ours["masks"] != theirs["masks"]).sum() <= 2  # of 32,768; an edge may run through a pixel's very centre
     assert (ours["front"] != theirs["front"]).sum() <= 2
@@ -337,9 +338,9 @@ def test_shape_changes_the_hand(mano_hands):
 @pytest.mark.parametrize("sign_fault", [True, False])
 def test_left_hand_mirrors_the_right_with_or_without_the_fault_of_its_file(tmp_path, sign_fault):
     put(tmp_path, mirrored(made_model(), sign_fault), made_model())
-    given = drawn(3, 1.0)[RIGHT]
-    turned = given | {"pose": given["pose"] * np.tile(-MIRROR, 16), "trans": given["trans"] * MIRROR}
-    left, right = ManoHands(tmp_path).hands(annotated((turned, given)))
+    values = drawn(3, 1.0)[RIGHT]
+    mirrored_values = values | {"pose": values["pose"] * np.tile(-MIRROR, 16), "trans": values["trans"] * MIRROR}
+    left, right = ManoHands(tmp_path).hands(annotated((mirrored_values, values)))
     np.testing.assert_allclose(left.vertices, right.vertices * MIRROR, atol=FLOAT32)
     np.testing.assert_array_equal(left.part_weights, right.part_weights)
     assert volume(left) == pytest.approx(volume(right), rel=1e-4)
@@ -349,8 +350,8 @@ def test_left_hand_mirrors_the_right_with_or_without_the_fault_of_its_file(tmp_p
 def test_hands_are_closed_and_wound_outwards(tmp_path, mano_hands, inside_out):
     hands = mano_hands
     if inside_out:
-        turned = [model | {"f": model["f"][:, ::-1].copy()} for model in (mirrored(made_model()), made_model())]
-        put(tmp_path, *turned)
+        inverted = [model | {"f": model["f"][:, ::-1].copy()} for model in (mirrored(made_model()), made_model())]
+        put(tmp_path, *inverted)
         hands = ManoHands(tmp_path)
     for hand in hands.hands(annotated(drawn(1, 1.0))):
         assert len(open_edge(hand.faces)) == 0
@@ -362,8 +363,8 @@ def test_hands_are_closed_and_wound_outwards(tmp_path, mano_hands, inside_out):
 def test_rays_from_the_elbow_do_not_enter_the_hand(mano_hands):
     for hand in mano_hands.hands(annotated([flat(model_of(hand)) for hand in (LEFT, RIGHT)])):
         ahead = hand.vertices.mean(0) - hand.vertices[-1]
-        turn = Rotation.align_vectors([[0.0, 0, 1]], [ahead])[0].as_matrix()
-        vertices = (hand.vertices - hand.vertices[-1]) @ turn.T + [0, 0, 0.3]
+        rotation = Rotation.align_vectors([[0.0, 0, 1]], [ahead])[0].as_matrix()
+        vertices = (hand.vertices - hand.vertices[-1]) @ rotation.T + [0, 0, 0.3]
         assert backs_seen(vertices, hand.faces) == 0
         fan = (hand.faces == len(vertices) - 1).any(1)
         assert backs_seen(vertices, hand.faces[~fan]) > 20
@@ -425,7 +426,7 @@ def test_fingertips_of_another_mesh_are_the_ends_of_their_parts(tmp_path):
 @pytest.mark.parametrize(("hand_type", "there"), [("left", (True, False)), ("right", (False, True))])
 def test_a_frame_of_one_hand_gives_that_hand(mano_hands, hand_type, there):
     both = drawn(4)
-    for parameters in (both, [given if is_there else None for given, is_there in zip(both, there, strict=True)]):
+    for parameters in (both, [values if is_there else None for values, is_there in zip(both, there, strict=True)]):
         hands = mano_hands.hands(annotated(parameters, hand_type))
         assert tuple(hand is not None for hand in hands) == there
 
@@ -463,7 +464,7 @@ def test_parameters_far_from_the_joints_are_rejected(mano_hands):
 
 def test_lists_as_in_the_annotation_do_as_well(mano_hands):
     parameters = drawn(8, 1.0)
-    lists = [{name: value.tolist() for name, value in given.items()} for given in parameters]
+    lists = [{name: value.tolist() for name, value in values.items()} for values in parameters]
     for a, b in zip(mano_hands.hands(annotated(parameters)), mano_hands.hands(annotated(lists)), strict=True):
         np.testing.assert_array_equal(a.vertices, b.vertices)
 

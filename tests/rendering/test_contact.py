@@ -1,4 +1,4 @@
-"""Properties of the spheres that fill a hand, of contact and penetration, and of the ways two hands meet."""
+"""Properties of the spheres that fill a hand, of contact and penetration, and of two-hand interaction types."""
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def box(side: float, cells: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """A cube about the origin of `side` m, each face a grid: vertices [V, 3], faces [F, 3] wound outwards."""
     line = np.linspace(-0.5, 0.5, cells + 1)
     v, u = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-    at = (np.arange(cells)[:, None] * (cells + 1) + np.arange(cells)).ravel()
-    quads = np.stack([at, at + 1, at + cells + 2, at + cells + 1], 1)
+    corner = (np.arange(cells)[:, None] * (cells + 1) + np.arange(cells)).ravel()
+    quads = np.stack([corner, corner + 1, corner + cells + 2, corner + cells + 1], 1)
     square = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     sides, faces = [], []
     for axis in range(3):
@@ -159,7 +159,7 @@ def single(*where: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("moving", "beside", "way"),
+    ("moving", "beside", "distance"),
     [
         (0.0, 0.0, 5 - 3),  # in line: the centres end three radii apart
         (0.0, 1.8, 5 - 2.4),  # 1.8² + 2.4² = 3²
@@ -168,10 +168,10 @@ def single(*where: float) -> np.ndarray:
         (0.0, 3.1, np.nan),  # too far to the side
     ],
 )
-def test_first_contact_of_two_spheres(moving, beside, way):
+def test_first_contact_of_two_spheres(moving, beside, distance):
     radii = np.array([1.0]), np.array([2.0])
-    found = first_contact(single(moving, 0, 0), radii[0], single(5, beside, 0), radii[1], ALONG_X)
-    np.testing.assert_allclose(found, way, atol=1e-9)
+    contact = first_contact(single(moving, 0, 0), radii[0], single(5, beside, 0), radii[1], ALONG_X)
+    np.testing.assert_allclose(contact, distance, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -181,11 +181,11 @@ def test_spheres_shifted_to_their_first_contact_just_touch(seed):
     a_radii, b_radii = rng.uniform(0.004, 0.01, 20), rng.uniform(0.004, 0.01, 30)
     direction = rng.normal(0, 1, 3)
     direction /= np.linalg.norm(direction)
-    way = first_contact(a, a_radii, b, b_radii, direction)
-    assert overlap(a + way * direction, a_radii, b, b_radii).max() == pytest.approx(0, abs=2e-6)
-    ways = way - np.linspace(0.001, 0.3, 50)
-    earlier = overlap(a + ways[:, None, None] * direction, a_radii, b, b_radii)
-    assert earlier.max() < 0  # nothing met on the way there
+    contact = first_contact(a, a_radii, b, b_radii, direction)
+    assert overlap(a + contact * direction, a_radii, b, b_radii).max() == pytest.approx(0, abs=2e-6)
+    distances = contact - np.linspace(0.001, 0.3, 50)
+    earlier = overlap(a + distances[:, None, None] * direction, a_radii, b, b_radii)
+    assert earlier.max() < 0  # nothing met before
 
 
 def test_overlap_of_known_spheres():
@@ -231,8 +231,8 @@ def test_penetration_of_hands_agrees_with_distances_to_triangles():
     faces, depths = load_rig().faces, []
     for kind, seed in (("clasped", 1), ("fingertips", 1), ("held", 1), ("palms", 5), ("pointing", 1), ("touching", 0)):
         left, right = skins(arranged(kind, seed))
-        way = left.mean(0) - right.mean(0)
-        right = right + 0.004 * way / np.linalg.norm(way)  # deeper than scenes let them be
+        away = left.mean(0) - right.mean(0)
+        right = right + 0.004 * away / np.linalg.norm(away)  # deeper than scenes let them be
         exact = exact_penetration(left, right, faces[:, ::-1], faces)
         depths.append(exact)
         assert exact - 0.0005 < depth_of((left, faces[:, ::-1]), (right, faces)) < exact + 0.0015  # rather too deep
@@ -251,12 +251,12 @@ def test_hands_apart_do_not_penetrate(shift):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_facing_is_a_rotation_that_turns_fingers_and_back(seed):
     fingers, back = np.random.default_rng(seed).normal(0, 1, (2, 3))
-    turn = facing_rotation(fingers, back)
-    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
-    assert np.linalg.det(turn) == pytest.approx(1)
-    np.testing.assert_allclose(turn @ [0, 0, -1], fingers / np.linalg.norm(fingers), atol=1e-12)
-    assert (turn @ [0, 1.0, 0]) @ back > 0
-    assert (turn @ [1.0, 0, 0]) @ back == pytest.approx(0, abs=1e-12)
+    rotation = facing_rotation(fingers, back)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    np.testing.assert_allclose(rotation @ [0, 0, -1], fingers / np.linalg.norm(fingers), atol=1e-12)
+    assert (rotation @ [0, 1.0, 0]) @ back > 0
+    assert (rotation @ [1.0, 0, 0]) @ back == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -283,8 +283,8 @@ def test_a_reaching_hand_has_the_rotation_asked_for_and_the_elbow_beyond_it(seed
     hand = facing_rotation(np.array([0.2, -1.0, 0.1]), np.array([-1.0, 0, 0]))
     arm = reaching_arm("flat", hand, rng, Shape())
     wrist = rig.joint("wrist")
-    turned = arm.rotation @ arm.posed.linear[0, wrist]
-    np.testing.assert_allclose(turned, hand, atol=1e-6)
+    rotation = arm.rotation @ arm.posed.linear[0, wrist]
+    np.testing.assert_allclose(rotation, hand, atol=1e-6)
     assert (arm.pose.wrist >= WRIST_LIMITS[:, 0]).all()
     assert (arm.pose.wrist <= WRIST_LIMITS[:, 1]).all()
     assert (arm.rotation @ [0, 0, 1.0]) @ [-0.65, 0.55, 0.3] > 0
@@ -372,7 +372,7 @@ def test_hands_of_scenes_hardly_run_into_each_other(two_hand_scenes):
     depths = np.array([scene.penetration for scene in two_hand_scenes])
     assert np.median(depths) < 0.002
     assert depths.max() <= scenes.MAX_PENETRATION
-    for scene in two_hand_scenes[::10]:  # the camera's place changes nothing of it
+    for scene in two_hand_scenes[::10]:  # the camera's pose changes nothing of it
         left, right = scene.limbs
-        found = penetration(left.vertices, left.normals, right.vertices, right.normals)
-        assert found == pytest.approx(scene.penetration, abs=1e-6)
+        depth = penetration(left.vertices, left.normals, right.vertices, right.normals)
+        assert depth == pytest.approx(scene.penetration, abs=1e-6)

@@ -34,7 +34,7 @@ def open_limb(side: str, shift=(0.0, 0.09, 0.6), view: Rotation = BACK_TO_CAMERA
 
 
 def scene_of(left: Limb | None, right: Limb | None) -> Scene:
-    """A scene of given limbs, seen whole."""
+    """A scene of these limbs, all of them in the crop."""
     subject = sample_subject(np.random.default_rng(0))
     return Scene((left, right), CAMERA, (128, 128), (0.0, 0.0, 128.0, 128.0), (0.0, 0.0, 128.0), subject)
 
@@ -76,7 +76,7 @@ def part_of_vertices() -> np.ndarray:
 
 
 def test_rays_near_a_mesh_are_all_that_meet_it(two_hand_scenes):
-    """`seen` casts a window of rays only; the others would meet nothing."""
+    """`first_hits` casts a window of rays only; the others would meet nothing."""
     for scene in two_hand_scenes[:30]:
         camera = scene.camera.crop(*scene.crop, 32)
         rays = camera.rays(32)
@@ -182,9 +182,9 @@ def test_depth_is_the_distance_along_the_axis_to_each_limb_as_if_alone():
     scene = scene_of(open_limb("left"), open_limb("right", shift=(0, -0.12, 0.5)))
     depth = render_masks(scene, SIZE)["depth"].reshape(2, -1)
     for hand, limb in enumerate(scene.limbs):
-        found = cast(scene, hand)
-        np.testing.assert_allclose(depth[hand, found.pixels], found.interpolate(limb.vertices)[:, 2], atol=1e-4)
-        assert (depth[hand] > 0).sum() == len(found.pixels)
+        hits = cast(scene, hand)
+        np.testing.assert_allclose(depth[hand, hits.pixels], hits.interpolate(limb.vertices)[:, 2], atol=1e-4)
+        assert (depth[hand] > 0).sum() == len(hits.pixels)
     assert not render_masks(scene_of(scene.limbs[LEFT], None), SIZE)["depth"][RIGHT].any()
 
 
@@ -313,7 +313,7 @@ def no_clefts(depth: np.ndarray, size: int) -> np.ndarray:
     return np.ones(size * size, np.float32)
 
 
-def seen(scene: Scene, size: int = SIZE, seed: int = 0) -> dict[str, np.ndarray]:
+def rendered(scene: Scene, size: int = SIZE, seed: int = 0) -> dict[str, np.ndarray]:
     return render(scene, size, np.random.default_rng(seed))
 
 
@@ -325,7 +325,7 @@ def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sle
     monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, grey, rng: radiance)
     for seed in range(4):
         scene = within_frame(random_scene(seed, HANDS[hand]))
-        sample = seen(replace(scene, subject=replace(scene.subject, sleeve=sleeve)), size, seed)
+        sample = rendered(replace(scene, subject=replace(scene.subject, sleeve=sleeve)), size, seed)
         shown, hits = (sample["image"] > 0).all(-1), cast(scene, hand, size)
         np.testing.assert_array_equal(shown, (sample["image"] > 0).any(-1))
         np.testing.assert_array_equal(np.flatnonzero(shown), hits.pixels)
@@ -343,7 +343,7 @@ def test_camera_does_not_shift_the_image_against_the_mask(monkeypatch):
     offsets = []
     for seed in range(16):
         scene = within_frame(random_scene(seed, HANDS[seed % 2]))
-        image, shape = seen(scene, 128, seed)["image"].max(-1), silhouette(scene, seed % 2, 128)
+        image, shape = rendered(scene, 128, seed)["image"].max(-1), silhouette(scene, seed % 2, 128)
         bright = image > 0.73 * np.median(image[shape])  # half of the light, after a gamma of 2.2
         assert (bright != shape).mean() < 0.01
         offsets.append(np.mean(np.nonzero(bright), axis=1) - np.mean(np.nonzero(shape), axis=1))
@@ -353,15 +353,15 @@ def test_camera_does_not_shift_the_image_against_the_mask(monkeypatch):
 
 @pytest.mark.parametrize("size", [33, 64])
 def test_what_is_beyond_the_captures_frame_is_black_and_has_no_truth(size):
-    whole = within_frame(random_scene(1))
-    side, camera = whole.crop[2], whole.camera
+    scene = within_frame(random_scene(1))
+    side, camera = scene.crop[2], scene.camera
     corner = np.array([-0.3, 0.2]) * side  # the crop begins to the left of the frame, and ends beyond it
     frame = int(0.5 * side), int(0.9 * side)
     camera = Camera(camera.focal, tuple(camera.centre + corner))
-    cut = replace(whole, camera=camera, crop=(*corner, side), frame=frame)
+    cut = replace(scene, camera=camera, crop=(*corner, side), frame=frame)
     x, y = (np.arange(size) + 0.5) * side / size + corner[:, None]
     inside = ((x > 0) & (x < frame[0])) & (y < frame[1])[:, None]
-    sample, uncut = seen(cut, size), render_masks(whole, size)
+    sample, uncut = rendered(cut, size), render_masks(scene, size)
     assert not sample["image"][~inside].any()
     assert sample["image"][inside].any()
     for name in ("masks", "front", "depth"):
@@ -373,7 +373,7 @@ def test_what_is_beyond_the_captures_frame_is_black_and_has_no_truth(size):
 def both_and_alone(hand: int) -> tuple[dict, dict]:
     """A right hand before a left one in one light, rendered together and `hand` alone."""
     scene = scene_of(open_limb("left"), open_limb("right", shift=(0.03, 0.1, 0.5)))
-    return seen(scene), seen(alone(scene, hand))
+    return rendered(scene), rendered(alone(scene, hand))
 
 
 @pytest.mark.parametrize("hand", [LEFT, RIGHT], ids=HANDS)
@@ -396,7 +396,7 @@ def test_hand_in_front_can_only_darken_what_it_leaves_visible(plain):
 
 
 def test_about_half_of_the_cameras_are_monochrome(two_hand_scenes):
-    spread = [np.ptp(seen(s, 16, seed)["image"].astype(int), axis=-1) for seed, s in enumerate(two_hand_scenes)]
+    spread = [np.ptp(rendered(s, 16, seed)["image"].astype(int), axis=-1) for seed, s in enumerate(two_hand_scenes)]
     grey = np.array([not channels.any() for channels in spread])
     assert 0.3 < grey.mean() < 0.7
     assert min(channels.max() for channels, none in zip(spread, grey, strict=True) if not none) > 5
@@ -424,7 +424,7 @@ def test_scene_is_a_function_of_the_seed():
 @pytest.mark.parametrize("size", [16, 48])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_rendered_arrays_have_the_stores_shapes_and_values(size, seed):
-    sample = seen(random_scene(seed, None), size)
+    sample = rendered(random_scene(seed, None), size)
     shapes = {name: (array.shape, array.dtype) for name, array in sample.items()}
     byte = np.dtype("uint8")
     expected = {"image": ((size, size, 3), byte), "masks": ((2, size, size), byte), "front": ((size, size), byte)}
