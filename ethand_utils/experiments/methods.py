@@ -9,6 +9,7 @@ NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, by the name that
 # How unlabelled data are used, with the store that the unpaired phases read.
 UNLABELLED = {"none": None, "pseudo_labels": "unpaired_images", "generated_images": "unpaired_labels"}
 ADVERSARIES = ("none", "profile", "released")
+PSEUDO_LABEL_FACTS = ("labelling", "confidence", "pseudo_filter", "pseudo_threshold")  # settings in a result
 
 
 class MethodError(EthandError):
@@ -95,6 +96,24 @@ class Method:
         groups += ["adversary"] if self.adversary == "profile" else []
         keys = concerning(*groups)
         return keys if self.weighted else tuple(key for key in keys if key != "class_weights")
+
+    def facts(self, profile: Profile) -> dict:
+        """Return what it is and the settings that its training uses, as `result.json` records them.
+
+        Settings of pseudo-labels are None in a method without them, those of D are `none` without a D.
+        """
+        d, labelled = self.discriminator(profile), self.unlabelled == "pseudo_labels"
+        return {
+            "net": self.net,
+            "loss": self.loss,
+            "unlabelled": self.unlabelled,
+            **{key: getattr(profile, key) if labelled else None for key in PSEUDO_LABEL_FACTS},
+            "class_weights": self.class_weights(profile),
+            "hands": profile.hands,
+            "lr_schedule": profile.lr_schedule,
+            "adversarial_input": d.adversarial_input if d else "none",
+            "discriminator": d.discriminator if d else "none",
+        }
 
     def training(self, seed: int) -> str:
         """Return the folder of its training with a seed, inside a run."""

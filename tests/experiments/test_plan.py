@@ -278,6 +278,20 @@ def test_a_changed_method_needs_a_name_of_its_own():
         get_method("unetpp_full", "mine", weigthed=False)
 
 
+def test_a_result_records_the_settings_that_its_method_uses():
+    profile = load_profile("ci", {"class_weights": "released_new", "discriminator": "alternating"})
+    facts = {name: method.facts(profile) for name, method in METHODS.items()}
+    for name, method in METHODS.items():
+        labelled = method.unlabelled == "pseudo_labels"
+        assert [facts[name][key] is not None for key in ("labelling", "confidence", "pseudo_filter")] == [labelled] * 3
+        assert (facts[name]["discriminator"] == "none") == (method.adversary == "none")
+        assert (facts[name]["loss"], facts[name]["hands"]) == (method.loss, profile.hands)
+    assert [facts[name]["class_weights"] for name in ("baseline", "unetpp_full")] == ["none", "released_new"]
+    assert facts["unetpp_full"]["adversarial_input"] == "straight_through"
+    assert facts["unetpp_released"]["adversarial_input"] == "argmax"
+    assert [facts[name]["discriminator"] for name in ("unetpp_full", "unetpp_released")] == ["alternating", "frozen"]
+
+
 # The command.
 
 
