@@ -2,20 +2,14 @@
 
 import pandas as pd
 
-from ethand_utils.analysis.comparison import compare
+from ethand_utils.analysis.comparison import ablation_verdict, mean_difference
 from ethand_utils.analysis.statistics import Interval, bootstrap_interval
 from ethand_utils.analysis.tables import by_hand, people, row_label
 from ethand_utils.app.results import RunResults
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.methods import BASELINE, FULL_METHOD, table_methods
 from ethand_utils.labels import PARTS
-
-SOURCES = {
-    "rendered": "hands rendered for this run",
-    "interhand": "InterHand2.6M",
-    "course": "the course's files",
-    "stores": "a data set of its own",
-}
+from ethand_utils.sources.detect import find_source
 
 
 def headline(results: RunResults) -> str:
@@ -38,12 +32,14 @@ def facts(results: RunResults) -> pd.DataFrame:
         "scored on": _scored_on(results),
         **_full_against_best(results),
     }
+    if not results.steps.empty:
+        rows["steps of Table 1"] = ablation_verdict(results.steps)
     return pd.DataFrame(rows.items(), columns=["fact", "value"])
 
 
 def _source(results: RunResults) -> str:
     try:
-        return SOURCES[results.run.source]
+        return find_source(results.run.source).title
     except EthandError:
         return "a data set that is no longer where it was"
 
@@ -83,7 +79,7 @@ def _full_against_best(results: RunResults) -> dict[str, str]:
         return {}
     rows = {"full method, course mIoU": _score(results, FULL_METHOD)}
     if {best, FULL_METHOD} <= results.scores.keys():
-        difference = compare(results.scores[best], results.scores[FULL_METHOD])
+        difference = mean_difference(results.scores[best], results.scores[FULL_METHOD])
         rows["full method minus best row"] = _with_interval(difference, "+.3f")
     return rows
 

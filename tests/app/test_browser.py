@@ -52,16 +52,16 @@ def folder(dataset, predict_wrongly, tmp_path):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """What browsers send to their page: (content, buffers)."""
-    found = []
-    monkeypatch.setattr(ErrorBrowser, "send", lambda _, content, buffers=None: found.append((content, buffers)))
-    return found
+    """Messages that browsers send to their page: (content, buffers)."""
+    messages = []
+    monkeypatch.setattr(ErrorBrowser, "send", lambda _, content, buffers=None: messages.append((content, buffers)))
+    return messages
 
 
 # ---- kinds of errors and confusion -----------------------------------------------------------------------------------
 
 
-def test_every_pixel_has_the_kind_its_definition_says():
+def test_every_pixel_has_its_kind_of_error():
     #                 right, missed, wrong part, invented, wrong hand, background
     truth = np.array([[[3, 3, 3, 0, 0, 0]], [[0, 0, 0, 0, 7, 0]]], np.uint8)
     predicted = np.array([[[3, 0, 4, 5, 5, 0]], [[0, 0, 0, 0, 7, 0]]], np.uint8)
@@ -116,7 +116,7 @@ def test_disagreement_is_none_with_itself_and_all_with_the_opposite():
     assert disagreement(one * 0, one * 0).tolist() == [0, 0]
 
 
-def test_worst_parts_name_the_situation_a_fault_was_put_into():
+def test_worst_parts_name_the_situation_with_the_errors():
     truth = np.zeros((8, 2, 6, 17), np.uint8)
     truth[:, 0] = np.arange(N_CLASSES)
     predicted = truth.copy()
@@ -138,11 +138,13 @@ def test_palettes_tell_every_part_and_every_error_apart():
 
 
 def test_evaluate_notes_where_the_data_is_and_counts_the_confusion(folder, dataset):
-    found = Predictions(folder)
-    assert found.data.path.samefile(dataset["test"].path)
-    assert (found.cached_counts().todense() == sparse_counts(found.store.masks, found.truth).todense()).all()
-    assert found.table["id"].tolist() == dataset["test"].index["id"].tolist()
-    assert {"course_miou", "confidence", "hand_type", "occluded"} <= set(found.table)
+    predictions = Predictions(folder)
+    assert predictions.data.path.samefile(dataset["test"].path)
+    assert (
+        predictions.cached_counts().todense() == sparse_counts(predictions.store.masks, predictions.truth).todense()
+    ).all()
+    assert predictions.table["id"].tolist() == dataset["test"].index["id"].tolist()
+    assert {"course_miou", "confidence", "hand_type", "occluded"} <= set(predictions.table)
 
 
 def test_a_run_that_is_moved_is_found_with_its_data(dataset, predict_wrongly, tmp_path):
@@ -160,7 +162,7 @@ def test_predictions_of_other_data_are_refused_with_both_names(folder, dataset):
         ErrorBrowser(folder, dataset["val"])
 
 
-def test_predictions_that_name_no_data_ask_for_it(dataset, make_store):
+def test_predictions_without_a_data_path_ask_for_it(dataset, make_store):
     store = make_store("lonely", masks=np.asarray(dataset["test"].masks))
     with pytest.raises(PredictionsError, match="data="):
         Predictions(store)
@@ -201,10 +203,10 @@ def test_damaged_scores_and_tags_are_named(folder):
 
 
 def test_situations_cover_hand_types_and_occlusion(folder):
-    found = Predictions(folder).situations()
-    types = [samples for name, samples in found.items() if name.startswith("hand type")]
+    situations = Predictions(folder).situations()
+    types = [samples for name, samples in situations.items() if name.startswith("hand type")]
     assert (np.sum(types, axis=0) == 1).all()
-    assert all(samples.any() for samples in found.values())
+    assert all(samples.any() for samples in situations.values())
 
 
 # ---- tags ------------------------------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ def test_two_browsers_do_not_lose_each_others_tags(folder, dataset):
 
 
 @pytest.mark.parametrize(("name", "tag"), [("nobody", "bad truth"), (None, "  ")])
-def test_a_tag_that_cannot_be_given_is_said_in_the_page(folder, dataset, sent, name, tag):
+def test_an_invalid_tag_is_reported_in_the_page(folder, dataset, sent, name, tag):
     browser = ErrorBrowser(folder)
     request = {"kind": "tag", "id": name or dataset["test"].index["id"][0], "tag": tag, "on": True}
     browser._on_message(None, request, [])
@@ -243,7 +245,7 @@ def test_a_tag_that_cannot_be_given_is_said_in_the_page(folder, dataset, sent, n
 # ---- the widget's state and answers ----------------------------------------------------------------------------------
 
 
-def test_at_first_every_sample_is_there_the_worst_first(folder):
+def test_all_samples_are_shown_at_first_worst_first(folder):
     scores = ErrorBrowser(folder).filtered["course_miou"].to_numpy()
     assert len(scores) == 8
     assert (np.diff(scores) >= 0).all()
@@ -266,14 +268,14 @@ def test_pixels_come_as_they_are_in_the_stores(folder, sent):
     browser = ErrorBrowser(folder)
     browser._on_message(None, {"kind": "pixels", "rows": [6, 1]}, [])
     content, buffers = sent[-1]
-    found = browser.predictions
-    arrays = (found.data.images, found.store.masks, found.truth, found.front)
+    predictions = browser.predictions
+    arrays = (predictions.data.images, predictions.store.masks, predictions.truth, predictions.front)
     assert content["rows"] == [6, 1]
     assert buffers == [np.asarray(array[[6, 1]]).tobytes() for array in arrays]
 
 
 @pytest.mark.parametrize("request_", [{"kind": "pixels", "rows": [99]}, {"kind": "dance"}, {"kind": "counts"}])
-def test_a_request_that_makes_no_sense_is_answered_with_a_fault(folder, sent, request_):
+def test_an_invalid_request_is_answered_with_an_error(folder, sent, request_):
     ErrorBrowser(folder)._on_message(None, request_, [])
     assert sent[-1][0]["kind"] == "fault"
 
@@ -360,7 +362,7 @@ def test_save_view_writes_what_is_filtered_or_selected(folder, tmp_path):
     assert sizes[0] != sizes[1]
 
 
-def test_save_view_says_what_it_cannot_write(folder, tmp_path):
+def test_save_view_refuses_what_it_cannot_write(folder, tmp_path):
     browser = ErrorBrowser(folder)
     with pytest.raises(EthandError, match=r"\.png .* or \.csv"):
         browser.save_view(tmp_path / "view.gif")
@@ -387,17 +389,17 @@ def in_node(tmp_path):
     return run
 
 
-def test_the_page_has_the_same_rule_of_errors(in_node, masks):
+def test_the_page_classifies_errors_as_python_does(in_node, masks):
     predicted, truth = (array[0].reshape(2, -1) for array in masks)
     data = [predicted[0].tolist(), truth[0].tolist(), truth[1].tolist()]
-    found = in_node(f"console.log(JSON.stringify(Array.from(errorCodes(...{json.dumps(data)}))))")
-    assert found == error_classes(*masks)[0, 0].ravel().tolist()
+    codes = in_node(f"console.log(JSON.stringify(Array.from(errorCodes(...{json.dumps(data)}))))")
+    assert codes == error_classes(*masks)[0, 0].ravel().tolist()
 
 
 def test_the_page_counts_filters_and_sorts_as_python_does(in_node, folder):
     browser = ErrorBrowser(folder)
-    found, columns = browser.predictions, browser._columns(np.arange(8))
-    counts = found.counts()
+    predictions, columns = browser.predictions, browser._columns(np.arange(8))
+    counts = predictions.counts()
     pieces = [browser._count(rows) for rows in (np.arange(3), np.arange(3, 8))]
     arrays = [[array.tobytes().hex() for array in some] for some in (columns[1], *pieces)]
     code = f"""
@@ -416,7 +418,7 @@ console.log(JSON.stringify({{
 }}))
 """
     page = in_node(code)
-    table, dense = found.table, np.stack([total_counts(counts, [i]) for i in range(8)])
+    table, dense = predictions.table, np.stack([total_counts(counts, [i]) for i in range(8)])
     assert page["worst"] == np.argsort(table["course_miou"], kind="stable").tolist()
     palm = [part_iou(dense[i : i + 1, :2])[9] for i in range(8)]
     assert np.array(page["palm"], float) == pytest.approx(np.array(palm), rel=1e-6, nan_ok=True)

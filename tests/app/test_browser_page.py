@@ -1,4 +1,4 @@
-"""The error browser in JupyterLab in a real browser: keys, canvases, confusion, tags, what the kernel hears of them."""
+"""The error browser in JupyterLab in a real browser: keys, canvases, confusion, tags, and the state in the kernel."""
 
 import json
 
@@ -13,7 +13,7 @@ from ethand_utils.experiments.methods import FULL_ROW
 from ethand_utils.experiments.run import open_run
 from ethand_utils.labels import COLOURS, PARTS
 
-OPACITY = 0.65  # the page's, at first
+OPACITY = 0.65  # the page's default
 WATCH = """
 import json
 def watch(_):
@@ -39,7 +39,7 @@ def run(lab, predict_wrongly, monkeypatch):
 
 
 class Page:
-    """The notebook's page with the browser in it."""
+    """The page of a notebook that shows the error browser."""
 
     def __init__(self, page, run):
         self.page, self.run = page, run
@@ -50,12 +50,12 @@ class Page:
             self.page.keyboard.press(key)
 
     def pixel(self, panel, size, row, column):
-        """Colour of a mask's pixel in a panel of the detail, at its middle."""
+        """Return the colour of a mask's pixel in a panel of the detail, at its centre."""
         canvas = self.page.locator(f"canvas[data-panel='{panel}']")
         return np.array(canvas.evaluate(PIXEL, [(column + 0.5) / size, (row + 0.5) / size]))
 
     def eventually(self, test, what):
-        """Wait until a test of the kernel's state holds, and give the state back."""
+        """Wait until `test` holds for the state in the kernel, and return the state."""
         for _ in range(100):
             file = self.run.folder / "state.json"
             state = json.loads(file.read_text() or "{}") if file.exists() else {}
@@ -64,18 +64,18 @@ class Page:
             self.page.wait_for_timeout(100)
         raise AssertionError(f"{what}: {state}")
 
-    def painted(self, panel, size, place, colour, what):
-        """Wait until a pixel has a colour."""
+    def painted(self, panel, size, pixel, colour, what):
+        """Wait until a pixel (row, column) of a panel has a colour."""
         for _ in range(50):
-            seen = self.pixel(panel, size, *place)
-            if np.abs(seen - colour).max() <= 3:
+            shown = self.pixel(panel, size, *pixel)
+            if np.abs(shown - colour).max() <= 3:
                 return
             self.page.wait_for_timeout(60)
-        raise AssertionError(f"{what}: {panel} at {place} is {seen}, expected {colour}")
+        raise AssertionError(f"{what}: {panel} at {pixel} is {shown}, expected {colour}")
 
 
 def open_notebook(page, lab, run):
-    """Notebook 09 with all cells run and the browser shown with every sample."""
+    """Open notebook 09, run all cells, and wait until the browser shows every sample."""
     page.goto(lab[0].replace("/lab?", "/lab/tree/notebooks/09_errors.ipynb?reset&"))
     result = run.folder / "errors/result.json"
     result.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def open_notebook(page, lab, run):
 
 
 def prepare(folder):
-    """Notebook 09 at profile `ci`, with a cell that writes down what the kernel hears from the page."""
+    """Set notebook 09 to profile `ci`, and add a cell that writes the widget's state in the kernel to a file."""
     path = folder / "notebooks/09_errors.ipynb"
     use_profile(path, "ci")
     book = nbformat.read(path, 4)
@@ -100,11 +100,11 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     prepare(folder)
     tab = chromium.new_page(viewport={"width": 1400, "height": 1000})
     page = open_notebook(tab, lab, run)
-    found = Predictions(run.folder / f"predictions/{FULL_ROW}_seed0")
-    order = np.argsort(found.table["course_miou"].to_numpy(), kind="stable")
-    ids, size, cells = found.table["id"], found.store.size, tab.locator(".jp-Cell").count()
+    predictions = Predictions(run.folder / f"predictions/{FULL_ROW}_seed0")
+    order = np.argsort(predictions.table["course_miou"].to_numpy(), kind="stable")
+    ids, size, cells = predictions.table["id"], predictions.store.size, tab.locator(".jp-Cell").count()
 
-    # Keys move through the gallery; JupyterLab's own shortcuts (`d d` deletes a cell) stay asleep.
+    # Keys move through the gallery; JupyterLab's own shortcuts (`d d` deletes a cell) do nothing.
     page.root.locator(".eb-cell").first.click()
     page.press("ArrowRight", "ArrowRight")
     page.eventually(lambda state: state["selected"] == ids[order[2]], "two samples on")
@@ -114,27 +114,27 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     page.root.locator(f".eb-detail[data-sample='{ids[order[2]]}']").wait_for()
     assert tab.locator(".jp-Cell").count() == cells
 
-    # The canvas shows image and mask blended; opacity, a part and the error map change just what they should.
+    # The canvas shows image and mask blended; opacity, hidden parts and the error map change the right pixels.
     i = order[2]
-    image, predicted = found.data.images[i], found.store.masks[i]
+    image, predicted = predictions.data.images[i], predictions.store.masks[i]
     hand = int((predicted > 0).sum((1, 2)).argmax())
     name = ("left", "right")[hand]
-    place = tuple(np.argwhere(predicted[hand] > 0)[40])
-    part = predicted[hand][place]
-    blended = OPACITY * COLOURS[part] + (1 - OPACITY) * image[place]
-    page.painted(f"prediction {name}", size, place, blended, "a part over the image")
-    page.painted(f"input {name}", size, place, image[place], "the image")
+    pixel = tuple(np.argwhere(predicted[hand] > 0)[40])
+    part = predicted[hand][pixel]
+    blended = OPACITY * COLOURS[part] + (1 - OPACITY) * image[pixel]
+    page.painted(f"prediction {name}", size, pixel, blended, "a part over the image")
+    page.painted(f"input {name}", size, pixel, image[pixel], "the image")
     page.press(*["]"] * 4)
-    page.painted(f"prediction {name}", size, place, COLOURS[part], "the part alone")
+    page.painted(f"prediction {name}", size, pixel, COLOURS[part], "the part alone")
     page.eventually(lambda state: state["view"]["opacity"] == 1, "opacity 1")
-    kinds = error_classes(predicted, found.truth[i])
+    kinds = error_classes(predicted, predictions.truth[i])
     wrong = tuple(np.argwhere(kinds[hand] > ERRORS.index("correct"))[20])
     page.painted(f"error map {name}", size, wrong, ERROR_COLOURS[kinds[hand][wrong]], "an error")
     page.root.locator(f".eb-legend [data-name='{PARTS[part]}']").click()
-    page.painted(f"prediction {name}", size, place, image[place], "the part hidden")
+    page.painted(f"prediction {name}", size, pixel, image[pixel], "the part hidden")
     tab.screenshot(path=folder / "detail.png")
 
-    # A cell of the confusion leads to its samples, strongest first: the index finger called the middle finger.
+    # A click on a cell of the confusion matrix filters its samples, most pixels first: index called middle finger.
     page.press("m")
     matrix = page.root.locator("canvas.eb-matrix[data-grid]")
     matrix.wait_for()
@@ -142,14 +142,14 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     grid = json.loads(matrix.get_attribute("data-grid"))
     y, x = ((grid["order"].index(part) + 0.5) * grid["side"] for part in (2, 15))
     matrix.click(position={"x": grid["left"] + x, "y": grid["top"] + y})
-    dense = np.stack([total_counts(found.counts(), [k]) for k in range(len(found))])
+    dense = np.stack([total_counts(predictions.counts(), [k]) for k in range(len(predictions))])
     pixels = dense[:, 0, 2, 15]
     strongest = np.lexsort((np.arange(len(pixels)), -pixels))[: (pixels > 0).sum()]
     state = page.eventually(lambda state: state["ids"] == ids[strongest].tolist(), "samples of a cell")
-    assert 0 < len(state["ids"]) < len(found)
+    assert 0 < len(state["ids"]) < len(predictions)
     assert page.root.locator(".eb-chip").filter(has_text=str(len(strongest))).count() == 1
     page.root.locator(".eb-chip").click()
-    page.eventually(lambda state: len(state["ids"]) == len(found), "no filter")
+    page.eventually(lambda state: len(state["ids"]) == len(predictions), "no filter")
 
     # A tag is saved beside the predictions, and is there again after a reload.
     page.root.locator(".eb-cell").first.click()
@@ -157,7 +157,7 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     chosen = page.eventually(lambda state: state["view"]["mode"] == "detail", "the detail")["selected"]
     page.root.get_by_role("button", name="bad truth").click()
     page.root.locator(".eb-tag[aria-pressed='true']").wait_for()
-    assert json.loads(found.tags_file.read_text()) == {chosen: ["bad truth"]}
+    assert json.loads(predictions.tags_file.read_text()) == {chosen: ["bad truth"]}
     tab.keyboard.press("Control+s")
     (run.folder / "state.json").unlink()
     again = open_notebook(tab, lab, run)
@@ -175,12 +175,12 @@ def test_a_saved_page_shows_the_worst_without_a_kernel(tmp_path, dataset, predic
     browser = ErrorBrowser(tmp_path / "net", dataset["test"])
     browser.save_page(tmp_path / "page.html")
     page = chromium.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
     page.goto((tmp_path / "page.html").as_uri())
     page.locator(".eb-cell canvas:not(.eb-waiting)").nth(7).wait_for()
     assert [page.locator(".eb-cell").nth(k).get_attribute("title") for k in range(8)] == browser.filtered["id"].tolist()
     page.locator(".eb-cell").first.click()
     page.keyboard.press("Enter")
     page.locator(f".eb-detail[data-sample='{browser.filtered['id'].iloc[0]}']").wait_for()
-    assert len({url for url in asked if not url.startswith(("blob:", "data:"))}) == 1
+    assert len({url for url in requests if not url.startswith(("blob:", "data:"))}) == 1
