@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "augment": ["Augmentation", "PHOTOMETRIC", "augment_batch", "damage", "denormalise", "flip"],
         "crops": ["read_image"],
         "dataloaders": ["StoreLoader", "make_dls"],
-        "datasets": ["MUCH", "describe", "held_out", "occlusion", "open_dataset", "report_table"],
+        "datasets": ["HEAVY_OCCLUSION", "describe", "held_out", "occlusion", "open_dataset", "report_table"],
         "store": ["Store"],
         "store_builder": ["StorePlan", "build_store"],
     },

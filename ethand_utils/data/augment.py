@@ -1,4 +1,4 @@
-"""Batched augmentation on the training device: image and masks from one transform, a flip exchanges the hands."""
+"""Batched augmentation of images and masks on the training device; a flip exchanges the hands."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey
 
 @dataclass(frozen=True)
 class Photometric:
-    """How far another camera in another light may be from the one that took an image; 0 leaves a thing as it is.
+    """Strengths of the changes of light and camera; 0 leaves a property unchanged.
 
     Of every sample, the gain is 2^U(±`exposure`), each channel's own 2^U(±`cast`), so both are stops; intensities
     0…1 are raised to 2^U(±`gamma`); their distance from the image's mean is multiplied with 1 + U(±`contrast`); with
-    probability `grey_p` all colour is taken out; a Gaussian blur has a sigma of U(0, `blur`) px at 128 px, and in
+    probability `grey_p` the image becomes grey; a Gaussian blur has a sigma of U(0, `blur`) px at 128 px, and in
     proportion at another size; the noise of each pixel and channel has a deviation of U(0, `noise`) of 255 levels.
     """
 
@@ -33,7 +33,7 @@ class Photometric:
     noise: float = 10.0
 
 
-# What a profile's `photometric` stands for; the report only varies each channel's intensity.
+# Values of a profile's `photometric`; the report only varies each channel's intensity.
 PHOTOMETRIC = {"report": None, "strong": Photometric()}
 
 
@@ -55,12 +55,12 @@ class Augmentation:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """uint8 RGB [B, H, W, 3] → float [B, 3, H, W] with ImageNet mean and standard deviation."""
+    """Turn uint8 RGB [B, H, W, 3] into float [B, 3, H, W] with ImageNet mean and standard deviation."""
     return _standardise(images.permute(0, 3, 1, 2).float())
 
 
 def denormalise(images: torch.Tensor) -> torch.Tensor:
-    """The inverse of `normalise`."""
+    """Invert `normalise`: float [B, 3, H, W] → uint8 RGB [B, H, W, 3]."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
@@ -72,10 +72,10 @@ def _standardise(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """What chance decides for n samples, on the CPU, so that it does not depend on the device.
+    """Random augmentation parameters of n samples, on the CPU so that they do not depend on the device.
 
-    `angle` [n] rad, `scale` [n], `gain` [n, 3, 1, 1], `flipped` bool [n]; for a change of light `light` [n, 9, 1, 1]
-    in 0…1 and the seed of the `noise`.
+    `angle` [n] rad, `scale` [n], `gain` [n, 3, 1, 1], `flipped` bool [n]; for `photometric` changes `light`
+    [n, 9, 1, 1] in 0…1 and the seed of the `noise`.
     """
 
     angle: torch.Tensor
@@ -85,26 +85,26 @@ class AugmentParams:
     light: torch.Tensor | None = None
     noise: int = 0
 
-    def part(self, places: torch.Tensor) -> "AugmentParams":
-        """Of the samples at `places` int64 [m], one or more of them; only the noise is not what it is in the whole."""
-        chosen = {name: value[places] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return AugmentParams(**chosen, noise=self.noise + int(places[0]))
+    def subset(self, indices: torch.Tensor) -> "AugmentParams":
+        """Return the parameters of the samples `indices` int64 [m], m ≥ 1; all but the noise equals the full batch."""
+        chosen = {name: value[indices] for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return AugmentParams(**chosen, noise=self.noise + int(indices[0]))
 
 
 def sample_params(n: int, settings: Augmentation, generator: torch.Generator) -> AugmentParams:
-    """Draw for `n` samples; the generator, on the CPU, is asked the same of each n whatever the settings' strengths."""
+    """Sample the parameters of `n` samples; a CPU generator gives the same numbers whatever the settings' strengths."""
     scale = 1 + settings.scale * torch.randn(n, generator=generator).clamp(-1, 1)
     degrees = settings.rotation * torch.randn(n, generator=generator).clamp(-2, 2)
-    turned = torch.rand(n, generator=generator) < settings.rotation_p
+    rotated = torch.rand(n, generator=generator) < settings.rotation_p
     gain = 1 + settings.intensity * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
     flipped = torch.rand(n, generator=generator) < settings.flip_p
-    geometry = AugmentParams(torch.deg2rad(degrees * turned), scale, gain, flipped)
-    # Light is drawn last, so that it leaves all other draws as they are.
+    geometry = AugmentParams(torch.deg2rad(degrees * rotated), scale, gain, flipped)
+    # Light is sampled last, so that it leaves all other parameters as they are.
     return geometry if settings.photometric is None else replace(geometry, **sample_light(n, generator))
 
 
 def sample_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor | int]:
-    """The draws that a change of light needs for `n` samples."""
+    """Sample the parameters of `photometric` for `n` samples."""
     light = torch.rand(n, 9, 1, 1, generator=generator)
     return {"light": light, "noise": int(torch.randint(2**62, (), generator=generator))}
 
@@ -112,12 +112,12 @@ def sample_light(n: int, generator: torch.Generator) -> dict[str, torch.Tensor |
 def augment_batch(
     images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw for a batch with `generator`, and `transform` it so."""
+    """Sample parameters for a batch with `generator` and `transform` it."""
     return transform(images, masks, settings, sample_params(len(images), settings, generator))
 
 
 def transform(
-    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, draws: AugmentParams
+    images: torch.Tensor, masks: torch.Tensor, settings: Augmentation, params: AugmentParams
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment images uint8 [B, H, W, 3] with masks uint8 [B, 2, H, W] → normalised float [B, 3, H, W], int64 masks.
 
@@ -126,35 +126,35 @@ def transform(
     """
     device = images.device
     if device.type == "cpu" and settings.photometric is None:
-        return _transform_on_cpu(images, masks, draws)
-    grid = affine_grid(draws.angle, draws.scale, images.shape[1]).to(device)
+        return _transform_on_cpu(images, masks, params)
+    grid = affine_grid(params.angle, params.scale, images.shape[1]).to(device)
     pixels = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="bilinear", align_corners=False)
     labels = F.grid_sample(masks.float(), grid, mode="nearest", align_corners=False).long()
-    pixels = (pixels * draws.gain.to(device)).clamp(0, 255)
+    pixels = (pixels * params.gain.to(device)).clamp(0, 255)
     if settings.photometric is not None:
-        pixels = photometric(pixels, settings.photometric, draws.light, draws.noise)
-    pixels, labels = flip(pixels, labels, draws.flipped.to(device))
+        pixels = photometric(pixels, settings.photometric, params.light, params.noise)
+    pixels, labels = flip(pixels, labels, params.flipped.to(device))
     return _standardise(pixels), labels
 
 
 def _transform_on_cpu(
-    images: torch.Tensor, masks: torch.Tensor, draws: AugmentParams
+    images: torch.Tensor, masks: torch.Tensor, params: AugmentParams
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same in one pass over the pixels, but for changes of light and camera."""
     middle = (images.shape[1] - 1) / 2
-    cos, sin = torch.cos(draws.angle) / draws.scale, torch.sin(draws.angle) / draws.scale
+    cos, sin = torch.cos(params.angle) / params.scale, torch.sin(params.angle) / params.scale
     across, down = middle * (1 - cos + sin), middle * (1 - sin - cos)
     matrices = torch.stack([cos, -sin, across, sin, cos, down], 1).view(-1, 2, 3)
     mean, std = (255 * np.array(values, np.float32) for values in (IMAGE_MEAN, IMAGE_STD))
-    arrays = (images, masks, matrices, draws.gain.flatten(1), draws.flipped)
+    arrays = (images, masks, matrices, params.gain.flatten(1), params.flipped)
     return tuple(map(torch.from_numpy, warp(*(array.numpy() for array in arrays), mean, std)))
 
 
 def photometric(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise_seed: int) -> torch.Tensor:
-    """RGB float [B, 3, H, W] in 0…255 as another camera in another light might have given them, in 0…255 as well.
+    """Change light and camera of RGB images float [B, 3, H, W] in 0…255.
 
     In the order in which a camera works: lens, light, sensor noise, tone curve, colour. `light` [B, 9, 1, 1] in 0…1
-    is drawn on the CPU; the noise comes from a seed on the images' device, where that many numbers cost nothing.
+    is sampled on the CPU; the noise comes from a seed on the images' device, where that many numbers cost little.
     """
     device, size = images.device, images.shape[-1]
     exposure, gamma, contrast, cast = (2 * light[:, :6].to(device) - 1).split([1, 1, 1, 3], 1)
@@ -171,7 +171,7 @@ def photometric(images: torch.Tensor, settings: Photometric, light: torch.Tensor
 
 
 def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Images [B, C, H, W] under a Gaussian of `sigma` [B] px each (on the CPU); beyond the border its pixels go on."""
+    """Blur images [B, C, H, W] by a Gaussian of `sigma` [B] px each (on the CPU), with replicated borders."""
     n, channels, height, width = images.shape
     reach = max(1, math.ceil(2.5 * float(sigma.max())))
     weights = torch.exp(-((torch.arange(-reach, reach + 1) / sigma.clamp(min=1e-3)[:, None]) ** 2) / 2)
@@ -183,7 +183,7 @@ def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 
 def affine_grid(angle: torch.Tensor, scale: torch.Tensor, size: int) -> torch.Tensor:
-    """Sampling grid [B, H, W, 2] that turns images by `angle` [B] rad and enlarges them by `scale` [B]."""
+    """Return the sampling grid [B, H, W, 2] that rotates images by `angle` [B] rad and enlarges them by `scale` [B]."""
     cos, sin, zero = torch.cos(angle) / scale, torch.sin(angle) / scale, torch.zeros_like(angle)
     matrix = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
     return F.affine_grid(matrix, [len(angle), 1, size, size], align_corners=False)
@@ -196,7 +196,7 @@ def flip(images: torch.Tensor, masks: torch.Tensor, which: torch.Tensor) -> tupl
 
 
 def damage(masks: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Masks int64 [B, 2, H, W] with a square of `side` px cut out of each hand about a random pixel of it."""
+    """Cut a square of `side` px out of each hand of masks int64 [B, 2, H, W], about a random pixel of it."""
     damaged = masks.clone()
     for sample in damaged:
         for hand in sample:

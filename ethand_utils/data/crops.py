@@ -1,4 +1,4 @@
-"""Photos and frames read and cropped as the course does, and masks put back into the frame."""
+"""Reading photos, cropping them as the course does, and putting masks of crops back into the frame."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import CROP_OVER_BOX
 
-MAX_CROP = 10  # a crop's side over that of its photo, at most
+MAX_CROP = 10  # largest side of a crop, over that of its photo
 
 
 class ImageError(EthandError):
@@ -16,7 +16,7 @@ class ImageError(EthandError):
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """A photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
+    """Read a photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -29,14 +29,14 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
-    """The course's crop (x, y, side) of a bounding box (x, y, w, h), px: its longer side × 1.25 about its centre."""
+    """Return the course's crop (x, y, side) of a box (x, y, w, h), px: its longer side × 1.25 about its centre."""
     x, y, w, h = box
     side = max(w, h) * CROP_OVER_BOX
     return x + w / 2 - side / 2, y + h / 2 - side / 2, side
 
 
 def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
-    """The square (x, y, side) of an image uint8 [H, W, 3] at `size`×`size`, bilinear, black beyond the frame.
+    """Crop the square (x, y, side) of an image uint8 [H, W, 3] to `size`×`size`, bilinear, black beyond the frame.
 
     Raises ImageError when the square does not touch the image or is out of proportion to it.
     """
@@ -54,7 +54,7 @@ def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -
 
 
 def uncrop_masks(masks: np.ndarray, crop: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """Masks uint8 [2, size, size] of a crop put back into the frame: uint8 [2, height, width], nearest neighbour."""
+    """Put masks uint8 [2, size, size] of a crop back into the frame: uint8 [2, height, width], nearest neighbour."""
     x, y, side = crop
     size = masks.shape[-1]
     rows = np.floor((np.arange(height) + 0.5 - y) / side * size).astype(int)

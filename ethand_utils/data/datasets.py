@@ -1,4 +1,4 @@
-"""Data sets: folders of stores. Render one, open one, look one over."""
+"""Data sets: opening a folder of stores, choosing and describing stores, and the reader's report."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ import pandas as pd
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS
 
-MUCH = 0.2  # share of a hand that is occluded
+HEAVY_OCCLUSION = 0.2  # share of a hand above which it counts as much occluded
 COLUMNS = ("id", "hand_type", "subject")  # what the index of every store has, wherever it comes from
 
 REPORT = "report.json"  # of a data set that was read, beside its stores
-EXAMPLES = 10  # names kept with every reason
+EXAMPLES = 10  # sample names kept for every reason
 
 
 def open_dataset(path: str | Path) -> dict[str, Store]:
-    """Every store of a data set by name; `path` may also be a single store. Raises StoreError when there is none."""
+    """Open the stores of a data set, or a single store, by name. Raises StoreError when there is none."""
     path = Path(path)
     if (path / "meta.json").exists():
         return {path.name: Store(path)}
@@ -27,7 +27,7 @@ def open_dataset(path: str | Path) -> dict[str, Store]:
 
 
 def require_stores(stores: dict[str, Store], folder: str | Path, *names: str) -> dict[str, Store]:
-    """`stores` of the data set in `folder`, if all of `names` are among them with COLUMNS; else StoreError."""
+    """Return `stores`, of the data set `folder`, if it has all `names` with COLUMNS, else raise StoreError."""
     for name in names:
         if name not in stores:
             remedy = (
@@ -43,9 +43,9 @@ def require_stores(stores: dict[str, Store], folder: str | Path, *names: str) ->
 
 
 def held_out(stores: dict[str, Store], *arrays: str) -> Store:
-    """The store to judge a net on: `test`, or `val` where `test` is missing or lacks one of `arrays`.
+    """Return the store to evaluate a net on: `test`, or `val` where `test` is missing or lacks one of `arrays`.
 
-    The course keeps the masks of its test images to itself. Raises StoreError when there is neither.
+    The course does not publish the masks of its test images. Raises StoreError when there is neither.
     """
     for name in ("test", "val"):
         if name in stores and all(getattr(stores[name], array) is not None for array in arrays):
@@ -57,15 +57,15 @@ def held_out(stores: dict[str, Store], *arrays: str) -> Store:
 
 
 def occlusion(index: pd.DataFrame) -> pd.DataFrame:
-    """Share of each hand that is occluded, columns `left` and `right`; NaN where it is absent or nobody can tell."""
+    """Return the occluded share of each hand, columns `left` and `right`; NaN where it is absent or not known."""
     return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
 
 
 def describe(store: Store) -> dict:
-    """One row on a store: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
+    """Describe a store in one row: samples, size (px), arrays, subjects, hand types, and of its two-hand samples:
 
-    the mean share of a hand that is occluded, the share of samples with a hand of which more than MUCH is, and median
-    and 95th percentile of how deep the hands run into each other, in mm. None where the index does not know.
+    the mean occluded share of a hand, the share of samples with a hand occluded by more than HEAVY_OCCLUSION, and
+    median and 95th percentile of the hands' penetration depth, in mm. None where the index lacks them.
     """
     two = store.index[store.index["hand_type"] == HAND_TYPES[-1]]
     occluded = occlusion(two).to_numpy()
@@ -79,7 +79,7 @@ def describe(store: Store) -> dict:
         "subjects": int(store.index["subject"].nunique()),
         **{kind: int(types.get(kind, 0)) for kind in HAND_TYPES},
         "occluded_share": float(np.nanmean(occluded)) if known else None,
-        "much_occluded": float((occluded > MUCH).any(1).mean()) if known else None,
+        "much_occluded": float((occluded > HEAVY_OCCLUSION).any(1).mean()) if known else None,
         "penetration_mm_median": float(np.median(depth)) if len(depth) else None,
         "penetration_mm_p95": float(np.percentile(depth, 95)) if len(depth) else None,
         "source": store.meta.get("source", ""),
@@ -87,33 +87,33 @@ def describe(store: Store) -> dict:
 
 
 class SkippedSamples:
-    """What was passed over: by reason, how often, with the first EXAMPLES names, in `found`."""
+    """Skipped samples by reason: `reasons` has the `count` and the first EXAMPLES `names` of each."""
 
     def __init__(self):
-        self.found: dict[str, dict] = {}
+        self.reasons: dict[str, dict] = {}
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count something of this `name`."""
-        entry = self.found.setdefault(reason, {"count": 0, "names": []})
+        """Count a sample or entry of this `name` under a reason."""
+        entry = self.reasons.setdefault(reason, {"count": 0, "names": []})
         entry["count"] += count
         if len(entry["names"]) < EXAMPLES:
             entry["names"].append(name)
 
-    def commonest_first(self) -> dict[str, dict]:
-        """`found`, sorted."""
-        return dict(sorted(self.found.items(), key=lambda item: -item[1]["count"]))
+    def most_common(self) -> dict[str, dict]:
+        """Return `reasons`, the most frequent first."""
+        return dict(sorted(self.reasons.items(), key=lambda item: -item[1]["count"]))
 
 
 def report_table(report: dict) -> pd.DataFrame:
-    """A `report.json` as a table, a row a fact: `what`, of which split or store or for which reason, `count`, `names`.
+    """Turn a `report.json` into a table with columns `what`, `of` (split, store or reason), `count` and `names`.
 
-    Of the report, `listed` counts what the lists or annotations name, `passed_over` their entries at fault, `skipped`
-    samples by reason, `kept` those in each store; `left_out` says why a store is not there at all.
+    Of the report, `listed` counts the entries of the lists or annotations, `passed_over` the faulty ones among them,
+    `skipped` samples by reason, `kept` those in each store; `left_out` says why a store is missing.
     """
     rows = [("listed", split, count, []) for split, count in report.get("listed", {}).items()]
     for split, faults in report.get("passed_over", {}).items():
-        rows += [("passed over", f"{split}: {why}", found["count"], found["names"]) for why, found in faults.items()]
-    rows += [("skipped", why, found["count"], found["names"]) for why, found in report.get("skipped", {}).items()]
+        rows += [("passed over", f"{split}: {why}", entry["count"], entry["names"]) for why, entry in faults.items()]
+    rows += [("skipped", why, entry["count"], entry["names"]) for why, entry in report.get("skipped", {}).items()]
     rows += [("kept", store, count, []) for store, count in report.get("kept", {}).items()]
     rows += [("left out", f"{store}: {why}", 0, []) for store, why in report.get("left_out", {}).items()]
     table = pd.DataFrame(rows, columns=["what", "of", "count", "names"])

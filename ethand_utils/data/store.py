@@ -19,7 +19,7 @@ class StoreError(FileError):
 
 
 def array_layout(name: str, count: int, size: int) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` comes with pseudo-labels."""
+    """Return shape and dtype of a store's array (DESIGN.md, Contracts); `confidence` comes with pseudo-labels."""
     return {
         "images": ((count, size, size, 3), "uint8"),
         "masks": ((count, len(HANDS), size, size), "uint8"),
@@ -33,9 +33,9 @@ class Store:
     """A complete store opened for reading: `meta` dict, `index` DataFrame and the arrays of ARRAYS it has (else None).
 
     As read-only memory maps: `images` uint8 [n, H, W, 3], `masks` uint8 [n, 2, H, W] left first, `front` uint8
-    [n, H, W], `depth` float32 [n, 2, H, W], the z-depth (m) of each limb as if alone, 0 where nothing is, and
-    `confidence` float32 [n]. Raises StoreError, naming the file at fault, when something is missing or has another
-    shape than `meta` says.
+    [n, H, W], `depth` float32 [n, 2, H, W], the z-depth (m) of each limb as if alone, 0 where there is none, and
+    `confidence` float32 [n]. Raises StoreError, naming the file, when one is missing or has another shape than `meta`
+    says.
     """
 
     images: np.ndarray | None
@@ -66,11 +66,11 @@ class Store:
         return self.count
 
     def __reduce__(self):
-        """Pickled as its folder, which is opened again where it is unpickled."""
+        """Pickle the folder's path alone; unpickling opens the store again."""
         return type(self), (self.path,)
 
     def require(self, *names: str) -> "Store":
-        """This store, if it has the named arrays; else StoreError."""
+        """Return this store if it has the named arrays, else raise StoreError."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             raise StoreError(
@@ -90,7 +90,7 @@ class Store:
             ) from None
 
     def open_array(self, name: str) -> np.ndarray:
-        """A memory map of its own of an array that the store has."""
+        """Open one of the store's arrays as a new memory map."""
         array = self._read(f"{name}.npy", lambda file: np.load(file, mmap_mode="r"))
         shape, dtype = array_layout(name, self.count, self.size)
         if array.shape != shape or array.dtype != dtype:
@@ -107,7 +107,7 @@ def _read_meta(file: Path) -> dict:
 
 
 def is_made(path: str | Path, meta: dict) -> bool:
-    """Whether a sound store at `path` says that it was made with all of `meta`."""
+    """Return whether there is an undamaged store at `path` whose `meta.json` contains all of `meta`."""
     try:
         return Store(path).meta.items() >= meta.items()
     except StoreError:

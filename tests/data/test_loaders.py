@@ -144,7 +144,7 @@ def test_batches_are_those_they_have_always_been(make_store):
 
 
 def test_a_share_of_the_samples_fills_as_many_batches_as_all(numbered):
-    whole, few = StoreLoader(numbered, 4, NONE), StoreLoader(numbered, 4, NONE, share=0.3)
+    whole, few = StoreLoader(numbered, 4, NONE), StoreLoader(numbered, 4, NONE, label_fraction=0.3)
     first, second = numbers_seen(few), numbers_seen(few)
     assert [len(batch) for batch in first] == [4, 4]
     assert len(few) == len(whole) == 2
@@ -158,28 +158,28 @@ def test_a_share_of_the_samples_fills_as_many_batches_as_all(numbered):
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 1])
 def test_a_smaller_share_is_part_of_a_larger_one_whatever_the_seed(numbered, share):
-    shown = set(itertools.chain(*numbers_seen(StoreLoader(numbered, 5, NONE, seed=1, share=share))))
+    shown = set(itertools.chain(*numbers_seen(StoreLoader(numbered, 5, NONE, seed=1, label_fraction=share))))
     assert len(shown) == max(2, round(10 * share))
-    more = StoreLoader(numbered, 5, NONE, seed=2, share=min(1, 2 * share))
+    more = StoreLoader(numbered, 5, NONE, seed=2, label_fraction=min(1, 2 * share))
     assert shown <= set(itertools.chain(*numbers_seen(more)))
 
 
 def test_the_same_sample_looks_different_when_it_comes_again_in_an_epoch(make_store, dataset):
     train = dataset["train"]
     store = make_store("two", images=train.images[:8], masks=train.masks[:8])
-    views = [images for images, _ in StoreLoader(store, 2, STRONG, share=0.01)]
+    views = [images for images, _ in StoreLoader(store, 2, STRONG, label_fraction=0.01)]
     assert len(views) == 4
     assert len({digest(view) for batch in views for view in batch}) == 8
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(numbered, share):
-    with pytest.raises(LoaderError, match=r"^share .*expected a share of the samples above 0"):
-        StoreLoader(numbered, 4, NONE, share=share)
+    with pytest.raises(LoaderError, match=r"^label_fraction .*expected a fraction of the samples above 0"):
+        StoreLoader(numbered, 4, NONE, label_fraction=share)
 
 
 def test_make_dls_shows_a_share_in_training_only(numbered):
-    dls = make_dls(numbered, numbered, 2, NONE, share=0.2)
+    dls = make_dls(numbered, numbered, 2, NONE, label_fraction=0.2)
     assert len(set(itertools.chain(*numbers_seen(dls.train)))) == 2
     assert len(set(itertools.chain(*numbers_seen(dls.valid)))) == 10
     assert dls.train.description != make_dls(numbered, numbered, 2, NONE).train.description
@@ -238,7 +238,7 @@ def digests(loader):
 
 
 def test_a_pickled_loader_goes_on_where_it_was_and_carries_no_arrays(dataset):
-    loader = StoreLoader(dataset["train"], 4, STRONG, seed=2, share=0.5)
+    loader = StoreLoader(dataset["train"], 4, STRONG, seed=2, label_fraction=0.5)
     loader.shard(1, 2)
     next(iter(loader))
     pickled = pickle.dumps(loader)
