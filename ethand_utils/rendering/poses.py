@@ -71,7 +71,7 @@ def free_pose(rng: np.random.Generator) -> Pose:
 
 
 def sample_pose(rng: np.random.Generator, name: str = FREE) -> tuple[str, Pose]:
-    """Sample the pose `name` or, for FREE, a random named or a free one; return its name (FREE if free) and the pose."""
+    """Sample the pose `name` or, for FREE, a random named or free one; return its name (FREE if free) and the pose."""
     if name != FREE:
         return name, named_pose(name, rng)
     if rng.random() < NAMED_SHARE:
