@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "charts": [
             "balance_curves",
             "bars",
-            "beside",
             "binned_means",
             "confusion_matrix",
             "curves",
@@ -19,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fraction_curves",
             "heatmap",
             "histograms",
+            "histograms_with_ticks",
             "intervals",
             "part_bars",
             "score_table",
@@ -50,6 +50,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "image_plots": [
             "colour_mask",
             "contact_sheet",
+            "cycle_images",
             "five_panels",
             "front_maps",
             "legend_of_parts",
@@ -57,7 +58,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "photo_with_masks",
             "save_figure",
             "strips",
-            "there_and_back",
         ],
         "real_frames": ["MEASURES", "arrangement_percentages", "measure_frames", "measure_store"],
         "tables": [

@@ -40,6 +40,7 @@ SEED_COLUMNS = ("seeds", "up", "sd", "seeds_low", "seeds_high", "needed")
 
 PAIRS_ALONE, GENERATED_LABELS = FRACTION_METHODS
 FRACTION_TITLES = {"g1": "G1", PAIRS_ALONE: "G2, pairs alone", GENERATED_LABELS: "G2, generated labels"}
+FRACTION_COLUMNS = ["label_fraction", "pairs", "row", "model", "ours", "ours_low", "ours_high", "ours_sd", "seeds"]
 NO_LABEL_FRACTIONS = (
     "Every net was trained on all pairs: ethand run --set 'label_fractions=[0.01, 0.05, 0.2]' adds the second table."
 )
@@ -218,7 +219,7 @@ def fraction_table(run: Run) -> pd.DataFrame:
     that is missing.
     """
     lines = [_fraction_scores(run, fraction, row) for fraction in label_fractions(run) for row in FRACTION_TITLES]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=FRACTION_COLUMNS)
 
 
 def _fraction_scores(run: Run, fraction: float, row: str) -> dict:

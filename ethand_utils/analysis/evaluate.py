@@ -1,4 +1,4 @@
-"""Batched inference, scores, masks of photos, and export of trained nets."""
+"""Evaluation of trained nets: scores on stores and on real frames, masks of photos, submissions to the course."""
 
 import contextlib
 import gzip
@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 
 from ethand_utils.analysis.confusion import sparse_counts
 from ethand_utils.analysis.image_plots import overlay
-from ethand_utils.analysis.predictions import path_between, write_counts
+from ethand_utils.analysis.predictions import relative_path, write_counts
 from ethand_utils.data.crops import ImageError, crop_image, crop_square, uncrop_masks
 from ethand_utils.data.store import Store
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import HANDS
+from ethand_utils.labels import HANDS, PARTS, slug
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import CourseError, encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
@@ -34,11 +34,13 @@ OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 
-def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None) -> dict[str, float]:
-    """All scores of a net on a store with truth, as `metrics.summary` gives them, and `images_per_s`.
+def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None) -> dict:
+    """Compute all scores of a net on a store with ground truth: `metrics.summary`, and where they come from.
 
-    With `out`, the predictions are kept there as a store of masks and confidence, with `metrics.parquet`, the scores of
-    every sample, and `confusion.npz`, which parts it confuses, beside them. An older store of predictions there is
+    That is `images_per_s`, `scored_on` (the store's name) and `scored_samples`.
+
+    With `out`, the predictions are written there as a store of masks and confidence, with `metrics.parquet`, the scores
+    of every sample, and `confusion.npz`, its confusion counts, beside them. An older store of predictions there is
     replaced.
     """
     store.require("images", "masks")
@@ -47,16 +49,17 @@ def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None
     speed = len(store) / max(time.time() - began, 1e-9)
     truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
     if out is not None:
-        _keep_predictions(Path(out), store, masks, confidence, sample_scores(masks, truth, front))
-    return summary(masks, truth, front) | {"images_per_s": speed}
+        _write_predictions(Path(out), store, masks, confidence, sample_scores(masks, truth, front))
+    origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
+    return summary(masks, truth, front) | origin
 
 
-def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
+def _write_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
     rows = store.index.to_dict("records")
-    # The digest keeps an interrupted writing of another net's predictions from being taken up here.
+    # With the digest, an interrupted build of another net's predictions is not continued here.
     digest = hashlib.sha256(masks.tobytes()).hexdigest()
     meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
-    meta["data_path"] = path_between(store, out)
+    meta["data_path"] = relative_path(store, out)
 
     def sample(i: int) -> dict:
         return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
@@ -68,59 +71,86 @@ def _keep_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np
     write_counts(out, sparse_counts(masks, store.masks))
 
 
-def predict_photo(
-    model: nn.Module, image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
-) -> dict[str, np.ndarray]:
-    """Masks of one photo uint8 [H, W, 3], with the hands in `box` (x, y, w, h px; None: the whole photo).
+def overall_scores(scores: dict) -> pd.Series:
+    """Return the scores of `evaluate_store` but for those of single parts, rounded for display."""
+    overall = {name: value for name, value in scores.items() if not name.startswith("part_iou_")}
+    return pd.Series({k: round(v, 4) if isinstance(v, float) else v for k, v in overall.items()}, dtype=object)
 
-    Returns `crop` uint8 [size, size, 3], `crop_masks` uint8 [2, size, size], `masks` uint8 [2, H, W] in the photo's
-    frame, and `confidence`.
-    """
-    height, width = image.shape[:2]
-    whole = max(height, width)
-    square = crop_square(box) if box else ((width - whole) / 2, (height - whole) / 2, whole)
-    crop = crop_image(image, square, size)
-    masks, confidence = predict_masks(model, crop[None])
-    frame = uncrop_masks(masks[0], square, height, width)
-    return {"crop": crop, "crop_masks": masks[0], "masks": frame, "confidence": float(confidence[0])}
+
+def part_scores(scores: dict) -> np.ndarray:
+    """Return the IoU float [17] of every part from the scores of `evaluate_store`; NaN for background."""
+    return np.array([np.nan, *(scores[f"part_iou_{slug(part)}"] for part in PARTS[1:])])
 
 
 def score_frames(
     model: nn.Module, frames: list[Frame], size: int, jitter: tuple[tuple[float, float, float], ...] = JITTER
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """`metrics.joint_accuracy` of a net on frames without masks, pooled over all their joints, and a row a frame.
+    """Compute `metrics.joint_scores` of a net on frames without masks: over all their joints, and a row a frame.
 
-    Every frame is seen in each crop of `jitter` (shift x, shift y, factor on the side) at `size` px, as it is and
-    mirrored, so that a few frames give a steadier score. Raises ImageError when an image cannot be read or cropped.
+    The net sees every frame in each crop of `jitter` (shift x, shift y, factor on the side) at `size` px, plain and
+    mirrored, which makes the score of a few frames less noisy. Raises ImageError when an image cannot be read or
+    cropped.
     """
-    found, valid, rows = [], [], []
+    parts, valid, rows = [], [], []
     for frame in tqdm(frames, desc="score", unit="frame"):
-        found.append(_parts_at_joints(model, frame, size, jitter))
-        valid.append(np.broadcast_to(frame.valid, found[-1].shape))
+        parts.append(_parts_at_joints(model, frame, size, jitter))
+        valid.append(np.broadcast_to(frame.valid, parts[-1].shape))
         row = {"frame": frame.name, "hand_type": frame.hand_type, "joints": int(frame.valid.sum())}
-        rows.append(row | joint_scores(found[-1], valid[-1]))
-    return joint_scores(np.concatenate(found), np.concatenate(valid)), pd.DataFrame(rows)
+        rows.append(row | joint_scores(parts[-1], valid[-1]))
+    return joint_scores(np.concatenate(parts), np.concatenate(valid)), pd.DataFrame(rows)
 
 
 def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.ndarray:
-    """The parts [2 · crops, 2, 21] predicted at a frame's joints in its crops, plain ones and then mirrored ones."""
-    left, top, whole = crop_square(frame.bbox)
+    """Predict the parts [2 · crops, 2, 21] at a frame's joints in its crops, plain ones and then mirrored ones."""
+    left, top, side = crop_square(frame.bbox)
     squares = [
-        (left + whole * (dx + (1 - zoom) / 2), top + whole * (dy + (1 - zoom) / 2), whole * zoom)
+        (left + side * (dx + (1 - zoom) / 2), top + side * (dy + (1 - zoom) / 2), side * zoom)
         for dx, dy, zoom in jitter
     ]
     crops = frame_crops(frame, squares, size)
     plain, _ = predict_masks(model, crops)
     mirrored, _ = predict_masks(model, crops[:, :, ::-1])
-    joints = np.stack([(frame.joints - (x, y)) * (size / side) for x, y, side in squares])
-    # A mirrored left hand is a right one: back in the frame, the two exchange their masks.
+    joints = np.stack([(frame.joints - (x, y)) * (size / width) for x, y, width in squares])
+    # A mirrored left hand is a right one: mirrored back, the two hands exchange their masks.
     return parts_at(np.concatenate([plain, mirrored[:, ::-1, :, ::-1]]), np.concatenate([joints, joints]))
 
 
+def predict_photo(
+    model: nn.Module, image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
+) -> dict[str, np.ndarray]:
+    """Predict the masks of one photo uint8 [H, W, 3], with the hands in `box` (x, y, w, h px; None: the whole photo).
+
+    Returns `crop` uint8 [size, size, 3], `crop_masks` uint8 [2, size, size], `masks` uint8 [2, H, W] in the photo's
+    frame, and `confidence`.
+    """
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    square = crop_square(box) if box else ((width - longer) / 2, (height - longer) / 2, longer)
+    crop = crop_image(image, square, size)
+    masks, confidence = predict_masks(model, crop[None])
+    in_photo = uncrop_masks(masks[0], square, height, width)
+    return {"crop": crop, "crop_masks": masks[0], "masks": in_photo, "confidence": float(confidence[0])}
+
+
+def save_photo(folder: str | Path, prediction: dict[str, np.ndarray]) -> None:
+    """Write the result of `predict_photo`: `left.png` and `right.png` (ids 0…16, the photo's frame) and `overlay.png`.
+
+    The overlay shows the crop enlarged, plain and with each hand's parts.
+    """
+    crop = prediction["crop"]
+    panels = [crop, *(overlay(crop, mask) for mask in prediction["crop_masks"])]
+    sheet = Image.fromarray(np.concatenate(panels, axis=1))
+    enlarged = sheet.resize((3 * OVERLAY_SIZE, OVERLAY_SIZE), Image.Resampling.NEAREST)
+    images = {hand: Image.fromarray(mask) for hand, mask in zip(HANDS, prediction["masks"], strict=True)}
+    for name, image in (images | {"overlay": enlarged}).items():
+        with atomic_write(Path(folder) / f"{name}.png") as temporary:
+            image.save(temporary)
+
+
 def parse_box(text: str) -> tuple[float, float, float, float]:
-    """`x,y,w,h` in px → numbers. Raises ImageError for anything else."""
+    """Parse `x,y,w,h` in px. Raises ImageError for anything but four numbers, width and height above 0."""
     try:
-        x, y, w, h = (float(part) for part in text.split(","))
+        x, y, w, h = map(float, text.split(","))
     except ValueError:
         raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
     if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
@@ -128,23 +158,8 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return x, y, w, h
 
 
-def save_photo(folder: str | Path, found: dict[str, np.ndarray]) -> None:
-    """Write what `predict_photo` found: `left.png` and `right.png` (ids 0…16, the photo's frame) and `overlay.png`.
-
-    The overlay shows the crop enlarged, plain and with each hand's parts.
-    """
-    crop = found["crop"]
-    panels = [crop, *(overlay(crop, mask) for mask in found["crop_masks"])]
-    sheet = Image.fromarray(np.concatenate(panels, axis=1))
-    enlarged = sheet.resize((3 * OVERLAY_SIZE, OVERLAY_SIZE), Image.Resampling.NEAREST)
-    pictures = {hand: Image.fromarray(mask) for hand, mask in zip(HANDS, found["masks"], strict=True)}
-    for name, picture in (pictures | {"overlay": enlarged}).items():
-        with atomic_write(Path(folder) / f"{name}.png") as temporary:
-            picture.save(temporary)
-
-
 def submit(model: nn.Module, store: Store, out: str | Path) -> int:
-    """Predict a store and pack the masks as the course's server takes them; returns the number of images.
+    """Predict a store, pack the masks as the course's server takes them, and return the number of images.
 
     `out` is a `.tar.gz` of the folder `test.lmdb`: an LMDB of PNGs under `<name>__l` and `<name>__r`, one channel,
     128×128 (another size is resized, nearest neighbour), ids 0…16 for both hands, and in it `im_path.pt`, the list of
@@ -167,12 +182,12 @@ def submit(model: nn.Module, store: Store, out: str | Path) -> int:
 
 
 def _predictions(names: list[str], masks: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Entries of a submission from masks uint8 [n, 2, H, W]."""
+    """Yield the entries of a submission, (key, PNG), from masks uint8 [n, 2, H, W]."""
     size = masks.shape[-1]
-    at = np.floor((np.arange(SUBMISSION_SIZE) + 0.5) / SUBMISSION_SIZE * size).astype(int)
+    pixels = np.floor((np.arange(SUBMISSION_SIZE) + 0.5) / SUBMISSION_SIZE * size).astype(int)
     for name, pair in zip(names, masks, strict=True):
         for key, mask in zip(mask_keys(name), pair, strict=True):
-            yield key, encode_png(mask[at][:, at])
+            yield key, encode_png(mask[pixels][:, pixels])
 
 
 def pack(folder: Path, archive: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures in one style: overlays, the report's five panels, contact sheets, curves, bars, tables."""
+"""Figures of images and masks: overlays, the report's five panels, contact sheets, CycleGAN's cycles."""
 
 from pathlib import Path
 
@@ -23,15 +23,26 @@ from ethand_utils.training.losses import per_hand
 HAND_COLOURS = {"left": VERMILLION, "right": BLUE}
 COLUMN_COLOURS = (BLUE, PALE, ORANGE)
 SIDE = 1.35  # in, of a contact sheet's images
-
-STRIP_SIDE, HEADING = 1.0, 0.55  # inches of a picture, and of the names above them
-GAP = 0.25  # of a picture, between samples
+STRIP_SIDE, STRIP_HEADING = 1.0, 0.55  # in, of an image in a strip, and of the names above
+STRIP_GAP = 0.25  # of an image, between the strips of a row
+NOT_KNOWN = "not known for these data"
+# Colours of a store's `front` map: no hand, left in front, right in front.
+FRONT_COLOURS = np.array([(20, 20, 20), (209, 73, 91), (48, 99, 142)], np.uint8)
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure to a file, whole or not at all."""
     with atomic_write(path) as temporary, style():
         figure.savefig(temporary)
+
+
+@in_style
+def message_figure(text: str) -> Figure:
+    """Draw a line of text in place of a figure that has nothing to show."""
+    figure, axes = plt.subplots(figsize=(9, 0.5))
+    axes.text(0, 0.5, text, va="center")
+    axes.axis("off")
+    return figure
 
 
 def save_image(image: np.ndarray, path: str | Path) -> None:
@@ -43,18 +54,18 @@ def save_image(image: np.ndarray, path: str | Path) -> None:
 
 
 def colour_mask(mask: np.ndarray) -> np.ndarray:
-    """Masks [..., H, W] in part colours on black: uint8 [..., H, W, 3]."""
+    """Return masks [..., H, W] in part colours on black: uint8 [..., H, W, 3]."""
     return COLOURS[mask]
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """An image uint8 [H, W, 3] with a mask [H, W] blended over it where it has a part."""
+    """Blend a mask [H, W] over an image uint8 [H, W, 3] where it has a part."""
     blended = (1 - opacity) * image + opacity * COLOURS[mask]
     return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
 
 
 def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The kinds of pixels (`errors.error_classes`) of masks [2, H, W] in colour: uint8 [2, H, W, 3]."""
+    """Return the kinds of pixels (`confusion.error_classes`) of masks [2, H, W] in colour: uint8 [2, H, W, 3]."""
     return ERROR_COLOURS[error_classes(predicted, truth)]
 
 
@@ -66,16 +77,16 @@ def _panel(axes, image: np.ndarray, title: str = "") -> None:
 
 @in_style
 def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str = "") -> Figure:
-    """The report's Figure 1 for both hands: overlay, prediction, truth, error map, input; masks [2, H, W]."""
+    """Draw the report's Figure 1 for both hands: overlay, prediction, truth, error map, input; masks [2, H, W]."""
     grid = dict(left=0.03, right=1, top=0.9, bottom=0.1, wspace=0.03, hspace=0.03)
     figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 5.4), gridspec_kw=grid)
-    names, wrong = ("input + prediction", "prediction", "truth", "error map", "input"), error_map(predicted, truth)
+    names, errors = ("input + prediction", "prediction", "truth", "error map", "input"), error_map(predicted, truth)
     for hand, row in enumerate(axes):
         panels = (
             overlay(image, predicted[hand]),
             colour_mask(predicted[hand]),
             colour_mask(truth[hand]),
-            wrong[hand],
+            errors[hand],
             image,
         )
         for name, axis, panel in zip(names, row, panels, strict=True):
@@ -89,7 +100,7 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
 
 
 def tiles(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
-    """Images uint8 [n, H, W, 3] pixel by pixel in a grid, `gap` px of grey between them: uint8 [rows, columns, 3]."""
+    """Arrange images uint8 [n, H, W, 3] in a grid, `gap` px of grey between them: uint8 [rows, columns, 3]."""
     count, height, width = images.shape[:3]
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 128, np.uint8)
@@ -101,11 +112,16 @@ def tiles(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 
 @in_style
 def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: int = 8, titles=None) -> Figure:
-    """Images uint8 [n, H, W, 3] in a grid; with masks [n, 2, H, W], each followed by left's and right's overlay."""
+    """Draw images uint8 [n, H, W, 3] in a grid; with masks [n, 2, H, W], each followed by left's and right's overlay.
+
+    Without any image, a line that says so.
+    """
+    if not len(images):
+        return message_figure(f"no such images, or {NOT_KNOWN}")
     panels, width = [], 1 if masks is None else 3
     for i, image in enumerate(images):
-        shown = [image] if masks is None else [image, *(overlay(image, mask) for mask in masks[i])]
-        panels.append(np.concatenate(shown, axis=1))
+        overlays = [] if masks is None else [overlay(image, mask) for mask in masks[i]]
+        panels.append(np.concatenate([image, *overlays], axis=1))
     columns = max(1, min(columns // width, len(panels)))
     rows, between = -(-len(panels) // columns), 0.04 if titles is None else 0.2
     grid = dict(left=0, right=1, top=0.97, bottom=0, wspace=0.04 / width, hspace=between)
@@ -121,7 +137,7 @@ def contact_sheet(images: np.ndarray, masks: np.ndarray | None = None, columns: 
 
 @in_style
 def legend_of_parts() -> Figure:
-    """The colour of every part by name."""
+    """Draw the colour of every part by name."""
     figure, axes = plt.subplots(figsize=(11, 1.1))
     handles = [Patch(color=COLOURS[i] / 255, label=PARTS[i]) for i in PART_ORDER]
     axes.legend(handles=handles, loc="center", ncols=6)
@@ -131,7 +147,7 @@ def legend_of_parts() -> Figure:
 
 @in_style
 def photo_with_masks(photo: np.ndarray, masks: np.ndarray, title: str = "", opacity: float = 0.6) -> Figure:
-    """A photo uint8 [H, W, 3] and each hand's mask [2, H, W] over it."""
+    """Draw a photo uint8 [H, W, 3], and each hand's mask [2, H, W] over it."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 11 / 3 * photo.shape[0] / photo.shape[1] + 0.5))
     for name, axis, mask in zip(("photo", *HANDS), axes, (np.zeros_like(masks[0]), *masks), strict=True):
         _panel(axis, overlay(photo, mask, opacity), name)
@@ -139,57 +155,64 @@ def photo_with_masks(photo: np.ndarray, masks: np.ndarray, title: str = "", opac
     return figure
 
 
+def front_maps(store: Store, samples: np.ndarray) -> np.ndarray:
+    """Return in colour which hand is in front, uint8 [n, H, W, 3]; n is 0 for a store without `front`."""
+    if store.front is None:
+        return np.zeros((0, store.size, store.size, 3), np.uint8)
+    return FRONT_COLOURS[store.front[samples]]
+
+
 def most_overlapping(store: Store, count: int) -> np.ndarray:
-    """The samples of a store in which the two hands share most pixels, the most first: int [count]."""
+    """Return the samples of a store in which the two hands share most pixels, the most first: int [count]."""
     shared = (store.masks[:, 0] > 0) & (store.masks[:, 1] > 0)
     return np.argsort(-shared.sum((1, 2)), kind="stable")[:count]
 
 
 @torch.inference_mode()
-def there_and_back(model: CycleGAN, store: Store, samples: np.ndarray) -> tuple[dict, dict]:
-    """Both cycles of some samples of a paired store as columns of RGB pictures uint8 [n, H, W, 3], by name.
+def cycle_images(model: CycleGAN, store: Store, samples: np.ndarray) -> tuple[dict, dict]:
+    """Return both cycles of some samples of a paired store as columns of RGB images uint8 [n, H, W, 3], by name.
 
-    First X→Y→X, with the way back from the arg-max of the masks as well; then Y→X→Y, with the image that belongs to
-    the masks.
+    First X→Y→X, with the image from the arg-max of the masks as well; then Y→X→Y, with the image that belongs to the
+    masks.
     """
     model.eval()
     device = next(model.parameters()).device
     images = torch.from_numpy(store.images[samples]).to(device)
     masks = torch.from_numpy(store.masks[samples]).long().to(device)
-    made = model(normalise(images), masks, torch.from_numpy(visible_hands(store, samples)).to(device))
-    found, again = (per_hand(made[name]).argmax(2) for name in ("logits", "logits_again"))
+    outputs = model(normalise(images), masks, torch.from_numpy(visible_hands(store, samples)).to(device))
+    predicted, again = (per_hand(outputs[name]).argmax(2) for name in ("logits", "logits_again"))
     names = ("images", "images_again", "images_hardened")
-    pictures = {name: denormalise(made[name]).cpu().numpy() for name in names}
+    generated, images_again, hardened = (denormalise(outputs[name]).cpu().numpy() for name in names)
     images = images.cpu().numpy()
-    forth = {"image": images, **_hands(found, "G_XY"), "back": pictures["images_again"]}
-    forth["back, arg-max"] = pictures["images_hardened"]
-    back = {**_hands(masks, "mask"), "G_YX": pictures["images"], **_hands(again, "G_XY"), "its image": images}
-    return forth, back
+    from_images = {"image": images, **_mask_images(predicted, "G_XY"), "back": images_again}
+    from_images["back, arg-max"] = hardened
+    from_masks = {**_mask_images(masks, "mask"), "G_YX": generated, **_mask_images(again, "G_XY"), "its image": images}
+    return from_images, from_masks
 
 
-def _hands(masks: torch.Tensor, name: str) -> dict[str, np.ndarray]:
+def _mask_images(masks: torch.Tensor, name: str) -> dict[str, np.ndarray]:
     coloured = colour_mask(masks.byte().cpu().numpy())
     return {f"{name}, {hand}": coloured[:, i] for i, hand in enumerate(HANDS)}
 
 
 @in_style
-def strips(columns: dict[str, np.ndarray], title: str = "", beside: int = 2) -> Figure:
-    """Columns of pictures uint8 [n, H, W, 3] under their names, a strip a sample, `beside` of them in a row."""
+def strips(columns: dict[str, np.ndarray], title: str = "", per_row: int = 2) -> Figure:
+    """Draw columns of images uint8 [n, H, W, 3] under their names, a strip a sample, `per_row` strips in a row."""
     count, width = len(next(iter(columns.values()))), len(columns)
-    rows = -(-count // beside)
-    size = (STRIP_SIDE * (width + GAP) * beside, STRIP_SIDE * rows + HEADING)
+    rows = -(-count // per_row)
+    size = (STRIP_SIDE * (width + STRIP_GAP) * per_row, STRIP_SIDE * rows + STRIP_HEADING)
     # A narrow empty column keeps the samples of a row apart.
-    grid = dict(width_ratios=([1] * width + [GAP]) * beside, wspace=0.04, hspace=0.04)
-    grid |= dict(left=0, right=1, bottom=0, top=1 - HEADING / size[1])
-    figure, axes = plt.subplots(rows, (width + 1) * beside, figsize=size, squeeze=False, gridspec_kw=grid)
+    grid = dict(width_ratios=([1] * width + [STRIP_GAP]) * per_row, wspace=0.04, hspace=0.04)
+    grid |= dict(left=0, right=1, bottom=0, top=1 - STRIP_HEADING / size[1])
+    figure, axes = plt.subplots(rows, (width + 1) * per_row, figsize=size, squeeze=False, gridspec_kw=grid)
     for axis in axes.flat:
         axis.axis("off")
     for sample in range(count):
-        row, first = sample // beside, sample % beside * (width + 1)
-        for place, (name, pictures) in enumerate(columns.items()):
-            axes[row, first + place].imshow(pictures[sample], interpolation="nearest")
+        row, first = sample // per_row, sample % per_row * (width + 1)
+        for column, (name, images) in enumerate(columns.items(), start=first):
+            axes[row, column].imshow(images[sample], interpolation="nearest")
             if row == 0:
-                axes[row, first + place].set_title(name.replace(", ", "\n"), fontsize=11, loc="center")
+                axes[row, column].set_title(name.replace(", ", "\n"), fontsize=11, loc="center")
     if title:
         figure.suptitle(title, x=0, ha="left", y=1.02)
     return figure

@@ -21,15 +21,15 @@ OCCLUDED_BINS = {"not occluded": (-1, 0.02), "occluded 2–20 %": (0.02, 0.2), "
 
 
 class PredictionsError(FileError):
-    """Predictions that do not belong to the data they are shown with, or cannot be read."""
+    """Predictions of other data than those they are opened with, or that cannot be read."""
 
 
 class Predictions:
-    """Predictions and their data, opened for reading: `store` (masks), `data` (images, masks and front as it has them).
+    """Predictions and their data, opened for reading: `store` (masks), `data` (images, perhaps masks and front).
 
-    `table` has a row a sample: `id`, `confidence`, the scores of `metrics.sample_scores`, what the data's index knows,
-    and `occluded`, the larger of the hands' occluded shares. `truth` is None for unlabelled images, which leaves the
-    scores out. `tags` are the reader's, by id. Raises PredictionsError when predictions and data do not fit.
+    `table` has a row a sample: `id`, `confidence`, the scores of `metrics.sample_scores`, the columns of the data's
+    index, and `occluded`, the larger of the hands' occluded shares. `truth` is None for unlabelled images, which have
+    no scores. `tags` are the reader's, by id. Raises PredictionsError when predictions and data do not fit.
     """
 
     def __init__(self, path: str | Path | Store, data: str | Path | Store | None = None):
@@ -50,7 +50,7 @@ class Predictions:
 
     @property
     def tags_file(self) -> Path:
-        """Beside the folder, not in it: predictions that are made anew replace the folder, and tags must outlive it."""
+        """The file of tags, beside the folder: new predictions replace the folder, and the tags must outlive it."""
         folder = self.store.path.resolve()
         return folder.with_name(f"{folder.name}.tags.json")
 
@@ -80,10 +80,10 @@ class Predictions:
         return counts
 
     def read_tags(self) -> dict[str, list[str]]:
-        """Tags by id as they are saved now. Raises PredictionsError when the file is damaged."""
+        """Load the tags by id. Raises PredictionsError when the file is damaged."""
         try:
             tags = json.loads(self.tags_file.read_text())
-            return {str(name): [str(tag) for tag in given] for name, given in tags.items()}
+            return {str(name): [str(tag) for tag in names] for name, names in tags.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -92,29 +92,29 @@ class Predictions:
             ) from None
 
     def tag(self, name: str, tag: str, on: bool = True) -> None:
-        """Give the sample with id `name` a tag, or take it away, and save all tags. Raises FileError if that fails."""
+        """Add a tag to the sample with id `name`, or remove it, and save all tags. Raises FileError if that fails."""
         tag, tags = " ".join(tag.split()), self.read_tags()
         if not tag:
             raise PredictionsError(f"{self.tags_file}: an empty tag; expected a word or two")
-        given = [other for other in tags.pop(name, []) if other != tag] + [tag] * on
-        tags |= {name: given} if given else {}
+        new_tags = [other for other in tags.pop(name, []) if other != tag] + [tag] * on
+        tags |= {name: new_tags} if new_tags else {}
         write_json(self.tags_file, dict(sorted(tags.items())))
         self.tags = tags
 
     def situations(self) -> dict[str, np.ndarray]:
-        """Masks bool [n] of the samples in each known situation: hand type, arrangement, occlusion."""
-        found = {}
+        """Return a mask bool [n] of the samples of every hand type, arrangement and occlusion that occurs, by name."""
+        situations = {}
         for column, names in (("hand_type", HAND_TYPES), ("arrangement", None)):
             values = self.table[column].astype(str) if column in self.table else pd.Series(dtype=str)
             for name in sorted(values.unique()) if names is None else names:
-                found[f"{column.replace('_', ' ')}: {name}"] = (values == name).to_numpy()
+                situations[f"{column.replace('_', ' ')}: {name}"] = (values == name).to_numpy()
         if "occluded" in self.table:
             share = self.table["occluded"].to_numpy()
-            found |= {name: (share > low) & (share <= high) for name, (low, high) in OCCLUDED_BINS.items()}
-        return {name: samples for name, samples in found.items() if samples.any()}
+            situations |= {name: (share > low) & (share <= high) for name, (low, high) in OCCLUDED_BINS.items()}
+        return {name: samples for name, samples in situations.items() if samples.any()}
 
     def _table(self) -> pd.DataFrame:
-        """Scores from the file beside the masks, or computed now, then what the index of the data knows."""
+        """Return the scores from the file beside the masks, or computed now, and the columns of the data's index."""
         file, index = self.store.path / "metrics.parquet", self.data.index.reset_index(drop=True)
         try:
             scores = pd.read_parquet(file).drop(columns="id") if file.exists() else self._scores()
@@ -124,8 +124,8 @@ class Predictions:
             raise PredictionsError(f"{file}: {len(scores)} rows, expected {len(self)}; evaluate the net again")
         shares = [column for column in ("occluded_left", "occluded_right") if column in index]
         occluded = {"occluded": index[shares].max(axis=1).astype(float)} if shares else {}
-        known = index.drop(columns=["id", *scores.columns.intersection(index.columns)])
-        return pd.concat([index[["id"]].astype(str), scores, known.assign(**occluded)], axis=1)
+        others = index.drop(columns=["id", *scores.columns.intersection(index.columns)])
+        return pd.concat([index[["id"]].astype(str), scores, others.assign(**occluded)], axis=1)
 
     def _scores(self) -> pd.DataFrame:
         table = {} if self.store.confidence is None else {"confidence": self.store.confidence}
@@ -141,30 +141,30 @@ def write_counts(folder: Path, counts: csr_array) -> None:
         save_npz(temporary, counts, compressed=False)
 
 
-def path_between(store: Store, out: Path) -> str:
-    """Where a store is, seen from the folder `out`, so that both can be moved together."""
+def relative_path(store: Store, out: Path) -> str:
+    """Return the path of a store from the folder `out`, so that both can be moved together."""
     return os.path.relpath(store.path.resolve(), out.resolve())
 
 
 def _open_data(store: Store, data: str | Path | Store | None) -> Store:
     if data is not None:
         return (data if isinstance(data, Store) else Store(data)).require("images")
-    noted = store.meta.get("data_path")
-    if noted is None:
+    data_path = store.meta.get("data_path")
+    if data_path is None:
         raise PredictionsError(f"{store.path}: does not say which images it was made from; name their store as data=")
-    folder = store.path.resolve() / noted
+    folder = store.path.resolve() / data_path
     if not folder.is_dir():
-        raise PredictionsError(f"{store.path}: its images are not at {noted} any more; name their store as data=")
+        raise PredictionsError(f"{store.path}: its images are not at {data_path} any more; name their store as data=")
     return Store(Path(os.path.normpath(folder))).require("images")
 
 
 def _check_same(store: Store, data: Store) -> None:
-    """Predictions and data must have the same samples in the same order and size."""
+    """Raise PredictionsError unless predictions and data have the same samples in the same order and size."""
     ours, theirs = store.index["id"].astype(str), data.index["id"].astype(str)
     if len(ours) != len(theirs) or (ours.to_numpy() != theirs.to_numpy()).any():
-        both = len(set(ours) & set(theirs))
+        common = len(set(ours) & set(theirs))
         raise PredictionsError(
-            f"{store.path}: predictions of other data: {both} of its {len(ours)} ids are among the {len(theirs)} of "
+            f"{store.path}: predictions of other data: {common} of its {len(ours)} ids are among the {len(theirs)} of "
             f"{data.path}, expected the same ids in the same order; name the store they were made from as data="
         )
     if store.size != data.size:

@@ -1,4 +1,4 @@
-"""How sure a mean of scores is, over samples and over seeds, and differences of two nets on the same samples."""
+"""Intervals and tests of mean scores and of paired differences, over samples and over seeds."""
 
 import math
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from ethand_utils.exceptions import EthandError
 
 LEVEL = 0.95  # share of the resamples inside an interval
 DRAWS = 2000  # resamples; their percentiles are then right to about a hundredth of the interval's width
-FLIPS = 4999  # sign flips of a permutation test, whose p-values are multiples of two in FLIPS + 1
-POWER = 0.8  # chance to find a difference that is there
+FLIPS = 4999  # sign flips of a permutation test; its p-values are multiples of 2 / (FLIPS + 1)
+POWER = 0.8  # chance to detect a difference that exists
 
 
 class Interval(NamedTuple):
-    """A mean, the ends of its interval, and the number of what was resampled; NaN where nothing is known."""
+    """A mean, the ends of its interval, and the number of units that were resampled; NaN without data."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside: for a difference, whether its sign is settled."""
+        """Whether zero lies outside; for a difference, whether its sign is settled."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -34,11 +34,11 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     values: np.ndarray, groups: np.ndarray | None = None, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Mean of `values` float [n] or [n, k] (a sample's k hands) and its percentile bootstrap interval.
+    """Compute the mean of `values` float [n] or [n, k] (a sample's k hands) and its percentile bootstrap interval.
 
-    Whole samples are drawn with replacement; the mean is over all known values, as in the course's score, and NaN are
-    left out. With `groups` [n], such as people, whole groups are drawn in place of samples: right where the samples of
-    a group resemble each other. The interval has no width where there is only one to draw from, and says nothing then.
+    Samples are drawn with replacement, each with all its k values; the mean is over all values but NaN, as in the
+    course's score. With `groups` [n], such as people, groups are drawn in place of samples: right where the samples of
+    a group resemble each other. With a single unit to draw from, the interval has no width and no meaning.
     (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.) Raises EthandError unless 0 < level < 1,
     draws ≥ 1 and groups are as many as values.
     """
@@ -56,10 +56,10 @@ def bootstrap_interval(
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, **options) -> Interval:
-    """How much larger `b` is than `a` on the same samples, with `bootstrap_interval` of the differences.
+    """Compute how much larger `b` is than `a` on the same samples: `bootstrap_interval` of the differences.
 
     Both are float [n] or [n, k]; what is NaN in either is left out of both. What makes a sample hard for both nets
-    falls away, so that the interval is narrower than those of the two means. Raises EthandError for unlike shapes.
+    cancels, so the interval is narrower than those of the two means. Raises EthandError for unlike shapes.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
@@ -68,25 +68,25 @@ def paired_difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = 
 
 
 def sign_flip_test(values: np.ndarray, groups: np.ndarray | None = None, flips: int = FLIPS, seed: int = 0) -> float:
-    """Two-sided p-value of a mean paired difference: how often chance alone would make one at least as far from zero.
+    """Compute the two-sided p-value of a mean paired difference by a sign-flip permutation test.
 
-    `values` float [n] or [n, k] are the differences, NaN unknown. Were the two nets alike, each sample's difference
-    (with `groups` [n], each group's, all at once) could as well have the other sign; so signs are flipped at random, or
-    in every way where there are few. NaN for fewer than two. (Good, Permutation, Parametric and Bootstrap Tests of
+    `values` float [n] or [n, k] are the differences, NaN left out. Under the null hypothesis the difference of each
+    sample (with `groups` [n], of each group) is as likely to have the other sign; so signs are flipped at random, or in
+    every combination where there are few. NaN for fewer than two. (Good, Permutation, Parametric and Bootstrap Tests of
     Hypotheses, section 3.2; scipy's permutation_test.) Raises EthandError unless groups are as many as values.
     """
     totals, _ = _sums(np.asarray(values, float), groups)
     if len(totals) < 2:
         return float("nan")
     options = {"permutation_type": "samples", "vectorized": True, "batch": max(1, 2**22 // len(totals))}
-    found = stats.permutation_test((totals,), np.sum, n_resamples=flips, rng=np.random.default_rng(seed), **options)
-    return float(found.pvalue)
+    test = stats.permutation_test((totals,), np.sum, n_resamples=flips, rng=np.random.default_rng(seed), **options)
+    return float(test.pvalue)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values float [n] of tests made together, corrected for their number.
+    """Correct the p-values float [n] of tests made together for their number, by Holm's step-down method.
 
-    Were none of the effects real, any of them would fall below 0.05 in 5 % of cases at most. NaN stay and do not count.
+    If no effect is real, the smallest falls below 0.05 in at most 5 % of cases. NaN stay and do not count.
     (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.)
     """
     p = np.asarray(p, float)
@@ -97,14 +97,17 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def std(values: np.ndarray) -> float:
-    """Standard deviation (n − 1) of what is known in float [n]; NaN for fewer than two."""
-    known = np.asarray(values, float)
-    known = known[~np.isnan(known)]
-    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+    """Return the standard deviation (n − 1) of float [n], NaN left out; NaN for fewer than two."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Mean of a few values float [n], such as one a seed, with Student's t interval; NaN ends for fewer than two."""
+    """Compute the mean of a few values float [n], such as one a seed, with Student's t interval.
+
+    The ends are NaN for fewer than two values.
+    """
     values = np.asarray(values, float)
     mean = float(values.mean()) if len(values) else float("nan")
     half = stats.t.ppf((1 + level) / 2, max(1, len(values) - 1)) * std(values) / math.sqrt(max(1, len(values)))
@@ -112,7 +115,7 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
 
 
 def seeds_needed(difference: float, sd: float, level: float = LEVEL, power: float = POWER) -> float:
-    """Trainings of each of two rows that would settle a difference of their means, if `sd` is each row's over seeds.
+    """Return how many trainings of each of two rows settle a difference of their means, with `sd` of each over seeds.
 
     n = 2 (z₁ + z₂)² sd² / difference², at least 2, with the normal quantiles z₁ of 1 − (1 − level) / 2 and z₂ of
     `power`: 15.7 sd² / difference². Infinite for no difference, NaN where `sd` is unknown.
@@ -126,7 +129,7 @@ def seeds_needed(difference: float, sd: float, level: float = LEVEL, power: floa
 
 
 def _sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the known values of each sample, or of each group; those with none are left out."""
+    """Return the sum and number of values that are not NaN of each sample or group; those with none are left out."""
     table = values[:, None] if values.ndim == 1 else values
     totals, numbers = np.nansum(table, axis=1), (~np.isnan(table)).sum(1)
     if groups is not None:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ethand_utils.analysis.real_frames import MEASURES, measure, measure_frames, measure_store, mixed_sheet
+from ethand_utils.analysis.real_frames import (
+    MEASURES,
+    arrangement_percentages,
+    measure,
+    measure_frames,
+    measure_store,
+    mixed_sheet,
+)
 from ethand_utils.data.crops import ImageError, crop_square
 from ethand_utils.data.store import StoreError
 from ethand_utils.hands.raycast import Camera
@@ -164,3 +171,11 @@ def test_a_sheet_that_cannot_be_made_is_one_line(dataset, tmp_path, ethand, monk
     assert len(complaint.splitlines()) == 1
     assert re.search(says, complaint)
     assert not list(tmp_path.iterdir())
+
+
+def test_arrangements_are_shares_of_the_two_hand_samples_where_they_are_known(dataset):
+    index = dataset["train"].index
+    table = arrangement_percentages(index)
+    np.testing.assert_allclose(table.sum(), 100)
+    assert table["rendered"].gt(0).sum() == index.loc[index["hand_type"] == "interacting", "arrangement"].nunique()
+    assert arrangement_percentages(index.drop(columns="arrangement")).isna().all(axis=None)

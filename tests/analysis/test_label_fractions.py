@@ -78,6 +78,7 @@ def test_a_fraction_that_is_not_trained_yet_is_named(run):
 def test_without_fractions_the_page_says_how_to_get_them(run):
     plain = Run(run.folder, load_profile("ci"))
     assert fraction_table(plain).empty
+    assert fraction_display(fraction_table(plain), fraction_steps(plain)).empty
     (line,) = fewer_pairs(RunResults(plain))
     assert "ethand run --set" in line.text
     note, table, figure = fewer_pairs(RunResults(run))

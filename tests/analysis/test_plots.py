@@ -1,5 +1,6 @@
 """Figures: what they show, that each can be drawn, their one style, and colours that everybody tells apart."""
 
+import copy
 from itertools import combinations
 
 import matplotlib
@@ -9,13 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ethand_utils.analysis import charts, image_plots
-from ethand_utils.analysis import charts as figures
 from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS
 from ethand_utils.exceptions import EthandError
-from ethand_utils.experiments.methods import ROWS
+from ethand_utils.experiments.methods import table_methods
 from ethand_utils.labels import COLOURS, N_CLASSES, PALM, PARTS
 from ethand_utils.style import CYCLE, MARKERS
 
@@ -68,8 +69,8 @@ ENDS = pd.DataFrame({"mean": [0.3, np.nan], "low": [0.2, np.nan], "high": [0.5, 
 COUNTS = np.random.default_rng(0).integers(100, size=(N_CLASSES, N_CLASSES))
 TABLE = pd.DataFrame({"model": ["a", "b"], "reported": [0.4, 0.5], "ours": [0.3, np.nan]})
 SEEDS = pd.DataFrame({"row": ["a", "a"], "course_miou": [0.2, 0.4]})
-SHARES = pd.DataFrame({"share": [0.05, 1.0], "model": "G1", "ours": [0.1, 0.4], "ours_sd": [0.02, np.nan]})
-SHARES = SHARES.assign(ours_low=SHARES["ours"] - 0.05, ours_high=SHARES["ours"] + 0.05)
+FRACTIONS = pd.DataFrame({"label_fraction": [0.05, 1.0], "model": "G1", "ours": [0.1, 0.4], "ours_sd": [0.02, np.nan]})
+FRACTIONS = FRACTIONS.assign(ours_low=FRACTIONS["ours"] - 0.05, ours_high=FRACTIONS["ours"] + 0.05)
 FIGURES = {
     "five_panels": lambda: image_plots.five_panels(IMAGES[0], MASKS[0], MASKS[1], "title"),
     "contact_sheet": lambda: image_plots.contact_sheet(IMAGES, columns=3),
@@ -80,21 +81,24 @@ FIGURES = {
     "part_bars": lambda: charts.part_bars(np.linspace(0, 1, 17), "title"),
     "bars of a table": lambda: charts.bars(pd.DataFrame({"a": [1, 2], "b": [np.nan, 3]}, ["x", "y"]), "title"),
     "histograms with a mark": lambda: charts.histograms({"left": SOME}, "IoU", mark=0.5),
-    "beside": lambda: charts.beside(TABLE, TABLE[:1], {"ours": "x", "reported": "y"}, ("many", "few")),
-    "beside nothing": lambda: charts.beside(TABLE, pd.DataFrame(), {"ours": "x"}, ("many", "few")),
+    "histograms_with_ticks": lambda: charts.histograms_with_ticks(
+        TABLE, TABLE[:1], {"ours": "x", "reported": "y"}, ("many", "few")
+    ),
+    "histograms_with_ticks of nothing": lambda: charts.histograms_with_ticks(
+        TABLE, pd.DataFrame(), {"ours": "x"}, ("many", "few")
+    ),
     "histograms": lambda: charts.histograms({"left": SOME, "empty": np.full(3, np.nan)}, "IoU"),
-    "score_table": lambda: figures.score_table(TABLE),
+    "score_table": lambda: charts.score_table(TABLE),
     "binned_means": lambda: charts.binned_means(np.arange(4.0), SOME, "x", "y"),
-    "binned_means of nothing": lambda: charts.binned_means(np.arange(4.0), np.full(4, np.nan), "x", "y"),
-    "score_table with intervals": lambda: figures.score_table(TABLE.assign(ours_low=[0.2, np.nan], ours_high=0.4)),
+    "score_table with intervals": lambda: charts.score_table(TABLE.assign(ours_low=[0.2, np.nan], ours_high=0.4)),
     "part_bars with a reference": lambda: charts.part_bars(np.ones(17), "", reference={"x": np.ones(17)}),
-    "score_table of seeds": lambda: figures.score_table(TABLE.assign(row=["a", "b"], ours_sd=[0.1, np.nan]), SEEDS),
-    "share_curves": lambda: figures.fraction_curves(SHARES),
-    "share_curves of one seed": lambda: figures.fraction_curves(SHARES.assign(ours_sd=np.nan)),
-    "intervals": lambda: figures.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", "title", mark=0),
-    "confusion_matrix": lambda: figures.confusion_matrix(COUNTS, "title"),
-    "confusion_matrix of nothing": lambda: figures.confusion_matrix(np.zeros((17, 17))),
-    "curves_together": lambda: figures.curves_together({"a": history(), "b": history(2)}, "course_miou"),
+    "score_table of seeds": lambda: charts.score_table(TABLE.assign(row=["a", "b"], ours_sd=[0.1, np.nan]), SEEDS),
+    "fraction_curves": lambda: charts.fraction_curves(FRACTIONS),
+    "fraction_curves of one seed": lambda: charts.fraction_curves(FRACTIONS.assign(ours_sd=np.nan)),
+    "intervals": lambda: charts.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", "title", mark=0),
+    "confusion_matrix": lambda: charts.confusion_matrix(COUNTS, "title"),
+    "confusion_matrix of nothing": lambda: charts.confusion_matrix(np.zeros((17, 17))),
+    "curves_together": lambda: charts.curves_together({"a": history(), "b": history(2)}, "course_miou"),
     "heatmap": lambda: charts.heatmap(pd.DataFrame(np.eye(3), list("abc"), list("xyz")), "title"),
     "photo_with_masks": lambda: image_plots.photo_with_masks(photo(), np.ones((2, 40, 60), np.uint8)),
 }
@@ -106,6 +110,50 @@ def test_every_figure_can_be_drawn(name):
     assert isinstance(figure, Figure)
     figure.canvas.draw()
     assert np.asarray(figure.canvas.buffer_rgba())[..., :3].std() > 0
+
+
+NOTHING = pd.Series({"a": np.nan})
+EMPTY = {
+    "contact_sheet": lambda: image_plots.contact_sheet(IMAGES[:0], MASKS[:0], columns=6, titles=[]),
+    "bars": lambda: charts.bars(NOTHING, "title"),
+    "bars of no row": lambda: charts.bars(NOTHING[:0], "title"),
+    "histograms": lambda: charts.histograms({"a": np.full(3, np.nan), "b": np.zeros(0)}, "IoU"),
+    "intervals": lambda: charts.intervals({"a": ENDS[1:], "b": ENDS[1:]}, "IoU"),
+    "intervals of no row": lambda: charts.intervals({"a": ENDS[:0]}, "IoU", mark=0),
+    "binned_means": lambda: charts.binned_means(np.arange(4.0), np.full(4, np.nan), "x", "y"),
+}
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_figure_says_that_there_is_nothing_to_show(name):
+    assert image_plots.NOT_KNOWN in texts(EMPTY[name]())
+
+
+def test_a_second_table_without_label_fractions_says_why():
+    assert "trained on all pairs" in texts(charts.fraction_curves(pd.DataFrame()))
+
+
+def test_curves_say_which_columns_a_training_lacks():
+    some = charts.curves(history(), ("train_loss", "d_loss"))
+    assert "this training has no d loss" in texts(some)
+    assert len(some.axes) == 1
+    none = charts.curves(history(), ("adversarial_loss", "d_loss"))
+    assert texts(none).strip() == "this training has no adversarial loss and no d loss"
+    assert "this training has no" not in texts(charts.curves(history()))
+
+
+def test_maps_of_the_hand_in_front_are_colours_or_none(dataset, tmp_path):
+    store = dataset["train"]
+    maps = image_plots.front_maps(store, np.arange(3))
+    assert maps.shape == (3, store.size, store.size, 3)
+    assert len(np.unique(maps.reshape(-1, 3), axis=0)) == len(np.unique(store.front[:3]))
+    lacking = copy.copy(store)
+    lacking.front = None
+    assert image_plots.front_maps(lacking, np.arange(3)).shape == (0, store.size, store.size, 3)
 
 
 def test_a_contact_sheet_shows_every_image_and_no_more_columns_than_asked():
@@ -173,7 +221,7 @@ def test_a_confusion_matrix_is_in_percent_of_the_truth_by_name():
     counts = np.zeros((N_CLASSES, N_CLASSES), int)
     counts[PALM, [PALM, 0]] = 75, 25
     counts[3, 3] = 7
-    axes = figures.confusion_matrix(counts).axes[0]
+    axes = charts.confusion_matrix(counts).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert sorted(names) == sorted(PARTS)
     assert [label.get_text() for label in axes.get_xticklabels()] == names
@@ -192,14 +240,14 @@ def test_parts_have_their_colour_and_value_in_every_figure():
         assert bar.get_width() == pytest.approx(values[part])
         assert mark == pytest.approx(values[part] / 2)
         assert bar.get_facecolor()[:3] == pytest.approx(COLOURS[part] / 255)
-    squares = figures.confusion_matrix(COUNTS).axes[0]
+    squares = charts.confusion_matrix(COUNTS).axes[0]
     shown = [label.get_text() for label in squares.get_yticklabels()]
     colours = squares.collections[0].get_facecolors()[:, :3]
     np.testing.assert_allclose(colours, [COLOURS[PARTS.index(name)] / 255 for name in shown])
 
 
 def test_whiskers_reach_the_ends_of_intervals():
-    axes = figures.intervals({"one": ENDS}, "x", mark=0.25).axes[0]
+    axes = charts.intervals({"one": ENDS}, "x", mark=0.25).axes[0]
     (whiskers,) = axes.containers[0].lines[2]
     np.testing.assert_allclose(whiskers.get_segments()[0][:, 0], [0.2, 0.5])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
@@ -274,27 +322,39 @@ def test_errors_hands_and_columns_can_be_told_apart_by_every_reader(reader):
 
 
 def test_lines_of_a_figure_differ_by_marker_too():
-    lines = figures.curves_together({str(i): history() for i in range(6)}, "course_miou").axes[0].lines
+    lines = charts.curves_together({str(i): history() for i in range(6)}, "course_miou").axes[0].lines
     assert len({line.get_marker() for line in lines}) == len({line.get_color() for line in lines}) == 6
 
 
 def test_a_dot_is_a_seed_and_one_seed_has_none():
     table = TABLE.assign(row=["a", "b"], ours_sd=[0.1414, np.nan])
-    axes = figures.score_table(table, SEEDS).axes[0]
+    axes = charts.score_table(table, SEEDS).axes[0]
     dots = next(line for line in axes.lines if line.get_label() == "each seed")
     assert dots.get_xdata().tolist() == [0.2, 0.4]
     assert len(set(dots.get_ydata())) == 1
     assert axes.texts[0].get_text() == "0.300 ± 0.141"
     assert axes.texts[0].get_position()[0] > 0.4
-    assert not figures.score_table(table, SEEDS[:1]).axes[0].lines
+    assert not charts.score_table(table, SEEDS[:1]).axes[0].lines
 
 
-def test_shares_lie_on_a_logarithmic_axis_by_their_percentage():
-    axes = figures.fraction_curves(SHARES).axes[0]
+def test_label_fractions_lie_on_a_logarithmic_axis_by_their_percentage():
+    axes = charts.fraction_curves(FRACTIONS).axes[0]
     assert axes.get_xscale() == "log"
     assert axes.get_xticks().tolist() == [5, 100]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "100"]
 
 
-def test_every_row_of_table_1_has_a_colour_of_its_own():
-    assert len(ROWS) <= len(set(CYCLE)) == len(set(MARKERS))
+def test_twelve_rows_can_be_told_apart_without_a_line_of_code_for_a_new_one():
+    names = [f"row {number}" for number in range(12)]
+    lines = charts.curves_together({name: history() for name in names}, "course_miou").axes[0].lines
+    course = pd.DataFrame({"epoch": np.arange(20) / 20, "d_x_accuracy": 0.6, "d_y_accuracy": 0.5})
+    balance = charts.balance_curves({name: course for name in names}).axes[0].lines[:12]
+    for group in (lines, balance):
+        assert [line.get_label() for line in group] == names
+        assert len({(line.get_color(), line.get_marker()) for line in group}) == 12
+    axes = charts.intervals({name: ENDS for name in names}, "x").axes[0]
+    dots = [container.lines[0] for container in axes.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in dots}) == 12
+    heights = np.sort(np.concatenate([line.get_ydata() for line in dots]))
+    assert (np.diff(heights) > 0).all()  # the groups of a row end before those of the next begin
+    assert len(table_methods()) <= len(set(zip(CYCLE, MARKERS, strict=True)))

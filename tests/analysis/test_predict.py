@@ -10,12 +10,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ethand_utils.analysis.evaluate import evaluate_store, parse_box, predict_photo, save_photo
+from ethand_utils.analysis.evaluate import (
+    evaluate_store,
+    overall_scores,
+    parse_box,
+    part_scores,
+    predict_photo,
+    save_photo,
+)
 from ethand_utils.data import store_builder
 from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
-from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES
+from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES, PALM, PARTS, slug
 from ethand_utils.training.inference import export_model, predict_masks
 from ethand_utils.training.metrics import course_miou, sample_scores, summary
 from ethand_utils.training.models import create_model
@@ -102,9 +109,19 @@ def test_evaluate_gives_the_summary_and_the_speed(dataset):
     scores = evaluate_store(net(), test)
     masks, _ = predict_masks(net(), test.images)
     assert scores.pop("images_per_s") > 0
+    assert (scores.pop("scored_on"), scores.pop("scored_samples")) == ("test", len(test))
     expected = summary(masks, np.asarray(test.masks), np.asarray(test.front))
     assert list(scores) == list(expected)
     np.testing.assert_array_equal(list(scores.values()), list(expected.values()))
+
+
+def test_scores_for_display_are_those_of_the_whole_and_those_of_the_parts(dataset):
+    scores = evaluate_store(net(), dataset["test"])
+    overall, parts = overall_scores(scores), part_scores(scores)
+    assert {*overall.index} | {f"part_iou_{slug(part)}" for part in PARTS[1:]} == {*scores}
+    assert overall["course_miou"] == pytest.approx(scores["course_miou"], abs=1e-4)
+    assert np.isnan(parts[0])
+    assert parts[PALM] == scores["part_iou_palm"]
 
 
 def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_path):

@@ -21,7 +21,7 @@ from ethand_utils.analysis.cyclegan_table import (
     cyclegan_verdict,
     variant_effects,
 )
-from ethand_utils.analysis.image_plots import most_overlapping, there_and_back
+from ethand_utils.analysis.image_plots import cycle_images, most_overlapping
 from ethand_utils.data.augment import Augmentation, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError
 from ethand_utils.exceptions import EthandError
@@ -462,7 +462,7 @@ def test_strips_begin_with_the_input(profile, dataset):
     chosen = most_overlapping(dataset["test"], 3)
     shared = ((dataset["test"].masks > 0).all(1)).sum((1, 2))
     assert shared[chosen[0]] == shared.max()
-    forth, back = there_and_back(model, dataset["test"], chosen)
+    forth, back = cycle_images(model, dataset["test"], chosen)
     np.testing.assert_array_equal(forth["image"], dataset["test"].images[chosen])
     np.testing.assert_array_equal(back["mask, left"], COLOURS[dataset["test"].masks[chosen, 0]])
     assert {pictures.shape for pictures in (*forth.values(), *back.values())} == {forth["image"].shape}
