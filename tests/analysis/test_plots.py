@@ -158,10 +158,10 @@ def test_maps_of_the_hand_in_front_are_colours_or_none(dataset, tmp_path):
 
 def test_a_contact_sheet_shows_every_image_and_no_more_columns_than_asked():
     figure = image_plots.contact_sheet(IMAGES, MASKS, columns=6)
-    shown = [axis for axis in figure.axes if axis.images]
-    assert len(shown) == len(IMAGES)
+    panels = [axis for axis in figure.axes if axis.images]
+    assert len(panels) == len(IMAGES)
     assert [len({round(axis.get_position().y0, 6) for axis in figure.axes}), len(figure.axes)] == [3, 6]
-    np.testing.assert_array_equal(shown[2].images[0].get_array()[:, :32], IMAGES[2])
+    np.testing.assert_array_equal(panels[2].images[0].get_array()[:, :32], IMAGES[2])
 
 
 def test_tiles_keep_every_pixel_of_their_images_in_order():
@@ -225,9 +225,9 @@ def test_a_confusion_matrix_is_in_percent_of_the_truth_by_name():
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert sorted(names) == sorted(PARTS)
     assert [label.get_text() for label in axes.get_xticklabels()] == names
-    found = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
+    numbers = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes.texts}
     row, background, pinky = names.index("palm"), names.index("background"), names.index("pinky proximal")
-    assert found == {(row, row): "75", (row, background): "25", (pinky, pinky): "100"}
+    assert numbers == {(row, row): "75", (row, background): "25", (pinky, pinky): "100"}
     np.testing.assert_allclose(axes.images[0].get_array()[row, [row, background]], [0.75, 0.25])
 
 
@@ -241,9 +241,9 @@ def test_parts_have_their_colour_and_value_in_every_figure():
         assert mark == pytest.approx(values[part] / 2)
         assert bar.get_facecolor()[:3] == pytest.approx(COLOURS[part] / 255)
     squares = charts.confusion_matrix(COUNTS).axes[0]
-    shown = [label.get_text() for label in squares.get_yticklabels()]
+    parts = [label.get_text() for label in squares.get_yticklabels()]
     colours = squares.collections[0].get_facecolors()[:, :3]
-    np.testing.assert_allclose(colours, [COLOURS[PARTS.index(name)] / 255 for name in shown])
+    np.testing.assert_allclose(colours, [COLOURS[PARTS.index(name)] / 255 for name in parts])
 
 
 def test_whiskers_reach_the_ends_of_intervals():
@@ -256,9 +256,9 @@ def test_whiskers_reach_the_ends_of_intervals():
 def test_means_of_bins_follow_the_points():
     x = np.linspace(0, 1, 200)
     line = charts.binned_means(x, 2 * x, "x", "y").axes[0].containers[0].lines[0]
-    at, means = np.array(line.get_xdata(), float), np.array(line.get_ydata(), float)
-    np.testing.assert_allclose(means, 2 * at)
-    assert len(at) == 10
+    centres, means = np.array(line.get_xdata(), float), np.array(line.get_ydata(), float)
+    np.testing.assert_allclose(means, 2 * centres)
+    assert len(centres) == 10
 
 
 def test_a_figure_leaves_matplotlibs_settings_as_they_were():

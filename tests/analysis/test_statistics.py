@@ -376,17 +376,17 @@ def test_table1_gets_the_intervals_and_p_values_of_the_rows_that_have_scores(run
     scores, steps = over_seeds(seed_scores), ablation_steps(seed_scores)
     means = [np.nanmean(by_hand(scores[name])) for name in scores]
     table = table1_with_tests(pd.DataFrame({"row": list(scores), "course_miou": means}), scores, steps)
-    known = table["row"].isin(list(scores))
-    assert (table["ours_low"] < table["ours"])[known].all()
-    assert (table["ours"] < table["ours_high"])[known].all()
-    assert table.loc[~known, ["ours_low", "ours_high", "p_previous"]].isna().all(axis=None)
+    scored = table["row"].isin(list(scores))
+    assert (table["ours_low"] < table["ours"])[scored].all()
+    assert (table["ours"] < table["ours_high"])[scored].all()
+    assert table.loc[~scored, ["ours_low", "ours_high", "p_previous"]].isna().all(axis=None)
     assert table["p_previous"].dropna().tolist() == steps["p"][:2].tolist()
     ends = row_intervals(scores)
     assert ends["mean"].tolist() == pytest.approx(means)
-    shown = table1_display(table)
-    assert shown["ours, 95 %"][0] == f"{ends['low'].iloc[0]:.4f} – {ends['high'].iloc[0]:.4f}"
-    assert shown["ours, 95 %"][2] == shown["ours"][2] == shown["p prev."][2] == "–"
-    assert "seeds" not in shown
+    texts = table1_display(table)
+    assert texts["ours, 95 %"][0] == f"{ends['low'].iloc[0]:.4f} – {ends['high'].iloc[0]:.4f}"
+    assert texts["ours, 95 %"][2] == texts["ours"][2] == texts["p prev."][2] == "–"
+    assert "seeds" not in texts
 
 
 def results_of(gains):
@@ -407,11 +407,11 @@ def test_seeds_are_in_the_table_as_mean_and_deviation():
 
 def test_every_score_has_a_line_and_unknown_ones_a_dash():
     trainings = results_of([[0.2, 0.4], *[[0.3]] * (len(NAMES) - 1)]).assign(occluded_iou=np.nan)
-    shown = metrics_table(trainings)
-    assert shown.columns.tolist() == TITLES
-    assert len(shown) == 5 + len(PARTS) - 1
-    assert shown.iloc[0].tolist()[:2] == ["0.300 ± 0.141", "0.300"]
-    assert set(shown.loc["occluded IoU"]) == {"–"}
+    texts = metrics_table(trainings)
+    assert texts.columns.tolist() == TITLES
+    assert len(texts) == 5 + len(PARTS) - 1
+    assert texts.iloc[0].tolist()[:2] == ["0.300 ± 0.141", "0.300"]
+    assert set(texts.loc["occluded IoU"]) == {"–"}
 
 
 def test_what_seeds_say_is_shown_where_there_are_several(run):

@@ -1,4 +1,4 @@
-"""Rendered samples beside frames: sheets on which both are mixed, and what is measured of both."""
+"""Rendered samples against real frames: sheets on which both are mixed, and measures of both."""
 
 import json
 import re
@@ -28,7 +28,7 @@ BOX = (10.0, 8.0, 20.0, 16.0)  # px; its crop is 25 px wide
 @pytest.fixture
 def frames(tmp_path):
     """Three frames, each of one plain colour that no rendered image has, their joints on a square within BOX."""
-    found = []
+    frames = []
     for number in range(3):
         path = tmp_path / f"image{number}.png"
         Image.new("RGB", (40, 32), (250, 0, 200 + 10 * number)).save(path)
@@ -36,9 +36,11 @@ def frames(tmp_path):
         joints = np.stack([hand, np.add(hand, [5, 0])])
         valid = np.array([[True] * N_JOINTS, [number > 0] * N_JOINTS])
         kind = "interacting" if number else "left"
-        place = Camera((1.0, 1.0), (0.0, 0.0)), np.eye(3), np.zeros(3), (40, 32), "0", "0", "seq", "cam", number
-        found.append(Frame(path.name, path, BOX, kind, joints, valid, np.zeros((2, N_JOINTS, 3)), *place, (None, None)))
-    return found
+        camera = Camera((1.0, 1.0), (0.0, 0.0)), np.eye(3), np.zeros(3), (40, 32), "0", "0", "seq", "cam", number
+        frames.append(
+            Frame(path.name, path, BOX, kind, joints, valid, np.zeros((2, N_JOINTS, 3)), *camera, (None, None))
+        )
+    return frames
 
 
 def tile(sheet, row, column):
@@ -46,16 +48,16 @@ def tile(sheet, row, column):
     return sheet[top : top + SIZE, left : left + SIZE]
 
 
-def test_frames_are_where_the_sheet_says(dataset, frames):
-    sheet, places = mixed_sheet(dataset["train"], 9, frames, seed=0)
+def test_frames_are_at_the_positions_that_are_returned(dataset, frames):
+    sheet, positions = mixed_sheet(dataset["train"], 9, frames, seed=0)
     assert sheet.shape == (3 * SIZE + 4, 3 * SIZE + 4, 3)
-    assert sorted(name for _, _, name in places) == [frame.image.name for frame in frames]
-    for row, column, name in places:
+    assert sorted(name for _, _, name in positions) == [frame.image.name for frame in frames]
+    for row, column, name in positions:
         middle = tile(sheet, row, column)[8:-8, 8:-8]
         assert (middle == (250, 0, 200 + 10 * int(name[5]))).all()
-    others = {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)} - {place[:2] for place in places}
+    others = {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)} - {position[:2] for position in positions}
     rendered = {image.tobytes() for image in dataset["train"].images}
-    assert all(tile(sheet, *place).tobytes() in rendered for place in others)
+    assert all(tile(sheet, *position).tobytes() in rendered for position in others)
 
 
 def test_a_sheet_depends_on_its_seed_alone(dataset, frames):
@@ -74,18 +76,18 @@ def test_brightness_and_contrast_are_those_inside_the_hull():
     image = np.full((20, 20, 3), 255, np.uint8)
     image[5:16, 5:11], image[5:16, 11:16] = 40, 80
     corners = np.array([[5.0, 5], [15, 5], [15, 15], [5, 15]])
-    found = measure(image, [corners[:2], corners[2:]])
-    assert found["brightness"] == pytest.approx((40 * 6 + 80 * 5) / 11, abs=0.01)
-    assert found["contrast"] == pytest.approx(20 * np.sqrt(1 - 1 / 121), abs=0.01)
-    assert found["apart"] == pytest.approx(10)
+    measures = measure(image, [corners[:2], corners[2:]])
+    assert measures["brightness"] == pytest.approx((40 * 6 + 80 * 5) / 11, abs=0.01)
+    assert measures["contrast"] == pytest.approx(20 * np.sqrt(1 - 1 / 121), abs=0.01)
+    assert measures["apart"] == pytest.approx(10)
 
 
-def test_what_is_not_known_is_nan():
+def test_a_hand_without_points_gives_nan():
     image, nothing, hand = np.zeros((8, 8, 3), np.uint8), np.zeros((0, 2)), np.array([[2.0, 2], [5, 2], [5, 5]])
     assert np.isnan(list(measure(image, [nothing, nothing]).values())).all()
-    found = measure(image, [hand, nothing])
-    assert np.isnan(found["apart"])
-    assert found["brightness"] == 0
+    measures = measure(image, [hand, nothing])
+    assert np.isnan(measures["apart"])
+    assert measures["brightness"] == 0
 
 
 def test_frames_are_measured_in_their_crop(frames):
@@ -124,28 +126,28 @@ def test_masks_alone_cannot_be_shown_or_measured(dataset):
 
 def test_the_command_shows_a_data_set_and_says_where_the_frames_are(dataset, frames, tmp_path, ethand):
     annotate(tmp_path / "real", frames)
-    words = ("data", "sheet", dataset["test"].path.parent, "--count", 7, "--frames", tmp_path / "real")
-    status, said, _ = ethand(*words, "--out", tmp_path / "sheet.png")
+    arguments = ("data", "sheet", dataset["test"].path.parent, "--count", 7, "--frames", tmp_path / "real")
+    status, output, _ = ethand(*arguments, "--out", tmp_path / "sheet.png")
     assert status == 0
-    path, *places = said.splitlines()
+    path, *lines = output.splitlines()
     assert path == str(tmp_path / "sheet.png")
-    assert len(places) == 3
-    assert all(re.fullmatch(r"real: row \d, column \d \(image\d\.png\)", place) for place in places)
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"real: row \d, column \d \(image\d\.png\)", line) for line in lines)
     assert Image.open(path).size == (3 * SIZE + 4, 3 * SIZE + 4)
 
 
 def annotate(folder, frames):
     """Write frames as InterHand2.6M does; their hands are far before one plain camera."""
     folder.mkdir()
-    known = [[1]] * (2 * N_JOINTS)
-    places = {"capture": 0, "subject": 0, "seq_name": "s", "camera": "4", "frame_idx": 0, "width": 40, "height": 32}
-    images = [places | {"id": i, "file_name": frame.name} for i, frame in enumerate(frames)]
-    annotations = [{"image_id": i, "bbox": BOX, "joint_valid": known, "hand_type": "left"} for i in range(len(frames))]
+    valid = [[1]] * (2 * N_JOINTS)
+    frame = {"capture": 0, "subject": 0, "seq_name": "s", "camera": "4", "frame_idx": 0, "width": 40, "height": 32}
+    images = [frame | {"id": i, "file_name": each.name} for i, each in enumerate(frames)]
+    annotations = [{"image_id": i, "bbox": BOX, "joint_valid": valid, "hand_type": "left"} for i in range(len(frames))]
     view = {"campos": [0, 0, -100], "camrot": np.eye(3).tolist(), "focal": [50, 40], "princpt": [20, 16]}
     tables = {
         "data": {"images": images, "annotations": annotations},
         "camera": {"0": {name: {"4": value} for name, value in view.items()}},
-        "joint_3d": {"0": {"0": {"world_coord": [[0, 0, 0]] * (2 * N_JOINTS), "joint_valid": known}}},
+        "joint_3d": {"0": {"0": {"world_coord": [[0, 0, 0]] * (2 * N_JOINTS), "joint_valid": valid}}},
     }
     for kind, table in tables.items():
         (folder / f"test_{kind}.json").write_text(json.dumps(table))
@@ -154,7 +156,7 @@ def annotate(folder, frames):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (("train", "--count", 0), "a sheet of 0 images was asked for; expected at least 1"),
         (("unpaired_labels",), "holds masks only; a sheet needs a store with images"),
@@ -163,9 +165,9 @@ def annotate(folder, frames):
         (("train", "--out", "sheet.jpeg"), r"sheet\.jpeg: expected a file name that ends in \.png"),
     ],
 )
-def test_a_sheet_that_cannot_be_made_is_one_line(dataset, tmp_path, ethand, monkeypatch, words, says):
+def test_a_sheet_that_cannot_be_made_is_one_line(dataset, tmp_path, ethand, monkeypatch, arguments, says):
     monkeypatch.chdir(tmp_path)
-    folder, *options = words
+    folder, *options = arguments
     status, _, complaint = ethand("data", "sheet", dataset["train"].path.parent / folder, "--out", "a.png", *options)
     assert status == 1
     assert len(complaint.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Inference, photos, kept predictions, and figures."""
+"""Inference, crops, predictions that are written, masks of photos."""
 
 import builtins
 
@@ -126,26 +126,28 @@ def test_scores_for_display_are_those_of_the_whole_and_those_of_the_parts(datase
 
 def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_path):
     test = dataset["test"]
-    scores = evaluate_store(net(), test, tmp_path / "found")
-    found = Store(tmp_path / "found")
+    scores = evaluate_store(net(), test, tmp_path / "predictions")
+    store = Store(tmp_path / "predictions")
     masks, confidence = predict_masks(net(), test.images)
-    np.testing.assert_array_equal(found.masks, masks)
-    np.testing.assert_array_equal(found.confidence, confidence)
-    assert found.index["id"].tolist() == test.index["id"].tolist()
-    table = pd.read_parquet(tmp_path / "found/metrics.parquet")
+    np.testing.assert_array_equal(store.masks, masks)
+    np.testing.assert_array_equal(store.confidence, confidence)
+    assert store.index["id"].tolist() == test.index["id"].tolist()
+    table = pd.read_parquet(tmp_path / "predictions/metrics.parquet")
     columns = sample_scores(masks, np.asarray(test.masks), np.asarray(test.front))
     assert list(table) == ["id", "confidence", *columns]
     assert table["id"].tolist() == test.index["id"].tolist()
-    assert scores["course_miou"] == pytest.approx(course_miou(found.masks, test.masks))
+    assert scores["course_miou"] == pytest.approx(course_miou(store.masks, test.masks))
     hands = table[["course_miou_left", "course_miou_right"]].to_numpy()
     assert np.nanmean(hands) == pytest.approx(scores["course_miou"])
 
 
 def test_evaluating_again_replaces_the_predictions(dataset, tmp_path):
     for seed in (0, 1):
-        evaluate_store(net(seed), dataset["test"], tmp_path / "found")
-    np.testing.assert_array_equal(Store(tmp_path / "found").masks, predict_masks(net(1), dataset["test"].images)[0])
-    assert (tmp_path / "found/metrics.parquet").exists()
+        evaluate_store(net(seed), dataset["test"], tmp_path / "predictions")
+    np.testing.assert_array_equal(
+        Store(tmp_path / "predictions").masks, predict_masks(net(1), dataset["test"].images)[0]
+    )
+    assert (tmp_path / "predictions/metrics.parquet").exists()
 
 
 def test_predictions_of_two_nets_never_mix_after_an_interruption(dataset, tmp_path, monkeypatch):
@@ -160,10 +162,12 @@ def test_predictions_of_two_nets_never_mix_after_an_interruption(dataset, tmp_pa
     monkeypatch.setattr(store_builder, "CHUNK", 4)
     monkeypatch.setattr(store_builder, "_write_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_store(net(0), dataset["test"], tmp_path / "found")
+        evaluate_store(net(0), dataset["test"], tmp_path / "predictions")
     monkeypatch.setattr(store_builder, "_write_chunk", write)
-    evaluate_store(net(1), dataset["test"], tmp_path / "found")
-    np.testing.assert_array_equal(Store(tmp_path / "found").masks, predict_masks(net(1), dataset["test"].images)[0])
+    evaluate_store(net(1), dataset["test"], tmp_path / "predictions")
+    np.testing.assert_array_equal(
+        Store(tmp_path / "predictions").masks, predict_masks(net(1), dataset["test"].images)[0]
+    )
 
 
 def test_evaluate_needs_truth(dataset):
@@ -243,13 +247,13 @@ def test_a_crop_outside_the_image_is_refused(crop):
 def test_uncrop_is_the_inverse_of_crop_within_a_pixel(crop):
     frame = np.zeros((120, 160), np.uint8)
     frame[30:60, 35:55] = 1
-    seen = crop_image(np.repeat(255 * frame[..., None], 3, 2), crop, 128)[..., 0] > 127
-    back = uncrop_masks(np.stack([seen, ~seen]).astype(np.uint8), crop, 120, 160)
+    inside = crop_image(np.repeat(255 * frame[..., None], 3, 2), crop, 128)[..., 0] > 127
+    back = uncrop_masks(np.stack([inside, ~inside]).astype(np.uint8), crop, 120, 160)
     assert back.shape == (2, 120, 160)
     rows, columns = np.nonzero(back[0])
-    found = [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]
-    assert np.abs(np.subtract(found, [30, 60, 35, 55])).max() <= 1
-    assert len(rows) == (found[1] - found[0]) * (found[3] - found[2])
+    ends = [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]
+    assert np.abs(np.subtract(ends, [30, 60, 35, 55])).max() <= 1
+    assert len(rows) == (ends[1] - ends[0]) * (ends[3] - ends[2])
     x, y, side = crop
     assert not back[1, :, : max(0, int(x))].any()
     assert not back[1, int(np.ceil(y + side)) :].any()
@@ -277,13 +281,13 @@ def test_a_box_is_four_numbers():
 def test_a_photos_masks_lie_in_its_frame():
     logits = torch.zeros(N_CHANNELS, 32, 32)
     logits[9], logits[N_CLASSES] = 5, 5  # a left palm everywhere, no right hand
-    found = predict_photo(Fixed(logits), photo(), 32, (20, 10, 16, 8))
-    assert found["crop"].shape == (32, 32, 3)
-    assert found["crop_masks"].shape == (2, 32, 32)
-    assert found["masks"].shape == (2, 40, 60)
-    assert (found["masks"][0, 4:24, 18:38] == 9).all()
-    assert found["masks"].sum() == 9 * 20 * 20
-    assert 0 < found["confidence"] < 1
+    prediction = predict_photo(Fixed(logits), photo(), 32, (20, 10, 16, 8))
+    assert prediction["crop"].shape == (32, 32, 3)
+    assert prediction["crop_masks"].shape == (2, 32, 32)
+    assert prediction["masks"].shape == (2, 40, 60)
+    assert (prediction["masks"][0, 4:24, 18:38] == 9).all()
+    assert prediction["masks"].sum() == 9 * 20 * 20
+    assert 0 < prediction["confidence"] < 1
 
 
 def test_without_a_box_the_whole_photo_is_seen():
@@ -294,10 +298,10 @@ def test_without_a_box_the_whole_photo_is_seen():
 
 def test_save_photo_writes_each_hands_ids_and_an_overlay(tmp_path):
     image = photo()
-    found = predict_photo(net(), image, 32)
-    save_photo(tmp_path / "out", found)
+    prediction = predict_photo(net(), image, 32)
+    save_photo(tmp_path / "out", prediction)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["left.png", "overlay.png", "right.png"]
-    for hand, mask in zip(HANDS, found["masks"], strict=True):
+    for hand, mask in zip(HANDS, prediction["masks"], strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/{hand}.png")), mask)
     with Image.open(tmp_path / "out/overlay.png") as overlay:
         assert overlay.size[0] == 3 * overlay.size[1]
@@ -305,7 +309,7 @@ def test_save_photo_writes_each_hands_ids_and_an_overlay(tmp_path):
 
 def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
     image = photo()
-    found, save = predict_photo(net(), image, 32), Image.Image.save
+    prediction, save = predict_photo(net(), image, 32), Image.Image.save
 
     def full(self, path, *args, **options):
         if "overlay" in str(path):
@@ -315,7 +319,7 @@ def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(EthandError, match=r"overlay\.png: could not be written.*No space left"):
-        save_photo(tmp_path, found)
+        save_photo(tmp_path, prediction)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["left.png", "right.png"]
 
 
