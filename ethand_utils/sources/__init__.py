@@ -1,4 +1,4 @@
-"""Sources: where samples come from (rendered hands, InterHand2.6M, the course's files), each read into stores.
+"""Sources of samples (rendered hands, InterHand2.6M, the course's files, existing stores), each read into stores.
 
 May import data, rendering, hands and the ground.
 """
@@ -10,10 +10,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "course": ["read_course"],
         "course_export": ["export_course"],
-        "detect": ["detect_source"],
+        "detect": ["SOURCES", "Source", "detect_source", "find_source"],
         "interhand": ["read_interhand"],
         "interhand_frames": ["read_frames"],
         "joint_annotations": ["from_joints"],
         "rendered": ["render_dataset"],
+        "request": ["ReadRequest"],
     },
 )

@@ -264,12 +264,12 @@ def _report(listed: dict[str, list], checks: dict[str, pd.DataFrame]) -> dict:
         for reason, ids in check[check["fault"] != ""].groupby("fault")["id"]:
             for sample in ids.head(EXAMPLES):
                 faults.add(reason, f"{name}: {sample}")
-            faults.found[reason]["count"] += max(0, len(ids) - EXAMPLES)
+            faults.reasons[reason]["count"] += max(0, len(ids) - EXAMPLES)
     return {
         "source": "course",
         "listed": {name: len(rows) for name, rows in listed.items()},
         "read": sum(map(len, checks.values())),
-        "skipped": faults.commonest_first(),
+        "skipped": faults.most_common(),
         "kept": {name: _count_sound(check) for name, check in checks.items()},
     }
 

@@ -1,4 +1,4 @@
-"""Stores → the course's own layout (REFERENCE.md section 5), and predictions → a submission."""
+"""Export of stores in the course's own layout (REFERENCE.md section 5)."""
 
 import contextlib
 import math
@@ -35,8 +35,8 @@ COLUMNS = ("id", "hand_type", "subject", "capture", "seq", "camera", "frame")
 def export_course(stores: dict[str, Store], out: str | Path) -> Path:
     """Write stores in the course's layout into `out`/data/InterHand2.6M, which is returned, whole or not at all.
 
-    `stores` is a data set (`datasets.open_dataset`); of it, what `course.STORES` names is written, and the rest, such
-    as the masks of the test set, has no place in the layout. A single store of another name counts as `train`, without
+    `stores` is a data set (`datasets.open_dataset`); what `course.STORES` names is written, and other arrays, such as
+    the masks of the test set, have no place in the layout. A single store of another name counts as `train`, without
     masks as `test`, without images as `unpaired_labels`. Every crop becomes a frame with itself as box; lists that
     have nothing to list are empty. Images of InterHand2.6M and of the course keep their `img_path`, others get one of
     their id. Captures and cameras are numbered where they are no numbers. Beyond the layout, entries have `id`,
@@ -65,26 +65,26 @@ def export_course(stores: dict[str, Store], out: str | Path) -> Path:
 
 
 def _roles(stores: dict[str, Store]) -> dict[str, Store]:
-    """The stores that have a place in the layout, by the name of that place. Raises StoreError when one cannot fill it.
+    """Return the stores that have a place in the layout, by its name. Raises StoreError when one cannot fill it.
 
     An index without hand types and the like is refused, too.
     """
-    known = {name: stores[name] for name in STORES if name in stores}
-    if not known and len(stores) == 1:
+    roles = {name: stores[name] for name in STORES if name in stores}
+    if not roles and len(stores) == 1:
         (store,) = stores.values()
-        known = {"unpaired_labels" if store.images is None else "test" if store.masks is None else "train": store}
-    if not known:
+        roles = {"unpaired_labels" if store.images is None else "test" if store.masks is None else "train": store}
+    if not roles:
         raise StoreError(f"{', '.join(stores)}: none of these stores has a place in the layout, as {[*STORES]} have")
-    for name, store in known.items():
+    for name, store in roles.items():
         store.require(*STORES[name][1])
         missing = [column for column in COLUMNS if column not in store.index]
         if missing:
             raise StoreError(f"{store.path}/index.parquet: has no column {missing[0]}, which the lists need")
-    return known
+    return roles
 
 
 def _numbers(stores: Iterable[Store], column: str) -> dict[str, str]:
-    """A number for each of a column's values, as others' code turns them into integers: itself, or its place."""
+    """Return a number for each of a column's values, which other code reads as integers: itself, or its rank."""
     values = sorted({str(value) for store in stores for value in store.index[column]})
     if all(value.isdigit() for value in values):
         return {value: value for value in values}
@@ -92,17 +92,17 @@ def _numbers(stores: Iterable[Store], column: str) -> dict[str, str]:
 
 
 def img_path(name: str, row: dict) -> str:
-    """`./data/InterHand2.6M/images/….jpg` of a row of the store `name`: what its source says, else a path of its id."""
-    known = re.search(r"(?:^|/)images/((?:train|val|test)/.+)\.jpg$", str(row.get("source", "")))
-    path = known[1] if known else f"{SPLITS.get(name, 'test')}/{row['id']}"
+    """Return `./data/InterHand2.6M/images/….jpg` for a row of the store `name`: its source's, else a path of its id."""
+    match = re.search(r"(?:^|/)images/((?:train|val|test)/.+)\.jpg$", str(row.get("source", "")))
+    path = match[1] if match else f"{SPLITS.get(name, 'test')}/{row['id']}"
     return f"{PREFIX}{path}.jpg"
 
 
 def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) -> dict:
-    """A sample as the lists have it."""
+    """Return the entry of a sample in the lists."""
     return {
         "img_path": img_path(name, row),
-        "bbox": _whole(size),
+        "bbox": _full_box(size),
         "box": _own_box(row),
         "hand_type": str(row["hand_type"]),
         "capture": numbers["capture"][str(row["capture"])],
@@ -115,13 +115,13 @@ def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) 
 
 
 def _label_boxes(store: Store | None) -> dict[str, dict]:
-    """Crop and own box of every unpaired label by its id."""
+    """Return the crop and the hands' own box of every unpaired label, by its id."""
     rows = [] if store is None else store.index.to_dict("records")
-    return {str(row["id"]): {"bbox": _whole(store.size), "box": _own_box(row)} for row in rows}
+    return {str(row["id"]): {"bbox": _full_box(store.size), "box": _own_box(row)} for row in rows}
 
 
 def _lists(entries: dict[str, list[dict]], label_boxes: dict[str, dict]) -> dict[str, list | dict]:
-    """Every `.pt` file of the layout by its name."""
+    """Return the contents of every `.pt` file of the layout by its name."""
     train, val, test, unpaired = (entries.get(name, []) for name in ("train", "val", "test", "unpaired_images"))
     return {
         PAIRED.format("train"): train,
@@ -136,12 +136,12 @@ def _lists(entries: dict[str, list[dict]], label_boxes: dict[str, dict]) -> dict
 
 
 def _own_box(row: dict) -> list[float]:
-    """The hands' box (x, y, w, h) px in the frame that a sample was cut from, NaN where the index has none."""
+    """Return the hands' box (x, y, w, h) px in the frame that a sample was cut from, NaN where the index has none."""
     return [float(row.get(name, math.nan)) for name in BOX]
 
 
-def _whole(size: int) -> list[float]:
-    """The box (x, y, w, h) px of a whole frame."""
+def _full_box(size: int) -> list[float]:
+    """Return the box (x, y, w, h) px of a full frame."""
     return [0.0, 0.0, float(size), float(size)]
 
 
@@ -159,7 +159,7 @@ def _masks(stores: dict[str, Store], ids: dict[str, list[str]]) -> Iterator[tupl
 
 @contextlib.contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill that takes the name `target` when the block ends well, and is gone if not."""
+    """Create a folder for the block to fill; it is renamed to `target` at the end, or removed if the block raises."""
     work = target.with_name(f".{target.name}.partial")
     try:
         if target.exists() and any(target.iterdir()):

@@ -44,21 +44,21 @@ class CourseError(FileError):
 
 
 class SampleError(EthandError):
-    """A sample that cannot be used; the text is a short reason, fit to be counted by."""
+    """A sample that cannot be used; the text is a short reason, by which faults are counted."""
 
 
 def image_key(img_path: str) -> str:
-    """The name of an image in `path2id` and in submissions: what follows `images/`, without `.jpg`."""
+    """Return the name of an image in `path2id` and in submissions: what follows `images/`, without `.jpg`."""
     return re.sub(r"^.*?(?:^|/)images/", "", img_path).removesuffix(".jpg")
 
 
 def mask_keys(mask_id: str) -> list[str]:
-    """Keys of the masks of a sample, left hand first: `<id>__l`, `<id>__r`."""
+    """Return the keys of the masks of a sample, left hand first: `<id>__l`, `<id>__r`."""
     return [f"{mask_id}__{hand[0]}" for hand in HANDS]
 
 
 def load_pt(path: Path):
-    """The lists, dicts, texts, numbers and NumPy arrays of a `.pt` file; no other object is ever made from it.
+    """Load the lists, dicts, texts, numbers and NumPy arrays of a `.pt` file; no other object is ever made from it.
 
     Raises CourseError when the file is missing, damaged, or asks for anything else, which it names.
     """
@@ -81,9 +81,9 @@ def load_pt(path: Path):
 
 
 def _numpy_pieces() -> list:
-    """What pickled NumPy arrays and numbers are made of, by the names of NumPy 2 and of NumPy 1."""
-    made = [np._core.multiarray._reconstruct, np._core.multiarray.scalar]
-    names = [(piece, f"numpy.{core}.multiarray.{piece.__name__}") for core in ("core", "_core") for piece in made]
+    """Return what pickled NumPy arrays and numbers consist of, by the names of NumPy 2 and of NumPy 1."""
+    pieces = [np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+    names = [(piece, f"numpy.{core}.multiarray.{piece.__name__}") for core in ("core", "_core") for piece in pieces]
     return [*names, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdSUO"}]
 
 
@@ -99,7 +99,7 @@ def save_pt(path: Path, value) -> None:
 
 @contextlib.contextmanager
 def open_lmdb(path: Path) -> Iterator[Callable[[str], bytes | None]]:
-    """An LMDB for as long as the block runs, as a function from key to bytes, None where there is no such key.
+    """Open an LMDB for the block, as a function from key to bytes, None where there is no such key.
 
     Opening takes some 30 µs; as nothing stays open, nothing is ever shared with another process (`fork` included).
     """
@@ -115,7 +115,7 @@ def open_lmdb(path: Path) -> Iterator[Callable[[str], bytes | None]]:
 
 
 def check_lmdb(path: Path) -> list[int]:
-    """Entries, last transaction and bytes in use of an LMDB: they tell one state of it from another.
+    """Return entries, last transaction and bytes in use of an LMDB, which change whenever it is written to.
 
     Raises CourseError when it is missing, no LMDB or cut off; reading a page that is cut off would kill the process.
     """
@@ -124,17 +124,17 @@ def check_lmdb(path: Path) -> list[int]:
         raise CourseError(f"{file}: missing; expected the course's LMDB, copy it here")
     try:
         with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as environment:
-            found, information = environment.stat(), environment.info()
+            stat, information = environment.stat(), environment.info()
     except lmdb.Error as error:
         raise CourseError(f"{path}: damaged or no LMDB ({first_line(error)}); copy it again") from None
-    used, there = (information["last_pgno"] + 1) * found["psize"], os.path.getsize(file)
-    if there < used - SLACK * found["psize"] or (there < used and not _readable(path)):
-        raise CourseError(f"{file}: cut off, {there} bytes of {used}; copy it again")
-    return [found["entries"], information["last_txnid"], used]
+    used, length = (information["last_pgno"] + 1) * stat["psize"], os.path.getsize(file)
+    if length < used - SLACK * stat["psize"] or (length < used and not _readable(path)):
+        raise CourseError(f"{file}: cut off, {length} bytes of {used}; copy it again")
+    return [stat["entries"], information["last_txnid"], used]
 
 
 def _readable(path: Path) -> bool:
-    """Whether all values of an LMDB are in its file: tried in a process of its own, which dies where one is not."""
+    """Return whether all values of an LMDB are in its file, tried in another process, which dies where one is not."""
     return subprocess.run([sys.executable, "-c", READ_ALL, str(path)], capture_output=True).returncode == 0
 
 
@@ -170,14 +170,14 @@ def _put(environment: lmdb.Environment, batch: list[tuple[str, bytes]], path: Pa
 
 
 def encode_image(image: np.ndarray) -> bytes:
-    """An image uint8 [H, W, 3] as JPEG, every pixel with its own colour (4:4:4)."""
+    """Encode an image uint8 [H, W, 3] as JPEG, every pixel with its own colour (4:4:4)."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
 def decode_image(data: bytes | None) -> np.ndarray:
-    """JPEG → uint8 RGB [H, W, 3]. Raises SampleFault when there is none, it is damaged or all black."""
+    """Decode a JPEG as uint8 RGB [H, W, 3]. Raises SampleError when there is none, it is damaged or all black."""
     if data is None:
         raise SampleError("image: not in the LMDB")
     try:
@@ -191,22 +191,22 @@ def decode_image(data: bytes | None) -> np.ndarray:
 
 
 def encode_png(mask: np.ndarray) -> bytes:
-    """A mask uint8 [H, W] or [H, W, 3] as PNG."""
+    """Encode a mask uint8 [H, W] or [H, W, 3] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def encode_masks(masks: np.ndarray) -> list[bytes]:
-    """Masks uint8 [2, H, W] of ids 0…16 as the LMDB has them: PNGs of three equal channels, the left's ids 17…32."""
+    """Encode masks uint8 [2, H, W] of ids 0…16 as in the LMDB: PNGs of three equal channels, the left's ids 17…32."""
     stored = [np.where(mask > 0, mask + STORED[hand], 0) for hand, mask in zip(HANDS, masks, strict=True)]
     return [encode_png(np.repeat(mask[..., None], 3, 2).astype(np.uint8)) for mask in stored]
 
 
 def decode_masks(data: list[bytes | None]) -> np.ndarray:
-    """The PNGs of both hands, left first, → ids 0…16, uint8 [2, H, W].
+    """Decode the PNGs of both hands, left first, as ids 0…16, uint8 [2, H, W].
 
-    Raises SampleFault when one is missing, damaged, of other ids or channels, or of another size than the other.
+    Raises SampleError when one is missing, damaged, of other ids or channels, or of another size than the other.
     """
     masks = [_decode_mask(png, STORED[hand]) for hand, png in zip(HANDS, data, strict=True)]
     if masks[0].shape != masks[1].shape:
@@ -215,7 +215,7 @@ def decode_masks(data: list[bytes | None]) -> np.ndarray:
 
 
 def _decode_mask(data: bytes | None, first: int) -> np.ndarray:
-    """A PNG of ids from `first` + 1 on → 0…16."""
+    """Decode a PNG of ids from `first` + 1 on as 0…16."""
     if data is None:
         raise SampleError("mask: not in the LMDB")
     try:

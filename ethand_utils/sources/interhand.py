@@ -160,26 +160,19 @@ def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> 
 
 def _report(check: Check) -> tuple[np.ndarray, dict]:
     """Return which frames are sound, bool [n], and the report on all of them."""
-    rows, splits = open_rows(check.rows), check.splits
-    sound, faults, residuals = np.zeros(len(rows), bool), SkippedSamples(), {hand: [0.0, 0] for hand in HANDS}
-    for start, results in check.results():
-        passed = (results["fault"] == "").to_numpy()
-        sound[start : start + len(passed)] = passed
-        for hand in HANDS:
-            values = results[hand].dropna()
-            residuals[hand][0] += values.sum()
-            residuals[hand][1] += len(values)
-        for reason, indices in results[~passed].groupby("fault").groups.items():
-            for k, i in enumerate(indices):
-                row = rows[start + i]
-                faults.add(reason, splits[row["split"]].name(int(row["number"])) if k < EXAMPLES else "")
-    mean = {hand: total / count if count else None for hand, (total, count) in residuals.items()}
+    rows, splits, results, faults = open_rows(check.rows), check.splits, check.results(), SkippedSamples()
+    sound = (results["fault"] == "").to_numpy()
+    for reason, indices in results[~sound].groupby("fault").groups.items():
+        for k, row in enumerate(rows[indices]):
+            faults.add(reason, splits[row["split"]].name(int(row["number"])) if k < EXAMPLES else "")
+    residuals = {hand: results[hand].dropna() for hand in HANDS}
+    mean = {hand: values.sum() / len(values) if len(values) else None for hand, values in residuals.items()}
     report = {
         "listed": {frames.annotation.split: frames.count() for frames in splits},
         "passed_over": {frames.annotation.split: frames.faults() for frames in splits},
         "read": len(rows),
         "sound": int(sound.sum()),
-        "skipped": faults.commonest_first(),
+        "skipped": faults.most_common(),
         "residual_mm": mean,
     }
     return sound, report

@@ -1,7 +1,7 @@
-"""Frames of InterHand2.6M looked at before any is used: which are sound, and what is wrong with the others."""
+"""Checks of InterHand2.6M's frames, made before any is used: which are sound, and what is wrong with the others."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,37 +19,41 @@ from ethand_utils.labels import HAND_TYPES, HANDS
 from ethand_utils.sources.interhand_frames import Frame, FrameError, Frames
 
 CHUNK = 256  # frames checked between two resume points
-REDUCED = 8  # images are looked at in this fraction of their size, which is fast and still finds truncated ones
+REDUCED = 8  # images are checked at 1/8 of their size, which is fast and still finds truncated ones
 BLACK = 10  # grey level, of 255, that no hand in the light stays below
 
 
 class CachedHandSource:
-    """A source of hands that remembers the last ones, as all cameras see the same hands at the same moment."""
+    """A source of hands that caches the last ones, as all cameras see the same hands at the same moment."""
 
     def __init__(self, source):
-        self.source, self._last, self._found = source, None, None
+        self.source, self._key, self._cached = source, None, None
 
     def hands(self, frame: Frame) -> tuple[Hand | None, Hand | None]:
-        """What the source gives, which may depend on the frame's `hand_type`, `world`, `valid` and `mano` alone."""
-        mano = tuple(known and tuple(values.tobytes() for values in known.values()) for known in frame.mano)
+        """Return the source's hands, which may depend on the frame's `hand_type`, `world`, `valid` and `mano` alone."""
+        mano = tuple(hand and tuple(values.tobytes() for values in hand.values()) for hand in frame.mano)
         key = (frame.hand_type, frame.world.tobytes(), frame.valid.tobytes(), mano)
-        if key != self._last:
+        if key != self._key:
             try:
-                self._found = self.source.hands(frame)
+                self._cached = self.source.hands(frame)
             except HandError as error:
-                self._found = error
-            self._last = key
-        if isinstance(self._found, HandError):
-            raise HandError(*self._found.args)
-        return self._found
+                self._cached = error
+            self._key = key
+        if isinstance(self._cached, HandError):
+            raise HandError(*self._cached.args)
+        return self._cached
 
     def __getstate__(self) -> dict:
-        return {"source": self.source, "_last": None, "_found": None}
+        return {"source": self.source, "_key": None, "_cached": None}
 
 
 @dataclass(frozen=True)
 class Check:
-    """Checks chunks of the frames that a file of `draws.ROW` rows names, and writes what it finds into `folder`."""
+    """Checks the frames in a file of `interhand_selection.ROW`, chunk by chunk, and writes the results into `folder`.
+
+    Not a store (`build_store`), as several jobs share one check: each needs all results before it can divide the frames
+    among the stores, so a job goes on with whatever chunk is left, whoever began it, and no job waits for another.
+    """
 
     rows: Path
     splits: tuple[Frames, ...]
@@ -57,52 +61,51 @@ class Check:
     folder: Path
 
     def chunks(self) -> list[range]:
-        """The rows of every chunk."""
+        """Return the rows of every chunk."""
         count = len(open_rows(self.rows))
         return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
     def file(self, chunk: range) -> Path:
-        """Where the findings on a chunk are."""
+        """Return the file of the results of a chunk."""
         return self.folder / f"{chunk.start:09d}.parquet"
 
     def __call__(self, chunk: range) -> int:
-        """Check a chunk, unless another job has by now; gives its number of frames."""
+        """Check a chunk, unless another job has done so; returns its number of frames."""
         if not self.file(chunk).exists():
             rows = open_rows(self.rows)[chunk.start : chunk.stop]
-            found = [check_frame(self.splits[row["split"]], int(row["number"]), self.hands) for row in rows]
+            results = [check_frame(self.splits[row["split"]], int(row["number"]), self.hands) for row in rows]
             with atomic_write(self.file(chunk)) as temporary:
-                pd.DataFrame(found, columns=["fault", *HANDS]).to_parquet(temporary, index=False)
+                pd.DataFrame(results, columns=["fault", *HANDS]).to_parquet(temporary, index=False)
         return len(chunk)
 
     def run(self, workers: int, share: float = 0.0, preload: Sequence[str] = ()) -> None:
         """Check every chunk that is not checked yet, with a progress bar.
 
-        Several jobs may do so at once when each begins at another `share` (0…1) of the chunks: they find what the
-        others have done, and all end when everything is checked. Modules `preload` are what later work needs, too, as
-        processes of a later build come from the same server.
+        Several jobs may do so at once, each beginning at another `share` (0…1) of the chunks: they skip what the others
+        have done, and all end when everything is checked. The modules `preload` are those of later builds, whose
+        processes come from the same server.
         """
         chunks = self.chunks()
         first = int(len(chunks) * share)
-        todo = [chunk for chunk in chunks[first:] + chunks[:first] if not self.file(chunk).exists()]
+        missing = [chunk for chunk in chunks[first:] + chunks[:first] if not self.file(chunk).exists()]
         total = sum(map(len, chunks))
-        with tqdm(total=total, initial=total - sum(map(len, todo)), desc="check", unit="img") as progress:
-            for checked in parallel_map(self, todo, workers, self.folder, [__name__, *preload]):
+        with tqdm(total=total, initial=total - sum(map(len, missing)), desc="check", unit="img") as progress:
+            for checked in parallel_map(self, missing, workers, self.folder, [__name__, *preload]):
                 progress.update(checked)
 
-    def results(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield the first row and the results of every chunk: `fault`, "" if sound, and mean residual by hand, mm."""
-        for chunk in self.chunks():
-            yield chunk.start, pd.read_parquet(self.file(chunk))
+    def results(self) -> pd.DataFrame:
+        """Return the results by row: `fault`, "" if sound, and the mean residual of each hand, mm."""
+        return pd.concat([pd.read_parquet(self.file(chunk)) for chunk in self.chunks()], ignore_index=True)
 
 
 @lru_cache(maxsize=8)
 def open_rows(path: Path) -> np.ndarray:
-    """A file of rows, mapped into memory once a process; its name changes with what it holds."""
+    """Open a file of rows as a memory map, once a process; its name changes with its contents."""
     return np.load(path, mmap_mode="r")
 
 
 def save_rows(folder: Path, name: str, rows: np.ndarray) -> Path:
-    """Write rows as `folder`/`name`-<digest>.npy, unless they are there."""
+    """Write rows as `folder`/`name`-<digest>.npy, unless that exists; returns its path."""
     path = folder / f"{name}-{hashlib.sha256(rows.tobytes()).hexdigest()[:12]}.npy"
     if not path.exists():
         with atomic_write(path) as temporary:
@@ -111,7 +114,7 @@ def save_rows(folder: Path, name: str, rows: np.ndarray) -> Path:
 
 
 def check_frame(frames: Frames, number: int, hands: CachedHandSource) -> tuple[str, float, float]:
-    """What is wrong with a frame, in few words fit to be counted by, "" for nothing; mean residual of each hand, mm."""
+    """Return a short reason why a frame cannot be used, "" if it can, and the mean residual of each hand, mm."""
     try:
         if not frames.hand_type_valid(number):
             return "hand_type: marked as not valid", np.nan, np.nan
@@ -126,21 +129,21 @@ def check_frame(frames: Frames, number: int, hands: CachedHandSource) -> tuple[s
 
 
 def mean_residuals(hands: tuple[Hand | None, Hand | None]) -> tuple[float, float]:
-    """Mean residual over the joints of each hand, mm; NaN for one that is not there or has no joints."""
-    known = [np.zeros(0) if hand is None else hand.residual[np.isfinite(hand.residual)] for hand in hands]
-    return tuple(float(residual.mean()) if len(residual) else np.nan for residual in known)
+    """Return the mean residual over the joints of each hand, mm; NaN for one that is absent or has no joints."""
+    residuals = [np.zeros(0) if hand is None else hand.residual[np.isfinite(hand.residual)] for hand in hands]
+    return tuple(float(residual.mean()) if len(residual) else np.nan for residual in residuals)
 
 
 def annotation_fault(frame: Frame) -> str:
-    """What is wrong with a frame's joints, hand type or box; "" for nothing."""
+    """Return what is wrong with a frame's joints, hand type or box, "" if nothing is."""
     known = frame.world.any(-1)
     if not known.any():
         return "joints: none known"
     if (known & ~frame.valid).any():
         return "joints: behind the camera"
-    for hand, there in zip(HANDS, known.any(1), strict=True):
-        if there != (frame.hand_type in (hand, HAND_TYPES[-1])):
-            return f"hand_type: {frame.hand_type} {'with' if there else 'without'} joints of the {hand} hand"
+    for hand, present in zip(HANDS, known.any(1), strict=True):
+        if present != (frame.hand_type in (hand, HAND_TYPES[-1])):
+            return f"hand_type: {frame.hand_type} {'with' if present else 'without'} joints of the {hand} hand"
     return _box_fault(frame)
 
 
@@ -160,7 +163,7 @@ def _box_fault(frame: Frame) -> str:
 
 
 def image_fault(frame: Frame) -> str:
-    """What is wrong with a frame's image, which is read at reduced size; "" for nothing."""
+    """Return what is wrong with a frame's image, read at reduced size, "" if nothing is."""
     try:
         with Image.open(frame.image) as image:
             if image.size != frame.size:

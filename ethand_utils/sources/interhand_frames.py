@@ -1,4 +1,4 @@
-"""Frames of InterHand2.6M with their annotated joints and cameras, read from the index of their annotation."""
+"""Frames of InterHand2.6M with their annotated joints and cameras, read from the index of the annotation."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from ethand_utils.sources.interhand_index import (
     layout_error,
 )
 
-FRAME = """
+FRAME_QUERY = """
 select a.number, a.x, a.y, a.w, a.h, a.hand_type, a.hand_type_valid, a.valid as in_view, i.*,
        c.numbers as view, j.world, j.valid as in_space
 from annotations a join images i on i.id = a.image
@@ -34,14 +34,14 @@ left join joints j on j.capture = i.capture and j.moment = i.moment
 
 @dataclass(frozen=True)
 class Frame:
-    """An image of one moment, `name` as annotated: `bbox` (x, y, w, h) px, `hand_type` right, left or interacting.
+    """An annotated image; `name`, `bbox` (x, y, w, h) px and `hand_type` right, left or interacting are as annotated.
 
     `joints` float [2, 21, 2] are positions (x, y) in px, left hand first, joints in the order of `labels.JOINT_PARTS`;
-    `valid` bool [2, 21] says which are known, the others lie at 0. `world` float [2, 21, 3] are the same in space, m,
-    with those behind the camera, which are not valid. A point X there is at
-    `rotation` [3, 3] · (X − `translation` [3]) before the `camera`, whose frame is of `size` (width, height) px.
-    `moment` is the frame's number in time, which all cameras of a `capture` share. `mano` holds MANO's parameters of
-    each hand, left first: None, or a dict of `pose` [48], `shape` [10] and `trans` [3].
+    `valid` bool [2, 21] says which are known, the others are 0. `world` float [2, 21, 3] are the same in space, m, with
+    those behind the camera, which are not valid. A point X there is at `rotation` [3, 3] · (X − `translation` [3]) in
+    the frame of the `camera`, whose images are of `size` (width, height) px. `moment` is the number in time, which all
+    cameras of a `capture` share. `mano` holds MANO's parameters of each hand, left first: None, or a dict of `pose`
+    [48], `shape` [10] and `trans` [3].
     """
 
     name: str
@@ -64,7 +64,7 @@ class Frame:
 
 
 class FrameError(InterHandError):
-    """What a frame lacks; `reason` says it in few words, fit to be counted by."""
+    """A frame that lacks something; `reason` names it in a few words, by which faults are counted."""
 
     def __init__(self, reason: str, text: str):
         super().__init__(text)
@@ -76,51 +76,51 @@ class FrameError(InterHandError):
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one annotation: its SQLite `index`, and the images below `root`. Small, and can be pickled."""
+    """The frames of one annotation, by its SQLite `index` and the images below `root`. Small, and can be pickled."""
 
     annotation: Annotation
     index: Path
     root: Path
 
     def numbers(self) -> list[int]:
-        """Of all frames, in the order of the annotation."""
+        """Return the numbers of all frames, in the order of the annotation."""
         return [number for (number,) in self.query("select number from annotations order by number")]
 
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of frames."""
         return next(self.query("select count(*) from annotations"))[0]
 
     def faults(self) -> dict[str, dict]:
-        """What was passed over in the annotation: by reason, `count` and some `names`."""
+        """Return the entries of the annotation that were left out: by reason, `count` and some `names`."""
         return json.loads(self._note("faults"))
 
     def digest(self) -> str:
-        """SHA-256 of the annotation's files."""
+        """Return the SHA-256 of the annotation's files."""
         return self._note("digest")
 
     def query(self, sql: str, values: tuple = ()) -> Iterator[sqlite3.Row]:
-        """Rows of a query to the index, one at a time."""
+        """Yield the rows of a query to the index."""
         return _connect(self.index).execute(sql, values)
 
     def name(self, number: int) -> str:
-        """A frame's name as annotated."""
+        """Return a frame's name as annotated."""
         sql = "select file_name from images where id = (select image from annotations where number = ?)"
         return next(self.query(sql, (number,)))[0]
 
     def hand_type_valid(self, number: int) -> bool:
-        """Whether the annotation trusts the hand type that it gives for a frame."""
+        """Return whether the annotation marks the hand type of a frame as valid."""
         return bool(next(self.query("select hand_type_valid from annotations where number = ?", (number,)))[0])
 
     def frame(self, number: int) -> Frame:
-        """A frame by its number. Raises FrameFault when its camera, its joints or its image are missing."""
-        row = next(self.query(f"{FRAME} where a.number = ?", (number,)))
-        place = f"of capture {row['capture']} is not in it; take all three annotation files from one split"
+        """Return a frame by its number. Raises FrameError when its camera, its joints or its image are missing."""
+        row = next(self.query(f"{FRAME_QUERY} where a.number = ?", (number,)))
+        remedy = f"of capture {row['capture']} is not in it; take all three annotation files from one split"
         if row["view"] is None:
-            lacks = f"{self.annotation.file('camera')}: camera {row['camera']} {place}"
-            raise FrameError("camera: not annotated", lacks)
+            text = f"{self.annotation.file('camera')}: camera {row['camera']} {remedy}"
+            raise FrameError("camera: not annotated", text)
         if row["world"] is None:
-            lacks = f"{self.annotation.file('joint_3d')}: frame {row['moment']} {place}"
-            raise FrameError("joints: not annotated", lacks)
+            text = f"{self.annotation.file('joint_3d')}: frame {row['moment']} {remedy}"
+            raise FrameError("joints: not annotated", text)
         numbers = np.frombuffer(row["view"])
         translation, rotation = numbers[:3], numbers[3:12].reshape(3, 3)
         camera = Camera(*numbers[12:].reshape(2, 2).tolist())
@@ -151,13 +151,13 @@ class Frames:
         return next(self.query("select value from notes where name = ?", (name,)))[0]
 
     def _mano(self, capture: str, moment: int) -> tuple[dict | None, dict | None]:
-        found = dict.fromkeys(HANDS)
+        parameters = dict.fromkeys(HANDS)
         ends = np.cumsum(list(MANO_SIZES.values()))[:-1]
         for hand, numbers in self.query(
             "select hand, numbers from mano where capture = ? and moment = ?", (capture, moment)
         ):
-            found[hand] = dict(zip(MANO_SIZES, np.split(np.frombuffer(numbers), ends), strict=True))
-        return tuple(found.values())
+            parameters[hand] = dict(zip(MANO_SIZES, np.split(np.frombuffer(numbers), ends), strict=True))
+        return tuple(parameters.values())
 
     def _find_image(self, row: sqlite3.Row) -> Path:
         images, name = self.root / "images" / self.annotation.split, Path(row["file_name"]).name
@@ -165,35 +165,32 @@ class Frames:
         for path in (images / row["file_name"].lstrip("/"), official, self.root / name):
             if os.path.exists(path):  # unlike Path.exists, False also where a name is too long or a folder is closed
                 return path
-        lacks = f"{self.root}: image {official.relative_to(self.root)} is missing, and {name} here too; fetch it"
-        raise FrameError("image: missing", lacks)
+        text = f"{self.root}: image {official.relative_to(self.root)} is missing, and {name} here too; fetch it"
+        raise FrameError("image: missing", text)
 
 
 def read_frames(root: str | Path) -> list[Frame]:
-    """Every annotated frame of InterHand2.6M at `root`, in the order of the annotation.
+    """Return every annotated frame of InterHand2.6M at `root`, in the order of the annotation.
 
     The annotation files may lie anywhere below `root` but in `images/`; the images at their place in the official
     tree (`images/<split>/Capture<N>/<seq>/cam<C>/`) or side by side in `root`. Raises InterHandError when a file is
-    missing or not of this layout, FrameFault, which is one, when a frame lacks something.
+    missing or not of this layout, FrameError, which is one, when a frame lacks something.
     """
-    found = []
+    annotated = []
     with tempfile.TemporaryDirectory() as folder:
         for annotation in find_annotations(root):
             frames = Frames(annotation, index_annotation(annotation, folder), Path(root))
-            faults = {
-                reason: entry
-                for reason, entry in frames.faults().items()
-                if reason.split()[0] in ("images", "annotations")
-            }
+            images = ("images", "annotations")
+            faults = {why: entry for why, entry in frames.faults().items() if why.split()[0] in images}
             if faults:
                 raise layout_error(annotation, faults)
-            found += [frames.frame(number) for number in frames.numbers()]
-    return found
+            annotated += [frames.frame(number) for number in frames.numbers()]
+    return annotated
 
 
 @lru_cache(maxsize=8)
 def _connect(index: Path) -> sqlite3.Connection:
-    """An index opened for reading, once a process."""
+    """Open an index for reading, once a process."""
     base = sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     base.row_factory = sqlite3.Row
     return base
@@ -204,15 +201,15 @@ def _joints_known(flags: bytes) -> np.ndarray:
 
 
 def _project(world, valid, translation, rotation, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """World points [..., 3] mm → px [..., 2], 0 where unknown; and which of the `valid` ones are before the camera."""
-    seen = (world - translation) @ rotation.T
-    valid = valid & (seen[..., 2] > 0)
-    ahead = np.where(valid[..., None], seen, 1)  # an unknown point must not divide by zero
+    """Project points [..., 3] mm to px [..., 2], 0 where unknown; also return which `valid` ones lie ahead."""
+    local = (world - translation) @ rotation.T
+    valid = valid & (local[..., 2] > 0)
+    ahead = np.where(valid[..., None], local, 1)  # an unknown point must not divide by zero
     return np.where(valid[..., None], camera.project(ahead), 0), valid
 
 
 def frame_crops(frame: Frame, squares: list[tuple[float, float, float]], size: int) -> np.ndarray:
-    """Squares (x, y, side) of an annotated frame at `size` px: uint8 [n, size, size, 3].
+    """Crop squares (x, y, side) from an annotated frame at `size` px: uint8 [n, size, size, 3].
 
     Raises ImageError, naming the frame, when its image cannot be read or a square does not touch it.
     """

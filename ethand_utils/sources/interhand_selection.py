@@ -1,4 +1,4 @@
-"""Which frames of InterHand2.6M a data set is made of, and into which of its stores each goes."""
+"""Selection of InterHand2.6M's frames for a data set, and their assignment to its stores."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ where place % {every} = 0 order by capture, moment, camera, number
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames to take: every `every`-th moment of a sequence, at most `limit` of an annotation, evenly spread.
+    """The frames to take: every `every`-th moment of a sequence, at most `limit` of an annotation, evenly spread.
 
-    Only those of `captures` (None: all) and of `hand_types`; at most so many for each store, None being all:
-    `unpaired` counts images beyond the `paired` ones. `seed` is of all draws.
+    Only those of `captures` (None: all) and of `hand_types`. The numbers are limits for each store (None: all);
+    `unpaired` counts images beyond the `paired` ones. `seed` is of every random choice.
     """
 
     paired: int = 68000
@@ -57,26 +57,26 @@ class Selection:
             raise InterHandError(f"hand types {','.join(self.hand_types)}: expected some of {', '.join(HAND_TYPES)}")
 
     def budget(self, store: str) -> int | None:
-        """Frames wanted of those that are assigned to a store, unpaired ones among them; None: all."""
+        """Return how many of the frames assigned to a store are to be used, unpaired ones included; None: all."""
         if store == "train":
             return None if self.unpaired is None else self.paired + self.unpaired
         return {"val": self.val, "test": self.test}[store]
 
 
 def select(splits: Sequence[Frames], selection: Selection, official: bool) -> np.ndarray:
-    """Frames to be checked, ROW [n], by annotation, capture, moment and camera; frames of a moment share a store.
+    """Return the frames to check, ROW [n], by annotation, capture, moment and camera; frames of a moment share a store.
 
     With `official`, every annotation is the store of its name. Else subjects are divided among STORES, or captures
     where there are fewer subjects than stores. Raises InterHandError when nothing is left.
     """
     rows, subjects, captures, codes = [], [], [], {}
     for split, frames in enumerate(splits):
-        found = _candidates(frames, split, selection, codes)
-        kept = stratified_sample(len(found[0]), selection.limit, np.random.default_rng([selection.seed, 0, split]))
-        rows, subjects, captures = (
-            [*whole, part[kept]] for whole, part in zip((rows, subjects, captures), found, strict=True)
-        )
-    rows, subjects, captures = (np.concatenate(parts) for parts in (rows, subjects, captures))
+        candidates = _candidates(frames, split, selection, codes)
+        rng = np.random.default_rng([selection.seed, 0, split])
+        chosen = stratified_sample(len(candidates[0]), selection.limit, rng)
+        for values, added in zip((rows, subjects, captures), candidates, strict=True):
+            values.append(added[chosen])
+    rows, subjects, captures = map(np.concatenate, (rows, subjects, captures))
     if not len(rows):
         raise InterHandError(f"{splits[0].root}: no frame is left by these captures, hand types and --every")
     new = np.ones(len(rows), bool)
@@ -86,57 +86,56 @@ def select(splits: Sequence[Frames], selection: Selection, official: bool) -> np
         rows["store"] = np.array([STORES.index(frames.annotation.split) for frames in splits])[rows["split"]]
     else:
         rows["store"] = split_by_subject(subjects if len(np.unique(subjects)) >= len(STORES) else captures)
-    drawn = np.zeros(len(rows), bool)
+    selected = np.zeros(len(rows), bool)
     for code, store in enumerate(STORES):
-        mine, wanted = np.flatnonzero(rows["store"] == code), selection.budget(store)
-        spare = None if wanted is None else int(np.ceil(wanted * SPARE))
-        drawn[mine[stratified_sample(len(mine), spare, np.random.default_rng([selection.seed, 1, code]))]] = True
-    if not drawn.any():
+        of_store, budget = np.flatnonzero(rows["store"] == code), selection.budget(store)
+        count, rng = len(of_store), np.random.default_rng([selection.seed, 1, code])
+        selected[of_store[stratified_sample(count, budget and int(np.ceil(budget * SPARE)), rng)]] = True
+    if not selected.any():
         raise InterHandError(f"{splits[0].root}: paired, unpaired, val and test of 0 leave no frame; ask for some")
-    return rows[drawn]
+    return rows[selected]
 
 
 def assign_stores(rows: np.ndarray, selection: Selection) -> dict[str, np.ndarray]:
-    """Sound frames as they go into the stores, ROW [n] by store name; those without frames are left out.
+    """Return the sound frames of each store, ROW [n] by store name; stores without frames are left out.
 
-    Moments are shuffled, the frames of one stay together, so that their hands need making only once.
+    Moments are shuffled. The frames of one stay together, so that their hands are fitted only once.
     """
     stores = {}
     for code, name in enumerate(STORES):
-        mine = rows[rows["store"] == code]
+        frames = rows[rows["store"] == code]
         rng = np.random.default_rng([selection.seed, 2, code])
         if name == "train":
-            paired = stratified_sample(len(mine), selection.paired, rng)
-            rest = np.delete(mine, paired)
-            stores["unpaired_images"] = rest[stratified_sample(len(rest), selection.unpaired, rng)]
-            mine = mine[paired]
+            paired = stratified_sample(len(frames), selection.paired, rng)
+            others = np.delete(frames, paired)
+            stores["unpaired_images"] = others[stratified_sample(len(others), selection.unpaired, rng)]
+            stores[name] = frames[paired]
         else:
-            mine = mine[stratified_sample(len(mine), selection.budget(name), rng)]
-        stores[name] = mine
-    stores = {name: mine for name, mine in stores.items() if len(mine)}
-    for code, (name, mine) in enumerate(stores.items()):
-        scenes, which = np.unique(mine["scene"], return_inverse=True)
+            stores[name] = frames[stratified_sample(len(frames), selection.budget(name), rng)]
+    stores = {name: frames for name, frames in stores.items() if len(frames)}
+    for code, (name, frames) in enumerate(stores.items()):
+        scenes, scene_of = np.unique(frames["scene"], return_inverse=True)
         order = np.random.default_rng([selection.seed, 3, code]).permutation(len(scenes))
-        stores[name] = mine[np.argsort(order[which], kind="stable")]
+        stores[name] = frames[np.argsort(order[scene_of], kind="stable")]
     return stores
 
 
-def stratified_sample(count: int, wanted: int | None, rng: np.random.Generator) -> np.ndarray:
-    """`wanted` of `count` things in order, int [wanted], one at random out of each of as many equal stretches.
+def stratified_sample(count: int, limit: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Return `limit` indices below `count` in order, int [limit], a random one of each of as many equal intervals.
 
-    Evenly spaced ones could all be of the same camera. None, or more than there are: all.
+    Evenly spaced ones could all be of the same camera. A `limit` of None, or above `count`, takes all.
     """
-    if wanted is None or wanted >= count:
+    if limit is None or limit >= count:
         return np.arange(count)
-    edges = np.arange(wanted + 1) * count // max(wanted, 1)
+    edges = np.arange(limit + 1) * count // max(limit, 1)
     return rng.integers(edges[:-1], edges[1:])
 
 
 def split_by_subject(units: np.ndarray) -> np.ndarray:
-    """The store, an index of STORES, of every frame, int [n], by its unit (subject or capture) int [n].
+    """Return the store of every frame, an index of STORES, int [n], by its unit (subject or capture), int [n].
 
-    Units stay whole. The largest first, each goes to the store that lacks most of its share; none stays empty as long
-    as there are units. One unit alone is for training.
+    Units are not divided. From the largest on, each goes to the store that lacks most of its share; no store stays
+    empty as long as there are units. A single unit is for training.
     """
     sizes = Counter(units.tolist())
     lacking = np.array(SHARES) * len(units)
@@ -148,14 +147,14 @@ def split_by_subject(units: np.ndarray) -> np.ndarray:
         lacking[store] -= size
         if store in empty:
             empty.remove(store)
-    known, which = np.unique(units, return_inverse=True)
-    return np.array([store_of[unit] for unit in known.tolist()], int)[which]
+    unique, unit_of = np.unique(units, return_inverse=True)
+    return np.array([store_of[unit] for unit in unique.tolist()], int)[unit_of]
 
 
 def _candidates(
     frames: Frames, split: int, selection: Selection, codes: dict[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames of one annotation, ROW [n], and the `codes` of their subjects and captures, int [n] each.
+    """Return the frames of one annotation, ROW [n], and the `codes` of their subjects and captures, int [n] each.
 
     Subjects of the same name are one person in all annotations, captures are not.
     """
@@ -163,14 +162,14 @@ def _candidates(
     marks = {"types": ", ".join("?" * len(selection.hand_types)), "captures": ", ".join("?" * len(captures))}
     sql = CANDIDATES.format(**marks, all_captures=int(selection.captures is None), every=selection.every)
 
-    def code(*place: str) -> int:
-        return codes.setdefault("/".join(place), len(codes))
+    def code(*names: str) -> int:
+        return codes.setdefault("/".join(names), len(codes))
 
-    seen = (
+    values = (
         (row["number"], code(row["subject"]), code(f"annotation {split}", row["capture"]), row["moment"])
         for row in frames.query(sql, (*selection.hand_types, *captures))
     )
-    table = np.fromiter(seen, np.dtype([(name, "i8") for name in ("number", "subject", "capture", "moment")]))
+    table = np.fromiter(values, np.dtype([(name, "i8") for name in ("number", "subject", "capture", "moment")]))
     rows = np.zeros(len(table), ROW)
     rows["split"], rows["number"] = split, table["number"]
     rows["scene"] = table["capture"] * (1 << 40) + table["moment"]

@@ -1,4 +1,4 @@
-"""Hands with annotated joints as meshes and masks: InterHand2.6M's, and any others with 21 joints."""
+"""Meshes and masks of hands with 21 annotated joints, of InterHand2.6M or any other data set."""
 
 import numpy as np
 
@@ -19,27 +19,27 @@ WORST, WORST_JOINT = 8.0, 30.0  # mm of residual, as mean and of a single joint,
 
 
 def fit_hands(joints: np.ndarray, known: np.ndarray) -> tuple[Hand | None, Hand | None]:
-    """The generic hand fitted to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
+    """Fit the generic hand to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
 
-    `known` bool [2, 21] says which joints are; a hand of which none is, is None. Raises HandError where too few are
-    known, or where the residual says that these are not the joints of such a hand.
+    `known` bool [2, 21] says which are known; a hand without any is None. Raises HandError where too few are known, or
+    where the residual is too large for the joints of a hand.
     """
-    there = np.flatnonzero(known.any(1))
-    for hand in there:
+    present = np.flatnonzero(known.any(1))
+    for hand in present:
         if known[hand].sum() < FEWEST:
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")
         if known[hand, [WRIST, *CHAINS[1:, 0]]].sum() < FEWEST_PALM:
             raise HandError(f"joints: too few of the {HANDS[hand]} hand's palm")
-    found: list[Hand | None] = [None, None]
-    if len(there):
-        mirror = np.where(there[:, None] == LEFT, MIRROR, 1)[:, None]
-        fit, rig = fit_joints(np.where(known[..., None], joints, 0)[there] * mirror, known[there]), generic_hand()
-    for i, hand in enumerate(there):
+    hands: list[Hand | None] = [None, None]
+    if len(present):
+        mirror = np.where(present[:, None] == LEFT, MIRROR, 1)[:, None]
+        fit, rig = fit_joints(np.where(known[..., None], joints, 0)[present] * mirror, known[present]), generic_hand()
+    for i, hand in enumerate(present):
         if np.nanmean(fit.residual[i]) > WORST or np.nanmax(fit.residual[i]) > WORST_JOINT:
             raise HandError(f"fit: too far from the joints of the {HANDS[hand]} hand")
         faces = rig.faces[:, ::-1] if hand == LEFT else rig.faces
-        found[hand] = Hand(skin_vertices(rig, fit.posed, i) * mirror[i], faces, rig.part_weights, fit.residual[i])
-    return tuple(found)
+        hands[hand] = Hand(skin_vertices(rig, fit.posed, i) * mirror[i], faces, rig.part_weights, fit.residual[i])
+    return tuple(hands)
 
 
 def from_joints(
@@ -51,7 +51,7 @@ def from_joints(
     box: tuple[float, float, float, float] | None = None,
     size: int = 128,
 ) -> dict[str, np.ndarray]:
-    """A sample from a photo with annotated joints of any data set, by fitting the generic hand.
+    """Create a sample from a photo with annotated joints of any data set, by fitting the generic hand.
 
     `image` uint8 [H, W, 3]; `joints` float [2, 21, 3] m in the camera's frame (x right, y down, z ahead), left hand
     first, NaN where unknown or absent, each hand in a named `order` of `joints.ORDERS`; `focal` and `centre` (x, y) px;
@@ -79,7 +79,7 @@ def from_joints(
 
 
 def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.ndarray, np.ndarray, Camera]:
-    """What `from_joints` is given, if it is of the shapes and units asked for: image, ordered joints and camera."""
+    """Check the shapes and units of what `from_joints` is given; returns image, ordered joints and camera."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise EthandError(f"image {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], RGB from 0 to 255")
@@ -127,7 +127,7 @@ class RigHands:
     digest = ""  # of what the user brings; the mesh is part of the package
 
     def hands(self, frame: Frame) -> tuple[Hand | None, Hand | None]:
-        """Left and right hand of an annotated frame, in its world; None where it has none. Raises HandError."""
+        """Return the left and right hand of a frame in world coordinates, None if absent. Raises HandError."""
         named = np.array([frame.hand_type in (hand, HAND_TYPES[-1]) for hand in HANDS])
         for hand in np.flatnonzero(named & ~frame.valid.any(1)):
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")

@@ -22,14 +22,14 @@ from ethand_utils.data.datasets import (
 from ethand_utils.data.store import StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.methods import ROWS
+from ethand_utils.experiments.methods import METHODS, table_methods
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.files import FileError
 from ethand_utils.sources.detect import detect_source
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PLAIN = ["id", "hand_type", "subject", "capture", "seq", "camera", "frame", "bbox_x", "bbox_y", "bbox_w", "bbox_h"]
-ROW = next(row for row in ROWS if row["ROW"] == "unetpp_generated")
+METHOD = METHODS["unetpp_generated"]
 
 
 @pytest.fixture
@@ -226,8 +226,8 @@ def test_faults_are_counted_and_the_first_named():
     for number in range(EXAMPLES + 5):
         faults.add("often", str(number))
     faults.add("more", "x", 99)
-    assert list(faults.commonest_first()) == ["more", "often"]
-    assert faults.found["often"] == {"count": EXAMPLES + 5, "names": [str(number) for number in range(EXAMPLES)]}
+    assert list(faults.most_common()) == ["more", "often"]
+    assert faults.reasons["often"] == {"count": EXAMPLES + 5, "names": [str(number) for number in range(EXAMPLES)]}
 
 
 def test_a_net_is_judged_on_test_and_where_that_has_no_masks_on_val(dataset, tmp_path):
@@ -290,15 +290,14 @@ def played(dataset, tmp_path_factory):
         said["04_train_g1"] = play("04_train_g1", RUN="x", EPOCHS=1)
         said["05_train_discriminator"] = play("05_train_discriminator", RUN="x", EPOCHS=1)
         said["06_pseudo_labels"] = play("06_pseudo_labels", RUN="x")
-        row = {name: value for name, value in ROW.items() if name.isupper() and name != "TITLE"}
-        said["07_train_g2"] = play("07_train_g2", RUN="x", **row)
-        for other in (other for other in ROWS if other != ROW):  # one training stands for all
-            place = folder / "outputs/x/g2" / other["ROW"] / "seed0"
-            shutil.copytree(folder / "outputs/x/g2" / ROW["ROW"] / "seed0", place)
-            result = json.loads((place / "result.json").read_text())
-            (place / "result.json").write_text(json.dumps(result | {"row": other["ROW"]}))
+        said["07_train_g2"] = play("07_train_g2", RUN="x", METHOD=METHOD.name)
+        for other in (other for other in table_methods() if other != METHOD):  # one training stands for all
+            training = folder / "outputs/x" / other.training(0)
+            shutil.copytree(folder / "outputs/x" / METHOD.training(0), training)
+            result = json.loads((training / "result.json").read_text())
+            (training / "result.json").write_text(json.dumps(result | {"row": other.name}))
         said["08_ablation"] = play("08_ablation", RUN="x")
-        said["09_errors"] = play("09_errors", RUN="x", ROW=ROW["ROW"])
+        said["09_errors"] = play("09_errors", RUN="x", ROW=METHOD.name)
         said["10_predict"] = play("10_predict", RUN="x")
         said["11_cyclegan"] = play("11_cyclegan", RUN="x")
         said["12_cyclegan_rows"] = play("12_cyclegan_rows", RUN="x")
