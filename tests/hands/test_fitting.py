@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from madetree import annotated_places
+from madetree import annotated_joints
 from scipy.spatial.transform import Rotation
 
 from ethand_utils.exceptions import EthandError
@@ -31,7 +31,7 @@ def posed(seed, shape=None):
     pose, rig = free_pose(rng), load_rig(forearm=False)
     rotation = Rotation.random(random_state=seed).as_matrix()
     posed_rig = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or HandShape())
-    joints, vertices = annotated_places(posed_rig), skin_vertices(rig, posed_rig)
+    joints, vertices = annotated_joints(posed_rig), skin_vertices(rig, posed_rig)
     middle = vertices.mean(0)
     vertices, joints = ((points - middle) @ rotation.T + AWAY for points in (vertices, joints))
     return joints, Hand(vertices, rig.faces, rig.part_weights, np.zeros(N_JOINTS))
