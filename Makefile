@@ -3,8 +3,10 @@ PYTHON ?= python3
 PROFILE ?= tiny
 BIN := .venv/bin
 READY := .venv/.ready
+# A process a core; a file's tests stay together in the order of tests/conftest.py, the longest files first.
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help install run test lab lint bench clean
+.PHONY: help install run check test lab lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -14,7 +16,7 @@ install: $(READY)  ## everything into .venv (about 6 GB), the hand mesh into the
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -c "from ethand_utils.hands.rig import mesh_file; mesh_file()"
 	touch $@
@@ -22,8 +24,11 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small
 	$(BIN)/ethand run $(PROFILE)
 
-test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest
+check: lint  ## style and unit tests, before each commit
+	$(TESTS) -m "not slow"
+
+test: $(READY)  ## the whole test suite
+	$(TESTS)
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data.ipynb

@@ -29,6 +29,15 @@ REPOSITORY = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+def pytest_collection_modifyitems(items):
+    """Give each file to one process, unless a test names its group, and begin with what takes long: the chain first."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("xdist_group").args != ("chain",), item.path not in slow))
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
     """Stores by name of a rendered data set of 32 px: train 16, val 8, test 8, unpaired 16. Read only."""
@@ -71,14 +80,14 @@ def make_store(tmp_path):
 
 
 @pytest.fixture
-def ethand(monkeypatch, capsys):
-    """Function that calls the command; returns its exit status, stdout and stderr."""
+def ethand(monkeypatch, capfd):
+    """Function that calls the command in this process; returns its exit status, stdout and stderr, Snakemake's too."""
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["ethand", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return ended.value.code, *capsys.readouterr()
+        return ended.value.code, *capfd.readouterr()
 
     return call
 

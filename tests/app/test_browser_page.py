@@ -9,10 +9,11 @@ from jupyter_page import run_all, use_profile
 
 from ethand_utils.analysis.confusion import ERROR_COLOURS, ERRORS, error_classes, total_counts
 from ethand_utils.analysis.predictions import Predictions
-from ethand_utils.experiments.methods import FULL_ROW
+from ethand_utils.experiments.methods import FULL_METHOD, METHODS
 from ethand_utils.experiments.run import open_run
 from ethand_utils.labels import COLOURS, PARTS
 
+pytestmark = pytest.mark.slow
 OPACITY = 0.65  # the page's default
 WATCH = """
 import json
@@ -33,7 +34,7 @@ def run(lab, predict_wrongly, monkeypatch):
     monkeypatch.chdir(lab[1])
     run = open_run("ci", "ci")
     store = run.dataset()["test"]
-    predict_wrongly(store, run.folder / f"predictions/{FULL_ROW}_seed0")
+    predict_wrongly(store, run.folder / METHODS[FULL_METHOD].predictions(0))
     predict_wrongly(store, run.folder / "predictions/g1", shift=5)
     return run
 
@@ -100,7 +101,7 @@ def test_browsing_errors_in_jupyterlab(lab, run, chromium):
     prepare(folder)
     tab = chromium.new_page(viewport={"width": 1400, "height": 1000})
     page = open_notebook(tab, lab, run)
-    predictions = Predictions(run.folder / f"predictions/{FULL_ROW}_seed0")
+    predictions = Predictions(run.folder / METHODS[FULL_METHOD].predictions(0))
     order = np.argsort(predictions.table["course_miou"].to_numpy(), kind="stable")
     ids, size, cells = predictions.table["id"], predictions.store.size, tab.locator(".jp-Cell").count()
 

@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from jupyter_page import run_all, use_profile
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_all_in_jupyterlab(lab, chromium):
     address, folder = lab
     use_profile(folder / "notebooks/03_augment.ipynb", "ci")

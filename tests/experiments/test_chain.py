@@ -4,31 +4,17 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ethand_utils.experiments import workflow
 from ethand_utils.experiments.config import NO_EFFECT, Profile, load_profile, write_profile
-from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS, table_methods
+from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS, Method, table_methods
 from ethand_utils.experiments.run import Run, RunError
 
 REPOSITORY = Path(__file__).parents[2]
-TWO_GPUS = "import ethand_utils.experiments.workflow as w\nw.gpu_count = lambda: 2\n"
-
-
-def planned(root, *changes, **environment):
-    """What `ethand run ci` would do in a checkout with some settings changed: Snakemake's words by rule."""
-    command = [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", "--cores", "4"]
-    command += [word for change in changes for word in ("--set", change)]
-    done = subprocess.run(
-        [*command, "--", "--dry-run"], cwd=root, capture_output=True, text=True, env=os.environ | environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    words = re.split(r"^(?:local)?rule (.+):$", done.stdout + done.stderr, flags=re.MULTILINE)
-    return dict(zip(words[1::2], words[2::2], strict=True))
+pytestmark = pytest.mark.xdist_group("chain")  # a test of the real chain touches a module for a while
 
 
 @pytest.fixture
@@ -47,19 +33,43 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_more_seeds_and_fractions_run_what_is_new_and_what_is_made_from_it(root):
-    assert planned(root) == {}
+@pytest.fixture
+def planned(root, ethand, monkeypatch):
+    """Function: what `ethand run ci` would do there with some settings changed; Snakemake's words by rule."""
+    monkeypatch.chdir(root)
+
+    def plan(*changes):
+        words = (word for change in changes for word in ("--set", change))
+        status, *said = ethand("run", "ci", "--cores", "4", *words, "--", "--dry-run")
+        assert status == 0, said
+        words = re.split(r"^(?:local)?rule (.+):$", "".join(said), flags=re.MULTILINE)
+        return dict(zip(words[1::2], words[2::2], strict=True))
+
+    return plan
+
+
+@pytest.fixture
+def in_snakemake(tmp_path, monkeypatch):
+    """Function that lets the Python of other processes, as Snakemake's, run some code at its start."""
+
+    def run(code):
+        (tmp_path / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    return run
+
+
+@pytest.mark.slow
+def test_more_seeds_and_fractions_run_what_is_new_and_what_is_made_from_it(planned):
+    assert planned() == {}
     new = {f"07_train_g2_{method.name}_seed1" for method in table_methods()}
     made_from_them = {"08_ablation", "index", "all"}
     cycles = {f"11_cyclegan_{row}_seed1" for row in load_profile("ci").cyclegan}
-    assert planned(root, "seeds=2").keys() == new | cycles | made_from_them | {"12_cyclegan_rows"}
-    more = planned(root, "cyclegan=[report, loose, front]")
+    assert planned("seeds=2").keys() == new | cycles | made_from_them | {"12_cyclegan_rows"}
+    more = planned("cyclegan=[report, loose, front]")
     assert more.keys() == {"11_cyclegan_front_seed0", "12_cyclegan_rows"} | made_from_them
     on_fractions = {"04_train_g1", "06_pseudo_labels", *(f"07_train_g2_{row}_seed0" for row in FRACTION_METHODS)}
-    assert (
-        planned(root, "label_fractions=[0.5]").keys()
-        == {f"{name}_pairs_50pct" for name in on_fractions} | made_from_them
-    )
+    assert planned("label_fractions=[0.5]").keys() == {f"{name}_pairs_50pct" for name in on_fractions} | made_from_them
 
 
 # What a changed setting makes stale: what it concerns, and what is made of that.
@@ -68,6 +78,7 @@ WITH_LABELS = {f"07_train_g2_{name}_seed0" for name in ("unetpp_generated", "une
 LOOKS = {"08_ablation", "09_errors", "10_predict", "index", "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "stale"),
     [
@@ -82,8 +93,8 @@ LOOKS = {"08_ablation", "09_errors", "10_predict", "index", "all"}
         ("cyclegan_epochs=2", {"11_cyclegan_loose_seed0", "04_train_g1_as_long", "12_cyclegan_rows"}),
     ],
 )
-def test_a_setting_makes_stale_what_it_concerns(root, change, stale):
-    rules = planned(root, change).keys()
+def test_a_setting_makes_stale_what_it_concerns(planned, change, stale):
+    rules = planned(change).keys()
     assert stale <= rules
     concerned = {stage.name for stage in workflow.stages(load_profile("ci"))} & rules
     key = change.split("=")[0]
@@ -94,23 +105,26 @@ def test_a_setting_makes_stale_what_it_concerns(root, change, stale):
         assert rules == stale
 
 
-def test_a_change_taken_back_makes_nothing_stale(root):
+@pytest.mark.slow
+def test_a_change_taken_back_makes_nothing_stale(root, planned):
     """What was last executed decides, not when a file was written."""
     folder = root / "outputs/ci"
     record = folder / "settings/executed/04_train_g1.yaml"
     record.parent.mkdir()
     shutil.copy2(folder / "settings/04_train_g1.yaml", record)
-    assert "04_train_g1" in planned(root, "lr=0.5")
-    assert "04_train_g1" not in planned(root)
+    assert "04_train_g1" in planned("lr=0.5")
+    assert "04_train_g1" not in planned()
 
 
-def test_a_row_that_is_added_trains_itself_alone(root, tmp_path):
+@pytest.mark.slow
+def test_a_row_that_is_added_trains_itself_alone(planned, in_snakemake, monkeypatch):
     """Two lines of a stranger: a method, appended last, does not become the full one nor make the others stale."""
-    (tmp_path / "sitecustomize.py").write_text(
+    monkeypatch.setitem(METHODS, "unetpp_tversky", Method("unetpp_tversky", "Tversky", loss="tversky"))
+    in_snakemake(
         "import ethand_utils.experiments.methods as m\n"
         "m.METHODS['unetpp_tversky'] = m.Method('unetpp_tversky', 'Tversky', loss='tversky')\n"
     )
-    rules = planned(root, PYTHONPATH=str(tmp_path))
+    rules = planned()
     assert rules.keys() == {"07_train_g2_unetpp_tversky_seed0", "08_ablation", "index", "all"}
 
 
@@ -141,9 +155,11 @@ def test_every_setting_that_a_method_reads_concerns_its_stage(name):
     assert keys - named <= set(method.settings)
 
 
-def test_trainings_of_all_seeds_take_a_gpu_each_and_nothing_else_does(root, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(TWO_GPUS)
-    found = planned(root, "seeds=2", "lr=0.5", PYTHONPATH=str(tmp_path))
+@pytest.mark.slow
+def test_trainings_of_all_seeds_take_a_gpu_each_and_nothing_else_does(planned, in_snakemake, monkeypatch):
+    monkeypatch.setattr(workflow, "gpu_count", lambda: 2)
+    in_snakemake("import ethand_utils.experiments.workflow as w\nw.gpu_count = lambda: 2\n")
+    found = planned("seeds=2", "lr=0.5")
     taking = {rule for rule, words in found.items() if re.search(r"resources:.*gpu=1", words)}
     training = {stage.name for stage in workflow.stages(load_profile("ci", {"seeds": 2})) if stage.trains}
     assert taking == training

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -350,11 +348,12 @@ def test_cores_and_gpus_of_this_machine_limit_only_jobs_that_run_on_it(checkout,
     )
 
 
-def test_on_slurm_a_training_asks_for_a_gpu_and_no_other_stage_does(checkout):
-    command = [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", "--set", "render_parts=2"]
-    command += ["--", "--profile", "cluster/slurm", "--dry-run"]
-    said = subprocess.run(command, cwd=checkout, text=True, capture_output=True, check=True)
-    asked = asked_resources(said.stdout + said.stderr)
+@pytest.mark.slow
+def test_on_slurm_a_training_asks_for_a_gpu_and_no_other_stage_does(checkout, ethand):
+    words = ("--set", "render_parts=2", "--", "--profile", "cluster/slurm", "--dry-run")
+    status, *said = ethand("run", "ci", *words)
+    assert status == 0, said
+    asked = asked_resources("".join(said))
     profile = load_profile("ci", {"render_parts": 2})
     assert {stage.name for stage in workflow.stages(profile)} <= set(asked)
     trains = {stage.name for stage in workflow.stages(profile) if stage.trains}

@@ -304,10 +304,12 @@ def played(dataset, tmp_path_factory):
         yield said
 
 
+@pytest.mark.slow
 def test_every_notebook_runs_on_data_that_lack_what_a_source_may_lack(played):
     assert sorted(played) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
+@pytest.mark.slow
 def test_notebooks_say_what_the_data_lack(played):
     words = {name: " ".join(map(str, said)) for name, (_, said) in played.items()}
     assert "data: stores" in words["01_data"]
@@ -320,6 +322,7 @@ def test_notebooks_say_what_the_data_lack(played):
     assert "unknown" in words["11_cyclegan"]
 
 
+@pytest.mark.slow
 def test_scores_are_made_on_val_where_test_has_no_masks(played):
     for name in ("04_train_g1", "07_train_g2"):
         result = played[name][0]["result"]

@@ -34,6 +34,7 @@ def ended(dataset, pseudo_labels, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["g1", "d", "g2"])
 def test_two_processes_learn_what_one_does(kind, ended):
     alone, shared = (pd.read_csv(ended(kind, processes) / "history.csv") for processes in (1, 2))
@@ -43,6 +44,7 @@ def test_two_processes_learn_what_one_does(kind, ended):
     np.testing.assert_allclose(shared["valid_loss"], alone["valid_loss"], rtol=0.1)  # by running statistics
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_twenty_steps_of_two_processes_end_with_the_net_of_one(ended):
     alone, shared = (load_weights(ended("g1", processes) / "weights.safetensors")[0] for processes in (1, 2))
@@ -50,6 +52,7 @@ def test_twenty_steps_of_two_processes_end_with_the_net_of_one(ended):
     torch.testing.assert_close(shared(images), alone(images), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("killed", "says"), [(False, r"epoch 2/5 .*epoch 1 is kept\): no more"), (True, "SIGKILL")])
 def test_an_end_of_one_process_ends_them_all_and_keeps_the_last_epoch(
     killed, says, ended, dataset, pseudo_labels, tmp_path

@@ -56,6 +56,7 @@ def moments(kind, seed=0):
         yield from zip(rng.integers(starts[phase], starts[phase + 1], KILLS), rng.random(KILLS) / 20, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["g1", "d", "g2", "cyclegan"])
 def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(kind, train, tmp_path):
     assert train(kind, tmp_path / "whole") == 0
