@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "browser": ["ErrorBrowser"],
         "report": ["write_index"],
+        "source": ["show_source"],
     },
 )

@@ -50,7 +50,7 @@ NOTEBOOK_FIGURES = {
     "figures/explore.png": "How often each part is visible (notebook 2).",
     "figures/augment.png": "One sample as the nets see it in training (notebook 3).",
     "figures/discriminator.png": "The discriminator's output on true and on predicted masks (notebook 5).",
-    "figures/full_panels.png": "The full method where one hand hides much of the other (notebook 7).",
+    "figures/unetpp_full_seed0_panels.png": "The full method where one hand hides much of the other (notebook 7).",
     "figures/errors.png": "Where the full method goes wrong (notebook 9).",
     "figures/predict.png": "The full method's masks of photos (notebook 10).",
 }

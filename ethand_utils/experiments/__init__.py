@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["load_profile"],
         "methods": [
+            "GENERATED_IMAGES",
             "METHODS",
             "adversary",
             "chosen_methods",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.experiments.config import Profile, concerning
+from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
 
 NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, by the name that a dry run prints
 # How unlabelled data are used, with the store that the unpaired phases read.
@@ -34,8 +35,8 @@ class Method:
     UNLABELLED. `adversary`: no D (`none`), the settings' (`profile`), or that of the released code, which sees arg-max
     ids and stays frozen (`released`; REFERENCE.md section 2). `compared_with` names the methods that its score is
     tested against, first the one that it adds an ingredient to. A method with `in_table` False is trained only where
-    something else asks for it. Raises MethodError for an unknown net, use of unlabelled data or adversary; an unknown
-    loss is refused by `check_loss`, as its registry needs PyTorch.
+    something else asks for it. Raises MethodError for an unknown net, use of unlabelled data or adversary; `check`
+    refuses an unknown loss, whose registry needs PyTorch.
     """
 
     name: str
@@ -53,11 +54,13 @@ class Method:
         for key, names in {"net": NETS, "unlabelled": UNLABELLED, "adversary": ADVERSARIES}.items():
             require_known(f"method {self.name}: {key}", getattr(self, key), names, MethodError)
 
-    def check_loss(self) -> "Method":
-        """Return this method. Raises MethodError when its loss does not exist."""
+    def check(self) -> "Method":
+        """Return this method. Raises MethodError when its loss, or a method it is compared with, does not exist."""
         from ethand_utils.training.losses import LOSSES
 
         require_known(f"method {self.name}: loss", self.loss, LOSSES, MethodError)
+        for name in self.compared_with:
+            require_known(f"method {self.name}: compared_with", name, METHODS, MethodError)
         return self
 
     def phases(self, profile: Profile) -> tuple["PlannedPhase", ...]:
@@ -124,48 +127,53 @@ class Method:
         return f"predictions/{self.name}_seed{seed}"
 
 
+def _by_name(*methods: Method) -> dict[str, Method]:
+    """Return methods by their names. Raises MethodError for a name that two have."""
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise MethodError(f"method {name}: two methods have this name; expected another name for one of them")
+    return dict(zip(names, methods, strict=True))
+
+
 # To add a row, add a line. The report's scores are those of its Table 1.
-METHODS = {
-    method.name: method
-    for method in (
-        Method(
-            "baseline", "Baseline model", net="baseline", loss="ce", weighted=False, reported=0.49801, compared_with=()
-        ),
-        Method("unetpp_ce", "U-Net++ w/ CE", loss="ce", weighted=False, reported=0.53739),
-        Method("unetpp_weighted", "w/ weighted CE (1)", loss="ce", reported=0.53916, compared_with=("unetpp_ce",)),
-        Method("unetpp_dice", "w/ (1), Dice (2)", reported=0.54449, compared_with=("unetpp_weighted",)),
-        Method(
-            "unetpp_generated",
-            "w/ (1), (2), gen. labels (3)",
-            unlabelled="pseudo_labels",
-            reported=0.55771,
-            compared_with=("unetpp_dice",),
-        ),
-        Method(
-            "unetpp_released",
-            "w/ (1), (2), (3), adv. (as released)",
-            unlabelled="pseudo_labels",
-            adversary="released",
-            compared_with=("unetpp_generated",),
-        ),
-        Method(
-            "unetpp_full",
-            "w/ (1), (2), (3), adv.",
-            unlabelled="pseudo_labels",
-            adversary="profile",
-            reported=0.55804,
-            compared_with=("unetpp_generated", "unetpp_released", "baseline"),
-        ),
-        # On images that a CycleGAN has made of masks; trained where the settings ask for that CycleGAN.
-        Method(
-            "unetpp_images",
-            "w/ (1), (2), G_YX's images",
-            unlabelled="generated_images",
-            compared_with=("unetpp_dice",),
-            in_table=False,
-        ),
-    )
-}
+METHODS = _by_name(
+    Method("baseline", "Baseline model", net="baseline", loss="ce", weighted=False, reported=0.49801, compared_with=()),
+    Method("unetpp_ce", "U-Net++ w/ CE", loss="ce", weighted=False, reported=0.53739),
+    Method("unetpp_weighted", "w/ weighted CE (1)", loss="ce", reported=0.53916, compared_with=("unetpp_ce",)),
+    Method("unetpp_dice", "w/ (1), Dice (2)", reported=0.54449, compared_with=("unetpp_weighted",)),
+    Method(
+        "unetpp_generated",
+        "w/ (1), (2), gen. labels (3)",
+        unlabelled="pseudo_labels",
+        reported=0.55771,
+        compared_with=("unetpp_dice",),
+    ),
+    Method(
+        "unetpp_released",
+        "w/ (1), (2), (3), adv. (as released)",
+        unlabelled="pseudo_labels",
+        adversary="released",
+        compared_with=("unetpp_generated",),
+    ),
+    Method(
+        "unetpp_full",
+        "w/ (1), (2), (3), adv.",
+        unlabelled="pseudo_labels",
+        adversary="profile",
+        reported=0.55804,
+        compared_with=("unetpp_generated", "unetpp_released", "baseline"),
+    ),
+    # On images that a CycleGAN has made of masks; trained where the settings ask for that CycleGAN.
+    Method(
+        "unetpp_images",
+        "w/ (1), (2), G_YX's images",
+        unlabelled="generated_images",
+        compared_with=("unetpp_dice",),
+        in_table=False,
+    ),
+)
+GENERATED_IMAGES = f"{cycle_training(REFERENCE_VARIANT, 0)}/images"  # store that `generated_images` reads, in a run
 BASELINE, FULL_METHOD, IMAGES_METHOD = "baseline", "unetpp_full", "unetpp_images"
 FRACTION_METHODS = ("unetpp_dice", "unetpp_generated")  # trained on the settings' label fractions, too
 
@@ -182,7 +190,7 @@ def get_method(name: str, new_name: str = "", **changes) -> Method:
         require_known("field of a method", key, vars(method), MethodError)
     if changes and new_name in ("", *METHODS):
         raise MethodError(f"method {name}: changed in {', '.join(changes)}, expected a new name for it, not {name!r}")
-    return replace(method, **{"name": new_name or name, **changes}).check_loss()
+    return replace(method, **{"name": new_name or name, **changes}).check()
 
 
 def table_methods() -> list[Method]:

@@ -30,6 +30,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "metrics": ["course_miou", "nanmean"],
         "models": ["count_parameters", "create_model", "load_weights", "save_weights"],
-        "pseudo_labels": ["LabelOnline", "best_of", "filter_mask", "label_store", "pseudo_filter", "true_quality"],
+        "pseudo_labels": [
+            "LabelOnline",
+            "TopHalfFilter",
+            "best_of",
+            "filter_mask",
+            "label_store",
+            "pseudo_filter",
+            "true_quality",
+        ],
     },
 )
