@@ -43,7 +43,7 @@ def planned(run: Run) -> dict:
     """
     p, data = run.profile, _data(run)
     for method in chosen_methods(p):
-        method.check_loss()
+        method.check()
     trainings = [_training(p, data, *training) for training in _trainings(p)]
     totals = {
         name: sum(training["seeds"] * phase[name] for training in trainings for phase in training["phases"])

@@ -238,7 +238,7 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> int:
     """
     run = open_run(folder.name)
     for method in chosen_methods(run.profile):
-        method.check_loss()
+        method.check()
     print(f"data: {run.source}")
     write_stage_settings(run)
     return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode

@@ -247,11 +247,12 @@ def test_rows_train_equally_long_in_every_profile(name):
         ("net", "g3", "method mine: net 'g3': unknown (did you mean g2?); expected one of baseline, g2"),
         ("unlabelled", "labels", "expected one of none, pseudo_labels, generated_images"),
         ("adversary", "on", "expected one of none, profile, released"),
+        ("compared_with", ("unetp_dice",), "compared_with 'unetp_dice': unknown (did you mean unetpp_dice?)"),
     ],
 )
 def test_a_method_that_asks_for_something_unknown_is_refused(field, value, line):
     with pytest.raises(MethodError) as caught:
-        Method("mine", "Mine", **{field: value}).check_loss()
+        Method("mine", "Mine", **{field: value}).check()
     assert line in str(caught.value)
 
 
