@@ -1,4 +1,4 @@
-// The widget: its state, what follows from it, and what goes to and comes from the kernel.
+// The widget: its state, its views, and the messages to and from the kernel.
 
 import { Confusion } from "./confusion.js";
 import { Help, Legend, Toolbar } from "./controls.js";
@@ -10,7 +10,7 @@ import { pressed } from "./keys.js";
 import { Pixels } from "./pixels.js";
 import { Samples, typed } from "./samples.js";
 
-const SYNC_MS = 120; // the kernel hears of changes this long after the last
+const SYNC_MS = 120; // delay after the last change before the kernel is told
 const START = {
   mode: "gallery",
   sort: "",
@@ -92,7 +92,7 @@ class App {
 
   // ---- samples and pixels -----------------------------------------------------------------------------------------
 
-  /** Show what the widget's state holds: the worst samples, small. It needs no kernel. */
+  /** Show the worst samples with small images, from the widget's state; needs no kernel. */
   async showWorst() {
     const [header, packed] = [this.model.get("_worst"), this.model.get("_worst_bytes")];
     if (!packed?.byteLength) return;
@@ -125,7 +125,7 @@ class App {
     this.model.send(message, undefined, undefined);
   }
 
-  /** Take in what the kernel sends; it goes to every view of the widget, so some of it answers another view. */
+  /** Handle a message of the kernel; every view of the widget gets the answers to all of them. */
   receive(message, buffers) {
     if (message.kind === "samples" && !this.live) {
       this.live = true;
@@ -153,7 +153,7 @@ class App {
     this.redraw();
   }
 
-  /** Whether order or filters depend on what is counted after opening. */
+  /** Whether order or filters depend on the confusion counts, which come after opening. */
   usesCounts() {
     const keys = [
       this.state.sort,
@@ -174,7 +174,7 @@ class App {
     this.redraw();
   }
 
-  /** Comparing sorts by the difference, and back when it ends. */
+  /** Sort by the models' difference while comparing, and restore the order afterwards. */
   sortForCompare() {
     const difference = this.samples.column("difference") ?? this.samples.column("disagreement");
     if (this.state.compare && difference) {
@@ -196,7 +196,7 @@ class App {
     this.set({ filters: filter ? { ...others, [slot]: filter } : others });
   }
 
-  /** The samples with a confusion, strongest first. */
+  /** Filter the samples with a confusion, most pixels first. */
   showCell(cell) {
     const filters = { ...this.state.filters, cell: { kind: "cell", cell } };
     this.set({ filters, sort: `cell:${cell}`, descending: true, mode: "gallery" });
@@ -225,7 +225,7 @@ class App {
     this.redraw();
   }
 
-  /** The samples that every filter but the one on a confusion leaves. */
+  /** The samples that pass every filter but the one on a confusion. */
   otherRows() {
     const filters = Object.values(this.state.filters).filter((filter) => filter.kind !== "cell");
     return this.samples.select(filters, "", false);
@@ -250,7 +250,7 @@ class App {
     if (place >= 0 && place !== this.cursor) this.move(place);
   }
 
-  /** Tell the kernel, soon: what is selected, what the filters leave, what is shown. */
+  /** Send the selection, the filtered rows and the view to the kernel, after a short delay. */
   sync() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
@@ -264,7 +264,7 @@ class App {
     }, SYNC_MS);
   }
 
-  /** The flag that `e` flips: the gallery has its own. */
+  /** The state that the key `e` toggles; the gallery has its own. */
   get errorFlag() {
     return this.state.mode === "gallery" ? "errorThumbs" : "errors";
   }
@@ -295,7 +295,7 @@ class App {
     this.views[mode].draw();
   }
 
-  /** The score that a gallery's cell shows: what it is sorted by. */
+  /** The caption of a gallery cell: the value that the samples are sorted by. */
   caption(sample) {
     const { sort } = this.state;
     if (!sort) return "";

@@ -1,4 +1,4 @@
-// The confusion of parts, added up over the samples that the other filters leave; a cell leads to its samples.
+// The confusion of parts, added up over the samples that pass the other filters; a click on a cell shows its samples.
 
 import { h, clamp, fit } from "./dom.js";
 

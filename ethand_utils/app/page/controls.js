@@ -1,4 +1,4 @@
-// Everything that is pressed: toolbar, legend, help.
+// Toolbar, legend and help.
 
 import { h, press } from "./dom.js";
 import { savePicture, saveTable } from "./export.js";
@@ -73,7 +73,7 @@ export class Toolbar {
     );
   }
 
-  /** Offer what there is to sort by; the parts' IoU once they are counted. */
+  /** List the columns to sort by, the parts' IoU once it is counted. */
   offer() {
     const { samples, labels } = this.app;
     const key = `${samples.numbers.length} ${samples.counted > 0}`;
@@ -141,7 +141,7 @@ export class Legend {
     if (app.labels.truth) this.element.append(this.errors);
   }
 
-  /** A button that shows or hides one part; its name without the finger's, which stands before it. */
+  /** A button that shows or hides one part, named without its finger, whose name stands before it. */
   button(part, finger) {
     const { labels } = this.app;
     const name = labels.parts[part];

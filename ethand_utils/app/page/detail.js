@@ -8,7 +8,7 @@ const ZOOM = [1, 24];
 export class Detail {
   constructor(app) {
     this.app = app;
-    this.whole = { scale: 1, x: 0, y: 0 }; // top left corner of what is seen, in shares of the image
+    this.whole = { scale: 1, x: 0, y: 0 }; // x, y: top left corner of the visible region, as a fraction of the image
     this.zoom = { ...this.whole };
     this.grid = h("div", { class: "eb-panels" });
     this.facts = h("dl", { class: "eb-facts" });
@@ -37,7 +37,7 @@ export class Detail {
     return kinds;
   }
 
-  /** Panels for every hand and kind, made anew only when the kinds change. */
+  /** Panels for every hand and kind, rebuilt only when the kinds change. */
   build() {
     const [kinds, { labels }] = [this.kinds(), this.app];
     const key = JSON.stringify(kinds);
@@ -183,7 +183,7 @@ export class Detail {
     context.strokeRect(x, y, 1, 1);
   }
 
-  /** What the pixel under the pointer is, in words. */
+  /** Describe the pixel under the pointer. */
   say(entry) {
     if (!this.hover || !entry) {
       this.under.textContent =

@@ -11,7 +11,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Show a toggle's state to eyes and screen readers. */
+/** Set a toggle's state, for screen readers too. */
 export function press(button, on) {
   button.setAttribute("aria-pressed", String(on));
 }
@@ -23,7 +23,7 @@ export const number = (value) => (Number.isFinite(value) ? value.toFixed(3) : "â
 
 export const share = (value) => (Number.isFinite(value) ? `${Math.round(100 * value)} %` : "â€“");
 
-/** Give a canvas the pixels its place on the screen has; returns its context, in CSS px. */
+/** Size a canvas to the screen's pixels; returns its context, in CSS px. */
 export function fit(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
   const [w, t] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];

@@ -22,7 +22,7 @@ export function savePicture(app) {
   sheet.toBlob((blob) => download(blob, `${app.labels.name}-${app.state.mode}.png`));
 }
 
-/** The table of the samples that the filters leave, in order. */
+/** The table of the samples that pass the filters, in order. */
 export function saveTable(app) {
   const { numbers, categories, ids, tags } = app.samples;
   const quote = (text) => `"${String(text).replaceAll('"', '""')}"`;

@@ -11,7 +11,7 @@ export class Filters {
     this.element = h("div", {}, this.form, h("div", { class: "eb-bar eb-active" }, this.status, this.chips));
   }
 
-  /** Fields for what the samples have. */
+  /** Fields for the columns of the samples. */
   build() {
     const { app } = this;
     const key = [app.samples.categories.length, app.samples.count, app.knownTags()].join();
@@ -108,7 +108,7 @@ export class Filters {
     return this.range("score", "score", select);
   }
 
-  /** What a filter says, for its chip. */
+  /** The text of a filter's chip. */
   words(filter) {
     const { labels, samples, confusion } = this.app;
     const label = (name) => samples.column(name)?.label ?? name;

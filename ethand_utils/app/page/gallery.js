@@ -1,4 +1,4 @@
-// The gallery: of ten thousand cells only those in view exist, and each draws its own few pixels.
+// The gallery: only the cells in view exist, each with a canvas of its own.
 
 import { h, clamp } from "./dom.js";
 import { blend, buffer, shown, shownErrors, together, CORRECT } from "./paint.js";
@@ -43,7 +43,7 @@ export class Gallery {
     return Math.max(1, Math.floor((this.element.clientWidth - GAP) / (this.panels * THUMB + GAP)));
   }
 
-  /** From one column to the next, the spare width shared out. */
+  /** Distance between columns, with the spare width distributed. */
   pitch(columns) {
     return (this.element.clientWidth - GAP) / columns;
   }
@@ -56,7 +56,7 @@ export class Gallery {
     return Math.max(1, Math.floor(this.element.clientHeight / this.line));
   }
 
-  /** Scroll so that a place is in view. */
+  /** Scroll a position into view. */
   reveal(place) {
     const top = Math.floor(place / this.columns) * this.line;
     const { scrollTop, clientHeight } = this.element;

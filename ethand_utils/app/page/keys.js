@@ -1,6 +1,6 @@
-// What keys do, beside those of the views.
+// Keys that work in every view.
 
-/** A key pressed in the widget: the view takes it, or it is a command. Typing in a field is left alone. */
+/** Handle a key: by the view, or as a command of every view. Typing in a field is left alone. */
 export function pressed(app, event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && !app.help.element.hidden) return app.help.toggle(false);
@@ -16,7 +16,7 @@ export function pressed(app, event) {
   }
 }
 
-/** Do what a key stands for in every view; returns whether it stands for anything. */
+/** Run the command of a key; returns whether it has one. */
 export function command(app, key) {
   const { state, labels } = app;
   const flip = (name) => app.set({ [name]: !state[name] });

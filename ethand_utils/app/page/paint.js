@@ -1,4 +1,4 @@
-// Masks as pixels: error codes, blending through tables of 32-bit colours, outlines. Pure but for the canvases given.
+// Masks as pixels: error codes, blending by tables of 32-bit colours, outlines. Functions are pure but for canvases.
 
 export const BACKGROUND = 0,
   CORRECT = 1,
@@ -7,7 +7,7 @@ export const BACKGROUND = 0,
   WRONG_PART = 4,
   WRONG_HAND = 5;
 
-/** Kind of error of every pixel: prediction and truth of a hand, and the other hand's truth (errors.py). */
+/** Kind of error of every pixel: prediction and truth of a hand, and the other hand's truth (analysis/confusion.py). */
 export function errorCodes(predicted, truth, other) {
   const codes = new Uint8Array(truth.length);
   for (let i = 0; i < codes.length; i++) {
@@ -20,7 +20,7 @@ export function errorCodes(predicted, truth, other) {
 /** One hand of an array [2, H, W]. */
 export const hand = (masks, which) => masks.subarray((which * masks.length) / 2, ((which + 1) * masks.length) / 2);
 
-/** A sample's masks as a page wants them: labels of a hand with hidden parts and, if asked, visible pixels gone. */
+/** Labels of one hand of a sample, without hidden parts and, with `occluded`, without visible pixels. */
 export function shown(entry, name, which, options, labels) {
   const source = hand(entry[name], which);
   const keep = Uint8Array.from(labels.parts, (_, part) => (options.hidden.has(part) ? 0 : part));
@@ -31,7 +31,7 @@ export function shown(entry, name, which, options, labels) {
   return result;
 }
 
-/** Error codes of one hand of a sample; pixels whose parts are hidden, and visible ones if asked, are background. */
+/** Error codes of one hand of a sample; hidden parts and, with `occluded`, visible pixels are background. */
 export function shownErrors(entry, name, which, options, labels) {
   const [predicted, truth] = [hand(entry[name], which), hand(entry.truth, which)];
   const codes = errorCodes(predicted, truth, hand(entry.truth, 1 - which));

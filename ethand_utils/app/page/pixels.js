@@ -1,11 +1,11 @@
-// Pixels of samples: asked of the kernel in pages, what is looked at first, and kept while there is room.
+// Pixels of samples: requested from the kernel in batches, those in view first, and cached up to KEPT_BYTES.
 
 import { typed } from "./samples.js";
 
 const BATCH = 48; // samples a request
 const OPEN = 2; // requests under way
 const KEPT_BYTES = 256e6;
-const PATIENCE_MS = 20000; // after which a request is taken for lost
+const PATIENCE_MS = 20000; // after which a request counts as lost
 
 export class Pixels {
   /** `send` takes a message to the kernel, `changed` is called when pixels have come. */
@@ -17,7 +17,7 @@ export class Pixels {
     this.wanted = [];
   }
 
-  /** Pixels of a row, or nothing while they are not here. */
+  /** Pixels of a row, or undefined until they have arrived. */
   get(row) {
     const found = this.kept.get(row);
     if (found) {
@@ -45,7 +45,7 @@ export class Pixels {
     }
   }
 
-  /** Take in a message's pixels: `rows` of them, `size` px a side, arrays in the kernel's order. */
+  /** Store a message's pixels: `rows` of them, `size` px a side, arrays in the kernel's order. */
   receive(rows, buffers, size = this.labels.size, small = false) {
     const names = ["image", "predicted", this.labels.other && "other", this.labels.truth && "truth"];
     names.push(this.labels.front && "front");

@@ -1,4 +1,4 @@
-// The table of all samples as typed arrays: values, filters, order, confusion. No element, no request.
+// The table of all samples as typed arrays: values, filters, order, confusion. It knows neither page nor kernel.
 
 const CELLS = (labels) => labels.parts.length ** 2;
 
@@ -31,7 +31,7 @@ export class Samples {
     this.derived = new Map();
   }
 
-  /** Take in the confusion of the samples from `start` to `stop`, if they follow those already known. */
+  /** Append the confusion of the samples from `start` to `stop`, if they follow those already counted. */
   addCounts(start, stop, buffers) {
     if (start !== this.counted) return false;
     if (this.labels.truth) {
@@ -108,7 +108,7 @@ export class Samples {
     return found;
   }
 
-  /** A test of one filter on a sample's number. */
+  /** The predicate of a filter on a sample's index. */
   test(filter) {
     if (filter.kind === "category") {
       const column = this.category(filter.name);
