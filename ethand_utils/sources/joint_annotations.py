@@ -3,7 +3,7 @@
 import numpy as np
 
 from ethand_utils.data.crops import ImageError, crop_image, crop_square
-from ethand_utils.exceptions import EthandError
+from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.hands.amodal import Hand, HandError, hand_masks
 from ethand_utils.hands.joint_fit import fit_joints
 from ethand_utils.hands.joints import CHAINS, ORDERS, WRIST, generic_hand
@@ -83,8 +83,7 @@ def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.nd
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise EthandError(f"image {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], RGB from 0 to 255")
-    if order not in ORDERS:
-        raise EthandError(f"order {order}: expected one of {', '.join(ORDERS)}")
+    require_known("order", order, ORDERS)
     if np.shape(joints) != (len(HANDS), N_JOINTS, 3):
         raise EthandError(f"joints {list(np.shape(joints))}: expected [2, 21, 3], left hand first, NaN where unknown")
     camera = Camera(_numbers("focal", focal, 2), _numbers("centre", centre, 2))
