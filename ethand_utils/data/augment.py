@@ -140,7 +140,7 @@ def transform(
 def _transform_on_cpu(
     images: torch.Tensor, masks: torch.Tensor, params: AugmentParams
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same in one pass over the pixels, but for changes of light and camera."""
+    """Do the same in one pass over the pixels, without `photometric`."""
     middle = (images.shape[1] - 1) / 2
     cos, sin = torch.cos(params.angle) / params.scale, torch.sin(params.angle) / params.scale
     across, down = middle * (1 - cos + sin), middle * (1 - sin - cos)

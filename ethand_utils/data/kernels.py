@@ -1,4 +1,7 @@
-"""Loops over pixels, compiled by Numba: what NumPy and PyTorch can only do in many passes over memory."""
+"""Loops over pixels compiled by Numba: resampling of batches, and confusion counts.
+
+They pass over memory once, and are several times as fast as `grid_sample` and `np.bincount`.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +14,7 @@ import torch
 
 from ethand_utils.labels import N_CLASSES
 
-STRIP = 4096  # pixels that a step of a loop below leaves to the next
+STRIP = 4096  # pixels of a strip, on which the steps of `_warp` work one after the other
 
 _compiled = numba.njit(nogil=True, cache=True)
 
@@ -25,52 +28,40 @@ def warp(
     mean: np.ndarray,
     std: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a batch, on all of PyTorch's threads: float32 [B, 3, H, W] and int64 [B, 2, H, W].
+    """Resample a batch on all of PyTorch's threads: float32 [B, 3, H, W] and int64 [B, 2, H, W].
 
     `images` uint8 [B, H, W, 3] bilinearly, each channel times `gain` float32 [B, 3], at most 255, minus `mean` [3] and
     over `std` [3]; `masks` uint8 [B, 2, H, W] by the nearest pixel; black and background beyond the border. Pixel
-    (x, y) comes from `matrices` float32 [B, 2, 3] · (x, y, 1). Samples that `flipped` bool [B] names are mirrored, and
-    their hands exchanged.
+    (x, y) comes from `matrices` float32 [B, 2, 3] · (x, y, 1). Where `flipped` bool [B] is set, samples are mirrored
+    and their hands exchanged.
     """
     count, size = images.shape[:2]
     pixels, labels = np.empty((count, 3, size, size), np.float32), np.empty(masks.shape, np.int64)
     arrays = (*map(np.ascontiguousarray, (images, masks)), matrices, gain, flipped)
     scale, shift = (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
 
-    def run(part: slice) -> None:
-        _warp(*(array[part] for array in arrays), scale, shift, pixels[part], labels[part])
+    def run(samples: slice) -> None:
+        _warp(*(array[samples] for array in arrays), scale, shift, pixels[samples], labels[samples])
 
     _on_all_threads(run, count)
     return pixels, labels
 
 
 def count_pairs(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How often each pair of classes meets: int64 [n, 17, 17] (truth by prediction) of masks uint8 [n, pixels].
+    """Count the pixels of every pair of classes: int64 [n, 17, 17] (truth by prediction) of masks uint8 [n, pixels].
 
     Raises ValueError when a mask holds anything but 0…16.
     """
-    return _count(_count_pairs, truth, predicted, (N_CLASSES, N_CLASSES))
-
-
-def count_classes(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Pixels int64 [n, 3, 17] of every class: in both, in the truth, predicted; masks and errors as in `count_pairs`.
-
-    All that IoU needs, and smaller tables to work with than those of the pairs.
-    """
-    return _count(_count_classes, truth, predicted, (3, N_CLASSES))
-
-
-def _count(count: Callable, truth: np.ndarray, predicted: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if max(truth.max(initial=0), predicted.max(initial=0)) >= N_CLASSES:
         raise ValueError(f"masks hold values above {N_CLASSES - 1}; expected the ids of parts, 0 to {N_CLASSES - 1}")
-    counts = np.empty((len(truth), *shape), np.int64)
+    counts = np.empty((len(truth), N_CLASSES, N_CLASSES), np.int64)
     truth, predicted = np.ascontiguousarray(truth), np.ascontiguousarray(predicted)
-    _on_all_threads(lambda part: count(truth[part], predicted[part], counts[part]), len(truth))
+    _on_all_threads(lambda samples: _count_pairs(truth[samples], predicted[samples], counts[samples]), len(truth))
     return counts
 
 
 def _on_all_threads(run: Callable[[slice], None], count: int) -> None:
-    """Call `run` for equal shares of `count` things, one on each of PyTorch's threads."""
+    """Call `run` with equal slices of `count` samples, one on each of PyTorch's threads."""
     threads = max(1, min(torch.get_num_threads(), count))
     edges = [count * i // threads for i in range(threads + 1)]
     others = [_pool(threads - 1).submit(run, slice(*pair)) for pair in pairwise(edges[1:])]
@@ -86,20 +77,20 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @_compiled
 def _warp(images, masks, matrices, gain, flipped, scale, shift, pixels, labels):
-    """Strip by strip, and within a strip step by step, so that every step is a plain loop over memory near at hand."""
+    """Resample strip by strip, each step a plain loop over memory that is in the cache."""
     size = images.shape[1]
     rows = max(1, STRIP // size)
-    packed, known = np.empty(size * size, np.uint32), np.zeros((2, size * size + 1), np.uint8)
-    place = np.empty((2, rows * size), np.float32)
+    packed, padded = np.empty(size * size, np.uint32), np.zeros((2, size * size + 1), np.uint8)
+    points = np.empty((2, rows * size), np.float32)
     corners, weights = np.empty(4 * rows * size, np.uint32), np.empty(4 * rows * size)
     nearest = np.empty(rows * size, np.uint32)
     for i in range(len(images)):
         _pack(images[i].reshape(-1, 3), packed)
         for hand in range(2):
-            known[1 - hand if flipped[i] else hand, :-1] = masks[i, hand].reshape(-1)
+            padded[1 - hand if flipped[i] else hand, :-1] = masks[i, hand].reshape(-1)
         for top in range(0, size, rows):
             count = (min(top + rows, size) - top) * size
-            x, y = place[0, :count], place[1, :count]
+            x, y = points[0, :count], points[1, :count]
             _source(matrices[i], flipped[i], top, size, x, y)
             _corners(x, y, size, packed, nearest, corners[: 4 * count], weights[: 4 * count])
             strip = slice(top * size, top * size + count)
@@ -109,50 +100,50 @@ def _warp(images, masks, matrices, gain, flipped, scale, shift, pixels, labels):
             _border(images[i], x, y, gain[i], scale, shift, pixels[i].reshape(3, -1)[:, strip])
             _nearest(x, y, size, nearest)
             for hand in range(2):
-                _look_up(known[hand], nearest, labels[i, hand].reshape(-1)[strip])
+                _look_up(padded[hand], nearest, labels[i, hand].reshape(-1)[strip])
 
 
 @_compiled
 def _pack(image, packed):
-    """Red, green and blue of each pixel in one number, so that one look-up brings all three."""
-    for at in range(len(packed)):
-        red, green, blue = np.uint32(image[at, 0]), np.uint32(image[at, 1]), np.uint32(image[at, 2])
-        packed[at] = red | green << np.uint32(8) | blue << np.uint32(16)
+    """Pack red, green and blue of each pixel into one number, so that one look-up reads all three."""
+    for p in range(len(packed)):
+        red, green, blue = np.uint32(image[p, 0]), np.uint32(image[p, 1]), np.uint32(image[p, 2])
+        packed[p] = red | green << np.uint32(8) | blue << np.uint32(16)
 
 
 @_compiled
 def _source(matrix, mirrored, top, size, from_x, from_y):
-    """Where the pixels of the rows from `top` on come from."""
+    """Compute the source points of the pixels in the rows from `top` on."""
     (a, b, c), (d, e, f) = matrix
     for row in range(len(from_x) // size):
         y = np.float32(top + row)
         row_x, row_y = b * y + c, e * y + f
-        for to in range(size):
-            x = np.float32(np.int32(size - 1 - to if mirrored else to))
-            from_x[row * size + to], from_y[row * size + to] = a * x + row_x, d * x + row_y
+        for column in range(size):
+            x = np.float32(np.int32(size - 1 - column if mirrored else column))
+            from_x[row * size + column], from_y[row * size + column] = a * x + row_x, d * x + row_y
 
 
 @_compiled
-def _corners(x, y, size, packed, at, corners, weights):
-    """The four pixels about each point and their bilinear weights; no matter which for a point at the border."""
+def _corners(x, y, size, packed, index, corners, weights):
+    """Look up the four pixels about each point and their bilinear weights; `_border` replaces points at the border."""
     n, width, last = len(x), np.int32(size), np.float32(size - 1)
     for p in range(n):
         inside = (x[p] >= 0) & (x[p] < last) & (y[p] >= 0) & (y[p] < last)
-        at[p] = np.uint32(np.int32(y[p]) * width + np.int32(x[p])) if inside else np.uint32(0)
+        index[p] = np.uint32(np.int32(y[p]) * width + np.int32(x[p])) if inside else np.uint32(0)
     for p in range(n):
         right, low = np.float64(x[p]) - np.int32(x[p]), np.float64(y[p]) - np.int32(y[p])
         both = right * low
         weights[p], weights[n + p] = 1 - right - low + both, right - both
         weights[2 * n + p], weights[3 * n + p] = low - both, both
     for p in range(n):
-        first, second = np.uint64(at[p]), np.uint64(at[p]) + np.uint64(size)
+        first, second = np.uint64(index[p]), np.uint64(index[p]) + np.uint64(size)
         corners[p], corners[n + p] = packed[first], packed[first + np.uint64(1)]
         corners[2 * n + p], corners[3 * n + p] = packed[second], packed[second + np.uint64(1)]
 
 
 @_compiled
 def _interpolate(corners, weights, k, gain, scale, shift, out):
-    """One channel, with its gain, normalised."""
+    """Interpolate one channel, apply its gain and normalise it."""
     n, bits, byte = len(out), np.uint32(8 * k), np.uint32(255)
     for p in range(n):
         value = np.int32((corners[p] >> bits) & byte) * weights[p]
@@ -164,21 +155,21 @@ def _interpolate(corners, weights, k, gain, scale, shift, out):
 
 @_compiled
 def _border(image, x, y, gain, scale, shift, pixels):
-    """Mend the pixels [3, n] that come from beyond the outermost pixels' centres, which lie at the ends of rows."""
+    """Replace the pixels [3, n] from beyond the outermost pixels' centres, which lie at the ends of rows."""
     size, last = image.shape[0], np.float32(image.shape[0] - 1)
     for row in range(0, len(x), size):
-        to, end = row, row + size
-        while to < end and not (0 <= x[to] < last and 0 <= y[to] < last):
-            _at_border(image, x[to], y[to], gain, scale, shift, pixels[:, to])
-            to += 1
-        while end > to and not (0 <= x[end - 1] < last and 0 <= y[end - 1] < last):
+        start, end = row, row + size
+        while start < end and not (0 <= x[start] < last and 0 <= y[start] < last):
+            _at_border(image, x[start], y[start], gain, scale, shift, pixels[:, start])
+            start += 1
+        while end > start and not (0 <= x[end - 1] < last and 0 <= y[end - 1] < last):
             end -= 1
             _at_border(image, x[end], y[end], gain, scale, shift, pixels[:, end])
 
 
 @_compiled
 def _at_border(image, x, y, gain, scale, shift, pixel):
-    """Bilinear interpolation where some of the four pixels may lie beyond the border, and count as black."""
+    """Interpolate where some of the four pixels may lie beyond the border and count as black."""
     size, red, green, blue = image.shape[0], np.float32(0), np.float32(0), np.float32(0)
     if x <= -1 or x >= size or y <= -1 or y >= size:  # all four do
         pixel[:] = shift
@@ -198,7 +189,7 @@ def _at_border(image, x, y, gain, scale, shift, pixel):
 
 @_compiled
 def _nearest(x, y, size, nearest):
-    """Where the pixel nearest to each point lies; beyond the border, one after the last."""
+    """Compute the index of the pixel nearest to each point; beyond the border, the one after the last."""
     width, half = np.int32(size), np.float32(0.5)
     for p in range(len(x)):
         column, row = np.int32(np.floor(x[p] + half)), np.int32(np.floor(y[p] + half))
@@ -207,9 +198,9 @@ def _nearest(x, y, size, nearest):
 
 
 @_compiled
-def _look_up(known, at, out):
+def _look_up(values, index, out):
     for p in range(len(out)):
-        out[p] = known[np.uint64(at[p])]
+        out[p] = values[np.uint64(index[p])]
 
 
 @_compiled
@@ -222,31 +213,17 @@ def _count_pairs(truth, predicted, counts):
 
 
 @_compiled
-def _count_classes(truth, predicted, counts):
-    tally = np.empty((4, N_CLASSES**2), np.int32)
-    for i in range(len(truth)):
-        _tally(truth[i], predicted[i], tally)
-        counts[i] = 0
-        for a in range(N_CLASSES):
-            counts[i, 0, a] = tally[:, a * N_CLASSES + a].sum()
-            for b in range(N_CLASSES):
-                met = tally[:, a * N_CLASSES + b].sum()
-                counts[i, 1, a] += met
-                counts[i, 2, b] += met
-
-
-@_compiled
 def _tally(truth, predicted, tally):
-    """Four tallies, so that one count need not wait for the last; where eight pixels are all background, no tally."""
+    """Count pairs in four tallies, so that no count waits for the last; eight background pixels are one addition."""
     tally[:] = 0
-    words = len(truth) // 8
-    eight_truth, eight_predicted = truth[: 8 * words].view(np.uint64), predicted[: 8 * words].view(np.uint64)
-    for word in range(words):
-        if eight_truth[word] == 0 and eight_predicted[word] == 0:
+    blocks = len(truth) // 8
+    eight_truth, eight_predicted = truth[: 8 * blocks].view(np.uint64), predicted[: 8 * blocks].view(np.uint64)
+    for block in range(blocks):
+        if eight_truth[block] == 0 and eight_predicted[block] == 0:
             tally[0, 0] += 8
         else:
-            for k in range(8 * word, 8 * word + 8, 4):
+            for k in range(8 * block, 8 * block + 8, 4):
                 for j in range(4):
                     tally[j, np.int32(truth[k + j]) * N_CLASSES + predicted[k + j]] += 1
-    for k in range(8 * words, len(truth)):
+    for k in range(8 * blocks, len(truth)):
         tally[0, np.int32(truth[k]) * N_CLASSES + predicted[k]] += 1

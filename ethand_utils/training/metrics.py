@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ethand_utils.data.kernels import count_classes, count_pairs
+from ethand_utils.data.kernels import count_pairs
 from ethand_utils.labels import (
     FRONT_LEFT,
     FRONT_RIGHT,
@@ -57,8 +57,7 @@ def hand_miou(counts: np.ndarray, size: int) -> np.ndarray:
 
 def course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
     """Compute the report's score: nan-mean of `hand_miou` over all hands of all images."""
-    sums = count_classes(_flat(truth), _flat(predicted)).transpose(1, 0, 2)
-    return nanmean(_mean_iou(*sums, truth.shape[-1]))
+    return nanmean(hand_miou(confusion(predicted, truth), truth.shape[-1]))
 
 
 def dataset_miou(counts: np.ndarray) -> float:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from ethand_utils.data.kernels import count_classes, count_pairs
 from ethand_utils.labels import (
     FRONT_LEFT,
     FRONT_NONE,
@@ -332,19 +331,6 @@ def test_confusion_refuses_what_is_no_part():
     masks = np.full((1, 2, 8, 8), 17, np.uint8)
     with pytest.raises(ValueError, match="0 to 16"):
         confusion(masks, np.zeros_like(masks))
-
-
-@pytest.mark.parametrize("size", [32, 33])
-def test_pixels_of_classes_are_the_sums_of_the_pairs(size):
-    rng = np.random.default_rng(size)
-    truth, predicted = rng.integers(17, size=(2, 6, size * size)).astype(np.uint8)
-    truth[0] = 0
-    pairs = count_pairs(truth, predicted)
-    both, true, guessed = count_classes(truth, predicted).transpose(1, 0, 2)
-    np.testing.assert_array_equal(both, np.diagonal(pairs, axis1=1, axis2=2))
-    np.testing.assert_array_equal(true, pairs.sum(2))
-    np.testing.assert_array_equal(guessed, pairs.sum(1))
-    assert pairs.sum() == 6 * size * size
 
 
 def test_masks_of_other_values_are_not_scored():
