@@ -1,4 +1,4 @@
-"""`python -m benchmarks [PART ...] [--json]`: time parts of the package beside plain ways, in turns in one run."""
+"""`python -m benchmarks [NAME ...] [--json]`: time the package beside plain code and print the ratios."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from ethand_utils.exceptions import EthandError
 
 
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(pipeline.PARTS)}; default: all")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(pipeline.BENCHMARKS)}; default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Time this package's ways beside plain ones, in turns in one run, and print the ratios."""
+    """Time this package and plain code, alternating in one run, and print the ratios."""
     try:
-        figures = pipeline.run(parts or list(pipeline.PARTS))
+        figures = pipeline.run(names or list(pipeline.BENCHMARKS))
     except EthandError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -1,4 +1,4 @@
-"""How fast the error browser answers in a real browser, beside a plain one of ipywidgets and matplotlib.
+"""Response times of the error browser in a real browser, beside a plain one of ipywidgets and matplotlib.
 
 By hand: `python benchmarks/browser.py [--samples 10000 --size 64]`. It makes samples, starts JupyterLab on loopback
 with its token, opens a notebook in Chromium, and prints milliseconds. Times end when the frame is painted.
@@ -27,25 +27,25 @@ from ethand_utils.labels import N_CLASSES
 from ethand_utils.sources.rendered import render_dataset
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-RENDERED = 200  # different samples; the others are these, moved
+RENDERED = 200  # different samples; the others are shifted copies of them
 IMPORTS = """
 import ipywidgets, matplotlib.pyplot as plt, numpy as np
-from ethand_utils.browser import ErrorBrowser
-from ethand_utils.plots import error_map, overlay
-from ethand_utils.predictions import Predictions
+from ethand_utils.analysis.image_plots import error_map, overlay
+from ethand_utils.analysis.predictions import Predictions
+from ethand_utils.app.browser import ErrorBrowser
 """
 OURS = """
 browser = ErrorBrowser("net", compare="other")
 browser
 """
 PLAIN = """
-found = Predictions("net")
-order = np.argsort(found.table["course_miou"].to_numpy())
+predictions = Predictions("net")
+order = np.argsort(predictions.table["course_miou"].to_numpy())
 places, opacities = ipywidgets.IntSlider(0, 0, len(order) - 1), ipywidgets.FloatSlider(0.6, min=0, max=1)
 @ipywidgets.interact(place=places, opacity=opacities)
 def show(place, opacity):
     row = order[place]
-    image, predicted, truth = found.data.images[row], found.store.masks[row], found.truth[row]
+    image, predicted, truth = predictions.data.images[row], predictions.store.masks[row], predictions.truth[row]
     figure, axes = plt.subplots(2, 4, figsize=(10, 5))
     for hand, line in enumerate(axes):
         shown = (overlay(image, masks[hand], opacity) for masks in (predicted, truth))
@@ -127,17 +127,17 @@ SLIDE = """async ([which, times, keys]) => {
 
 
 class Noisy(torch.nn.Module):
-    """A net that answers with the truth moved by some px, a part renamed."""
+    """A net that predicts the ground truth shifted by some px, with one part renamed."""
 
     def __init__(self, masks: np.ndarray, shift: int):
         super().__init__()
-        self.masks, self.shift, self.at = masks, shift, 0
+        self.masks, self.shift, self.start = masks, shift, 0
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        masks = np.roll(self.masks[self.at : self.at + len(images)], self.shift, axis=-1)
+        masks = np.roll(self.masks[self.start : self.start + len(images)], self.shift, axis=-1)
         masks = torch.from_numpy(np.where(masks == 2, 15, masks)).long()
-        self.at += len(images)
+        self.start += len(images)
         return 8 * torch.nn.functional.one_hot(masks, N_CLASSES).permute(0, 1, 4, 2, 3).flatten(1, 2).float()
 
 
@@ -161,25 +161,25 @@ def make_samples(folder: Path, count: int, size: int) -> None:
 
 @contextlib.contextmanager
 def jupyterlab(folder: Path):
-    """JupyterLab in a folder; yields its address with the token."""
+    """Run JupyterLab in a folder; yields its address with the token."""
     home = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root"]
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=log, stderr=log)
         try:
             for _ in range(240):
-                found = re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", (folder / "lab.log").read_text())
-                if found:
+                address = re.search(r"http://127\.0\.0\.1:\d+/lab\?token=\w+", (folder / "lab.log").read_text())
+                if address:
                     break
                 time.sleep(0.5)
-            yield found.group()
+            yield address.group()
         finally:
             server.terminate()
             server.wait(30)
 
 
 def open_notebook(browser, address: str, folder: Path, name: str, cell: str):
-    """A page on a notebook of two cells of which the first, the imports, has run."""
+    """Open a notebook of two cells and run the first, the imports."""
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in (IMPORTS, cell)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / f"{name}.ipynb")
@@ -195,7 +195,7 @@ def open_notebook(browser, address: str, folder: Path, name: str, cell: str):
 
 
 def measure_ours(page) -> dict[str, list[float]]:
-    """Milliseconds of every kind of action in the error browser."""
+    """Return the milliseconds of every kind of action in the error browser."""
     began = time.perf_counter()
     page.keyboard.press("Shift+Enter")
     page.wait_for_function("() => document.querySelector('.eb-cell') && filled() && painted().then(() => true)")
@@ -210,8 +210,8 @@ def measure_ours(page) -> dict[str, list[float]]:
         ("filter by part", ["12", "9", "13", ""] * 5),
     ):
         selector = {"sort": "[aria-label='Sort by']", "filter by part": "[data-slot='part']"}.get(name)
-        found = page.evaluate(CHOOSE, [selector or "[data-slot='category:hand_type']", values])
-        times |= {f"{name}: new order painted": found["frame"], f"{name}: all its images painted": found["images"]}
+        spent = page.evaluate(CHOOSE, [selector or "[data-slot='category:hand_type']", values])
+        times |= {f"{name}: new order painted": spent["frame"], f"{name}: all its images painted": spent["images"]}
     page.evaluate("press('Enter')")
     page.wait_for_timeout(1000)
     times["next sample by key"] = page.evaluate(NEXT, 100)
@@ -221,7 +221,7 @@ def measure_ours(page) -> dict[str, list[float]]:
 
 
 def measure_plain(page) -> dict[str, list[float]]:
-    """Milliseconds of the like in the plain browser."""
+    """Return the milliseconds of the same actions in the plain browser."""
     began = time.perf_counter()
     page.keyboard.press("Shift+Enter")
     page.locator(".jp-OutputArea-output img").first.wait_for(timeout=60_000)
@@ -234,18 +234,18 @@ def measure_plain(page) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Make, measure, print."""
+    """Make the samples, measure both browsers and print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=64, help="px a side")
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
-        make_samples(folder, wanted.samples, wanted.size)
+        make_samples(folder, arguments.samples, arguments.size)
         with jupyterlab(folder) as address:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-            print(f"{wanted.samples} samples of {wanted.size} px, {os.cpu_count()} cores")
+            print(f"{arguments.samples} samples of {arguments.size} px, {os.cpu_count()} cores")
             report("error browser", measure_ours(open_notebook(browser, address, folder, "ours", OURS)))
             report("plain browser", measure_plain(open_notebook(browser, address, folder, "plain", PLAIN)))
             browser.close()

@@ -1,4 +1,4 @@
-"""Speed of a training step and of inference beside what smp and PyTorch give as they come."""
+"""Benchmarks of a training step, of inference, and of G2's training on a GPU, beside plain smp and PyTorch."""
 
 import tempfile
 import time
@@ -12,7 +12,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from benchmarks.timing import in_turns
+from benchmarks.timing import time_variants
 from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import StoreLoader, make_dls
 from ethand_utils.data.store import Store
@@ -25,7 +25,7 @@ from ethand_utils.training.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, Segm
 from ethand_utils.training.models import create_model
 
 CPU = torch.device("cpu")
-ROUNDS, BATCHES = 7, 4  # a way's turn is BATCHES batches, so that it is not slowed by the threads of the way before
+ROUNDS, BATCHES = 7, 4  # a turn has BATCHES batches, so that the threads of the variant before it do not slow it
 WIDTHS = (64, 32, 24, 16)
 SAME_LOSS = 0.02  # tolerance of bfloat16's loss, relative
 
@@ -35,7 +35,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 def _nets() -> tuple[nn.Module, nn.Module]:
-    """The same small U-Net++ twice: placed as training places it, and as smp gives it."""
+    """Create the same small U-Net++ twice: moved to the device as training does, and as smp creates it."""
     ours = create_model("unetplusplus", "tu-regnety_002", widths=WIDTHS, seed=0)
     plain = smp.create_model(
         "unetplusplus", "tu-regnety_002", None, classes=N_CHANNELS, decoder_channels=WIDTHS, encoder_depth=len(WIDTHS)
@@ -45,7 +45,7 @@ def _nets() -> tuple[nn.Module, nn.Module]:
 
 
 class PlainLoss(nn.Module):
-    """L_segm of both hands from PyTorch's cross-entropy and smp's Dice loss."""
+    """L_segm of both hands by PyTorch's cross-entropy and smp's Dice loss."""
 
     def __init__(self):
         super().__init__()
@@ -53,19 +53,19 @@ class PlainLoss(nn.Module):
         self.register_buffer("weights", torch.tensor(CLASS_WEIGHTS["released"]))
 
     def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Scalar loss of logits [B, 34, H, W] and masks int64 [B, 2, H, W]."""
+        """Compute the scalar loss of logits [B, 34, H, W] and masks int64 [B, 2, H, W]."""
         total = 0
-        for hand, part in enumerate(logits.split(N_CLASSES, dim=1)):
+        for hand, hand_logits in enumerate(logits.split(N_CLASSES, dim=1)):
             truth = masks[:, hand].contiguous()
-            ce = nn.functional.cross_entropy(part, truth, self.weights)
-            total = total + CE_SHARE * ce + DICE_SHARE * self.dice(part.contiguous(), truth)
+            ce = nn.functional.cross_entropy(hand_logits, truth, self.weights)
+            total = total + CE_SHARE * ce + DICE_SHARE * self.dice(hand_logits.contiguous(), truth)
         return total
 
 
 def stepper(
     net: Callable, loss: nn.Module, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor
 ) -> Callable[[], None]:
-    """A function that takes a training step on a fixed batch, and ends when the device has."""
+    """Return a function that takes a training step on a fixed batch and waits for the device."""
 
     def step() -> None:
         optimiser.zero_grad()
@@ -78,7 +78,7 @@ def stepper(
 
 
 def training(store: Store, bs: int) -> dict[str, float]:
-    """Forward, loss, backward and Adam's step on one batch: ours, and float32 with smp's losses."""
+    """Time forward, loss, backward and Adam's step on one batch: ours, and float32 with smp's losses."""
     (ours, plain), device = _nets(), best_device()
     images, masks = StoreLoader(store, bs, Augmentation(), device=device).one_batch()
     losses = SegmentationLoss().to(device), PlainLoss().to(device)
@@ -90,41 +90,44 @@ def training(store: Store, bs: int) -> dict[str, float]:
     with autocast_bf16(ours):
         values = [float(loss(net(images), masks).detach()) for net, loss in zip((ours, plain), losses, strict=True)]
         difference = abs(values[0] / values[1] - 1)
-        ways = {name: _one_by_one(step) for name, step in zip(("ours", "plain"), steps, strict=True)}
-        speed = in_turns(ways, BATCHES * bs, ROUNDS)
+        variants = {name: _one_by_one(step) for name, step in zip(("ours", "plain"), steps, strict=True)}
+        speed = time_variants(variants, BATCHES * bs, ROUNDS)
     return speed | {"loss_relative_difference": difference, "equal": float(difference <= SAME_LOSS)}
 
 
-def _one_by_one(way: Callable[[], object]) -> Callable[[], list]:
-    """BATCHES times what a way does with one batch."""
-    return lambda: [way() for _ in range(BATCHES)]
+def _one_by_one(function: Callable[[], object]) -> Callable[[], list]:
+    """Return a function that calls `function`, which works on one batch, BATCHES times."""
+    return lambda: [function() for _ in range(BATCHES)]
 
 
 @torch.inference_mode()
 def inference(store: Store, bs: int) -> dict[str, float]:
-    """Batches by OpenVINO and ONNX Runtime (where installed), ours, and eager float32; and where they agree with it.
+    """Time batches by OpenVINO and ONNX Runtime (where installed), ours and eager float32, with their agreement.
 
-    OpenVINO calculates in bfloat16 where that pays, a batch on each thread, as one lets it work through a store. All
-    use as many threads as PyTorch.
+    OpenVINO computes in bfloat16 where the CPU has it, one batch on each thread, as for a store. All use as many
+    threads as PyTorch.
     """
     ours, plain = (net.eval() for net in _nets())
     images = normalise(torch.from_numpy(np.array(store.images[:bs]))).to(best_device())
     exported = {"openvino": ("openvino", ".xml", _openvino), "onnxruntime": ("onnx", ".onnx", _onnxruntime)}
-    ways = {}
+    variants = {}
     with tempfile.TemporaryDirectory() as folder, autocast_bf16(ours):
         for name, (format, ending, load) in exported.items():
             if find_spec(name):
                 file = Path(folder) / f"net{ending}"
                 export_model(plain.cpu(), images.shape[-1], file, format)
-                ways[name] = load(file, images.cpu().numpy())
+                variants[name] = load(file, images.cpu().numpy())
         plain.to(images.device)
-        ways |= {"ours": _one_by_one(lambda: ours(images).cpu()), "eager": _one_by_one(lambda: plain(images).cpu())}
-        masks = {name: _parts(way()[-1]) for name, way in ways.items()}
-        agree = {f"{name}_argmax_agreement": float((masks[name] == masks["eager"]).float().mean()) for name in masks}
-        return in_turns(ways, BATCHES * bs, ROUNDS) | agree
+        variants["ours"] = _one_by_one(lambda: ours(images).cpu())
+        variants["eager"] = _one_by_one(lambda: plain(images).cpu())
+        masks = {name: _argmax(variant()[-1]) for name, variant in variants.items()}
+        agreement = {
+            f"{name}_argmax_agreement": float((masks[name] == masks["eager"]).float().mean()) for name in masks
+        }
+        return time_variants(variants, BATCHES * bs, ROUNDS) | agreement
 
 
-def _parts(logits: torch.Tensor | np.ndarray) -> torch.Tensor:
+def _argmax(logits: torch.Tensor | np.ndarray) -> torch.Tensor:
     return per_hand(torch.as_tensor(logits)).argmax(2)
 
 
@@ -141,19 +144,19 @@ def _openvino(file: Path, images: np.ndarray) -> Callable[[], list]:
         properties.num_streams: streams,
     }
     queue = openvino.AsyncInferQueue(core.compile_model(net, "CPU", settings), streams)
-    answers = [None] * BATCHES
+    outputs = [None] * BATCHES
 
-    def answer(request: openvino.InferRequest, number: int) -> None:
-        answers[number] = request.get_output_tensor().data.copy()
+    def save_output(request: openvino.InferRequest, number: int) -> None:
+        outputs[number] = request.get_output_tensor().data.copy()
 
-    def several() -> list:
+    def infer_batches() -> list:
         for number in range(BATCHES):
             queue.start_async({0: images}, number)
         queue.wait_all()
-        return answers
+        return outputs
 
-    queue.set_callback(answer)
-    return several
+    queue.set_callback(save_output)
+    return infer_batches
 
 
 def _onnxruntime(file: Path, images: np.ndarray) -> Callable[[], list]:
@@ -161,13 +164,13 @@ def _onnxruntime(file: Path, images: np.ndarray) -> Callable[[], list]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow whatever comes after it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow the next variant
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return _one_by_one(lambda: session.run(None, {"images": images})[0])
 
 
 class Clock(Callback):
-    """Images/s of the latest epoch's training, without its validation."""
+    """Images/s of the last epoch's training, without its validation."""
 
     order = 80
 
@@ -178,14 +181,14 @@ class Clock(Callback):
         self.images_per_s = len(self.dls.train) * self.dls.train.bs / (self.now() - self.began)
 
     def now(self) -> float:
-        """Seconds, when the device has done all that it was told."""
+        """Return the time in seconds after the device has finished its work."""
         if self.dls.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
 
 def gpu_training(store: Store) -> dict[str, float]:
-    """On a GPU (else nothing) the speed of G2's paired step, with the report's batch, at twice the store's size."""
+    """Time G2's paired step with the report's batch at twice the store's size, on a GPU; without one return nothing."""
     if not torch.cuda.is_available():
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +197,7 @@ def gpu_training(store: Store) -> dict[str, float]:
 
 
 def enlarged(store: Store, out: Path) -> Store:
-    """A store of the same images and masks, each pixel of them twice as wide and high."""
+    """Build a store of the same images and masks with every pixel twice as wide and high."""
 
     def sample(i: int) -> dict:
         image, masks = store.images[i], store.masks[i]
@@ -207,10 +210,10 @@ def enlarged(store: Store, out: Path) -> Store:
 def learner_and_bare(
     store: Store, net: tuple[str, str], bs: int, folder: Path, compiled: tuple[bool, ...] = (False,)
 ) -> dict[str, float]:
-    """Images/s of a net's training by L_segm through the Learner, and of its bare steps on a fixed batch.
+    """Time a net's training by L_segm through the Learner, and its bare steps on a fixed batch, in images/s.
 
-    The bare steps come contiguous and channels-last, and with torch.compile where `compiled` has True;
-    `learner_ratio` is to the plain ones in the layout that trainings use.
+    The bare steps are timed contiguous and channels-last, and with torch.compile where `compiled` has True;
+    `learner_ratio` is relative to the uncompiled ones in the layout that trainings use.
     """
     device, clock = best_device(), Clock()
     phase = Phase("paired", make_dls(store, store, bs, Augmentation(), device=device), EPOCHS, LR, (clock,))
@@ -219,14 +222,15 @@ def learner_and_bare(
     for layout in LAYOUTS:
         for compile in compiled:
             bare[f"{layout}_compiled" if compile else layout] = _bare_speed(net, layout, compile, *batch)
-    used = bare["channels_last" if device.type == "cpu" else "contiguous"]
+    reference = bare["channels_last" if device.type == "cpu" else "contiguous"]
     figures = {"learner": clock.images_per_s, **{f"bare_{name}": speed for name, speed in bare.items()}}
     return {f"g2_{name}_images_per_s": speed for name, speed in figures.items()} | {
-        "g2_learner_ratio": clock.images_per_s / used
+        "g2_learner_ratio": clock.images_per_s / reference
     }
 
 
 def _bare_speed(net: tuple[str, str], layout: str, compile: bool, images: torch.Tensor, masks: torch.Tensor) -> float:
+    """Return images/s of a net's training steps on a fixed batch, in the precision that trainings use."""
     device, images = images.device, images.to(memory_format=LAYOUTS[layout])
     model = create_model(*net, seed=0).to(device, memory_format=LAYOUTS[layout])
     optimiser, loss = torch.optim.Adam(model.parameters(), LR, fused=True), SegmentationLoss().to(device)
@@ -239,4 +243,4 @@ def _bare_speed(net: tuple[str, str], layout: str, compile: bool, images: torch.
     step = stepper(forward, loss, optimiser, images, masks)
     for _ in range(WARM_STEPS):
         step()
-    return in_turns({"step": step}, len(images), GPU_ROUNDS)["step_images_per_s"]
+    return time_variants({"step": step}, len(images), GPU_ROUNDS)["step_images_per_s"]

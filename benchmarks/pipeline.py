@@ -1,4 +1,4 @@
-"""Speed, as ratios: this package's way and a plain one, timed in turns in one run on the same data."""
+"""Benchmarks of rendering, dataloader and metrics, and the table of all benchmarks with their runner."""
 
 import cProfile
 import multiprocessing
@@ -18,54 +18,72 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import normalize, to_tensor
 
 from benchmarks.nets import gpu_training, inference, training
-from benchmarks.timing import in_turns
+from benchmarks.timing import time_variants
 from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, sample_params, transform
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
-from ethand_utils.exceptions import EthandError
+from ethand_utils.exceptions import require_known
 from ethand_utils.labels import N_CLASSES, min_pixels
 from ethand_utils.sources.rendered import RenderedSample, render_dataset
 from ethand_utils.training.metrics import course_miou
 
 SIZE, SAMPLES, BS, ROUNDS = 64, 256, 16, 9
-LEVELS, SAME_PARTS = 1.0, 0.99  # tolerances of the plain loader: mean difference of 255, share of equal mask pixels
+MAX_DIFFERENCE, MIN_AGREEMENT = 1.0, 0.99  # of the plain loader: mean difference of 255, share of equal mask pixels
 
 RENDERED = 512  # images that the rendering processes share
 RENDER_STAGES = {  # functions, by module, that make up a stage of rendering
     "scene": [("subjects", "sample_subject"), ("scenes", "sample_scene")],
-    "rays": [("raycast", "__init__"), ("raycast", "rays"), ("raycast", "seen")],
-    "truth": [("render", "_truth")],
+    "rays": [("raycast", "__init__"), ("raycast", "rays"), ("raycast", "first_hits")],
+    "truth": [("render", "_ground_truth")],
     "light": [("render", "_light")],
     "skin": [("skin", "surface"), ("render", "_skin_radiance")],
-    "backdrop": [("backdrop", "backdrop")],
-    "camera": [("backdrop", "develop")],
+    "background": [("backdrop", "background")],
+    "camera": [("backdrop", "camera_response")],
 }
 
 
-def run(parts: list[str]) -> dict[str, dict[str, float]]:
-    """Time the named parts of PARTS: a flat dict of figures for each. Raises EthandError for an unknown part."""
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise EthandError(f"bench {unknown[0]}: no such part; expected one of {', '.join(PARTS)}")
-    with tempfile.TemporaryDirectory() as folder:
-        needs_store = set(parts) != {"render"}
-        store = render_dataset(folder, SAMPLES, 1, 1, 1, SIZE)["train"] if needs_store else None
-        return {part: PARTS[part](store) for part in parts}
+def rendering_speed() -> dict[str, float]:
+    """Render samples of 64 and 128 px with image, masks and front, in one independent process a core.
+
+    Returns images/s of all together, peak memory of a process, and the milliseconds of each stage of an image.
+    """
+    cores, figures = len(os.sched_getaffinity(0)), {"processes": len(os.sched_getaffinity(0))}
+    for size in (64, 128):
+        make = RenderedSample("train", 4, size, 0, True)
+        shares = [(make, range(k * RENDERED // cores, (k + 1) * RENDERED // cores)) for k in range(cores)]
+        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(_render_samples, [(make, range(4))] * cores))
+            began = time.perf_counter()
+            memory = list(pool.map(_render_samples, shares))
+            seconds = time.perf_counter() - began
+        figures |= {f"{size}px_images_per_s": RENDERED / seconds, f"{size}px_mib_per_process": max(memory)}
+    return figures | _render_stages(make)
 
 
-def table(figures: dict[str, dict[str, float]]) -> str:
-    """The figures as text: of every part what it compares, then a line each."""
-    blocks = []
-    for part, values in figures.items():
-        lines = pd.Series(values).to_string(float_format="{:.4g}".format)
-        blocks.append(f"{part}: {MEANING[part]}\n{lines}")
-    return "\n\n".join(blocks)
+def _render_samples(share: tuple[RenderedSample, range]) -> float:
+    """Render samples and return this process's peak memory, MiB."""
+    make, samples = share
+    for i in samples:
+        make(i)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024  # getrusage returns the parent's peak if that is greater
+
+
+def _render_stages(make: RenderedSample, samples: int = 32) -> dict[str, float]:
+    """Return the milliseconds an image of each of RENDER_STAGES and of all, in one process, by cProfile."""
+    profile = cProfile.Profile()
+    began = time.perf_counter()
+    profile.runcall(_render_samples, (make, range(samples)))
+    total = (time.perf_counter() - began) / samples * 1000
+    spent = {(Path(file).stem, name): times[3] for (file, _, name), times in pstats.Stats(profile).stats.items()}
+    stages = {stage: sum(spent[call] for call in calls) / samples * 1000 for stage, calls in RENDER_STAGES.items()}
+    return {f"stage_{stage}_ms": ms for stage, ms in {**stages, "all": total}.items()}
 
 
 def plain_augment(
     image: np.ndarray, masks: np.ndarray, degrees: float, scale: float, gain: np.ndarray, flipped: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sample, image uint8 [H, W, 3] and masks uint8 [2, H, W], by OpenCV and torchvision."""
+    """Augment one sample, image uint8 [H, W, 3] and masks uint8 [2, H, W], with OpenCV and torchvision."""
     size = len(image)
     matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, scale)
     image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
@@ -77,7 +95,7 @@ def plain_augment(
 
 
 class _PlainDataset(Dataset):
-    """One sample at a time, augmented on the CPU, as one would write it without this package."""
+    """A data set augmented sample by sample on the CPU, as one would write it without this package."""
 
     def __init__(self, store: Store):
         self.images, self.masks = store.images, store.masks
@@ -95,32 +113,32 @@ class _PlainDataset(Dataset):
 
 
 def _loader(store: Store) -> dict[str, float]:
-    """A pass over the store, batch by batch, each in the process that trains."""
+    """Time an epoch over the store, both loaders in the process that trains."""
     ours = StoreLoader(store, BS, Augmentation())
     plain = DataLoader(_PlainDataset(store), BS, shuffle=True, drop_last=True)
-    ways = {"ours": lambda: deque(ours, maxlen=0), "plain": lambda: deque(plain, maxlen=0)}
-    return in_turns(ways, len(ours) * BS, ROUNDS) | loader_agreement(store)
+    variants = {"ours": lambda: deque(ours, maxlen=0), "plain": lambda: deque(plain, maxlen=0)}
+    return time_variants(variants, len(ours) * BS, ROUNDS) | loader_agreement(store)
 
 
 def loader_agreement(store: Store) -> dict[str, float]:
-    """How far the plain way is from ours when both are given the same draws; OpenCV interpolates to 1/32 px."""
+    """Compare the plain augmentation with ours for the same parameters; OpenCV interpolates to 1/32 px."""
     images, masks = np.array(store.images[:BS]), np.array(store.masks[:BS])
-    draws = sample_params(len(images), Augmentation(), torch.Generator().manual_seed(0))
-    seen, labels = transform(torch.from_numpy(images), torch.from_numpy(masks), Augmentation(), draws)
-    degrees, gain = torch.rad2deg(draws.angle), draws.gain.flatten(1).numpy()
+    params = sample_params(len(images), Augmentation(), torch.Generator().manual_seed(0))
+    pixels, labels = transform(torch.from_numpy(images), torch.from_numpy(masks), Augmentation(), params)
+    degrees, gain = torch.rad2deg(params.angle), params.gain.flatten(1).numpy()
     samples = [
-        plain_augment(images[i], masks[i], float(degrees[i]), float(draws.scale[i]), gain[i], bool(draws.flipped[i]))
+        plain_augment(images[i], masks[i], float(degrees[i]), float(params.scale[i]), gain[i], bool(params.flipped[i]))
         for i in range(len(images))
     ]
-    plain_seen, plain_labels = (torch.stack(parts) for parts in zip(*samples, strict=True))
-    levels = float(((plain_seen - seen).abs() * 255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)).mean())
-    same = float((plain_labels == labels).float().mean())
-    equal = levels <= LEVELS and same >= SAME_PARTS
-    return {"image_difference_of_255": levels, "mask_agreement": same, "equal": float(equal)}
+    plain_pixels, plain_labels = (torch.stack(values) for values in zip(*samples, strict=True))
+    difference = float(((plain_pixels - pixels).abs() * 255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)).mean())
+    agreement = float((plain_labels == labels).float().mean())
+    equal = difference <= MAX_DIFFERENCE and agreement >= MIN_AGREEMENT
+    return {"image_difference_of_255": difference, "mask_agreement": agreement, "equal": float(equal)}
 
 
 def _plain_course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """The course's mIoU by a loop over images, hands and classes."""
+    """Compute the course's mIoU by a loop over images, hands and classes."""
     hands = []
     for guess, mask in zip(
         predicted.reshape(-1, *predicted.shape[2:]), truth.reshape(-1, *truth.shape[2:]), strict=True
@@ -135,14 +153,15 @@ def _plain_course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _metrics(store: Store) -> dict[str, float]:
+    """Time the course's mIoU of all masks of the store against masks moved by 2 px."""
     truth = np.array(store.masks)
     predicted = np.roll(truth, 2, axis=-1)
-    ways = {"ours": lambda: course_miou(predicted, truth), "plain": lambda: _plain_course_miou(predicted, truth)}
-    difference = abs(ways["ours"]() - ways["plain"]())
-    return in_turns(ways, len(store), ROUNDS) | {"difference": difference, "equal": float(difference < 1e-9)}
+    variants = {"ours": lambda: course_miou(predicted, truth), "plain": lambda: _plain_course_miou(predicted, truth)}
+    difference = abs(variants["ours"]() - variants["plain"]())
+    return time_variants(variants, len(store), ROUNDS) | {"difference": difference, "equal": float(difference < 1e-9)}
 
 
-PARTS = {
+BENCHMARKS = {
     "render": lambda _: rendering_speed(),
     "loader": _loader,
     "metrics": _metrics,
@@ -153,44 +172,25 @@ MEANING = {
     "render": "samples from all cores, and the milliseconds of one",
     "loader": f"augmented batches of {BS} against a PyTorch DataLoader with OpenCV, sample by sample, same arrays",
     "metrics": "course mIoU of masks in memory against a loop over images, hands and classes",
-    "train": "a step of a small U-Net++ as trainings take it against smp's nets and losses in float32, same batch",
-    "predict": "a batch through the same net: each way against eager float32, and where the arg-max agrees with it",
+    "train": "a training step of a small U-Net++ against smp's nets and losses in float32, same batch",
+    "predict": "a batch through the same net, each runtime against eager float32, and its agreement of the arg-max",
 }
 
 
-def rendering_speed() -> dict[str, float]:
-    """Samples of 64 and 128 px with image, masks and front, one process a core, each at work on its own.
-
-    Images/s of all together, peak memory of a process, and what the stages of one image take.
-    """
-    cores, figures = len(os.sched_getaffinity(0)), {"processes": len(os.sched_getaffinity(0))}
-    for size in (64, 128):
-        make = RenderedSample("train", 4, size, 0, True)
-        shares = [(make, range(k * RENDERED // cores, (k + 1) * RENDERED // cores)) for k in range(cores)]
-        with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_render_samples, [(make, range(4))] * cores))
-            began = time.perf_counter()
-            memory = list(pool.map(_render_samples, shares))
-            seconds = time.perf_counter() - began
-        figures |= {f"{size}px_images_per_s": RENDERED / seconds, f"{size}px_mib_per_process": max(memory)}
-    return figures | _render_stages(make)
+def run(names: list[str]) -> dict[str, dict[str, float]]:
+    """Run the named BENCHMARKS: a flat dict of figures for each. Raises EthandError for an unknown name."""
+    for name in names:
+        require_known("benchmark", name, BENCHMARKS)
+    with tempfile.TemporaryDirectory() as folder:
+        needs_store = set(names) != {"render"}
+        store = render_dataset(folder, SAMPLES, 1, 1, 1, SIZE)["train"] if needs_store else None
+        return {name: BENCHMARKS[name](store) for name in names}
 
 
-def _render_samples(share: tuple[RenderedSample, range]) -> float:
-    """Render samples; returns the most memory in MiB that this process has had."""
-    make, samples = share
-    for i in samples:
-        make(i)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024  # getrusage would give the parent's peak where that is greater
-
-
-def _render_stages(make: RenderedSample, samples: int = 32) -> dict[str, float]:
-    """Milliseconds an image of each of RENDER_STAGES in one process, by the standard profiler, and of all."""
-    profile = cProfile.Profile()
-    began = time.perf_counter()
-    profile.runcall(_render_samples, (make, range(samples)))
-    total = (time.perf_counter() - began) / samples * 1000
-    spent = {(Path(file).stem, name): times[3] for (file, _, name), times in pstats.Stats(profile).stats.items()}
-    stages = {stage: sum(spent[call] for call in calls) / samples * 1000 for stage, calls in RENDER_STAGES.items()}
-    return {f"stage_{stage}_ms": ms for stage, ms in {**stages, "all": total}.items()}
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """Return the figures as text: for every benchmark what it compares, then one figure a line."""
+    blocks = []
+    for name, values in figures.items():
+        lines = pd.Series(values).to_string(float_format="{:.4g}".format)
+        blocks.append(f"{name}: {MEANING[name]}\n{lines}")
+    return "\n\n".join(blocks)

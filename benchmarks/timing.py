@@ -1,4 +1,4 @@
-"""Timing of several ways to the same thing."""
+"""Timing of several variants of the same work."""
 
 import time
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from collections.abc import Callable
 import numpy as np
 
 
-def in_turns(ways: dict[str, Callable[[], object]], images: int, rounds: int) -> dict[str, float]:
-    """Median images/s of each way, the ways alternating after one warm-up each, and their ratios to the last's.
+def time_variants(variants: dict[str, Callable[[], object]], images: int, rounds: int) -> dict[str, float]:
+    """Return median images/s of each variant, alternating after one warm-up each, and the ratios to the last.
 
-    Of two ways there is one `ratio`; of more, a `<way>_ratio` each.
+    Of two variants there is one `ratio`; of more, a `<variant>_ratio` each.
     """
-    seconds = {name: [] for name in ways}
-    for way in ways.values():
-        way()
+    seconds = {name: [] for name in variants}
+    for variant in variants.values():
+        variant()
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             began = time.perf_counter()
-            way()
+            variant()
             seconds[name].append(time.perf_counter() - began)
     speed = {name: images / float(np.median(times)) for name, times in seconds.items()}
     *others, last = speed

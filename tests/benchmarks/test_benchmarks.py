@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import nets, pipeline
-from benchmarks.timing import in_turns
+from benchmarks.timing import time_variants
 from ethand_utils.exceptions import EthandError
 from ethand_utils.sources.rendered import RenderedSample
 from ethand_utils.training.losses import SegmentationLoss
@@ -23,22 +23,22 @@ def test_a_process_says_how_much_memory_it_needs():
     assert 50 < pipeline._render_samples((RenderedSample("train", 4, 16, 0, True), range(1))) < 20_000
 
 
-def test_ways_alternate_and_the_ratio_is_the_first_to_the_last():
+def test_variants_alternate_and_the_ratio_is_the_first_to_the_last():
     calls = []
-    speeds = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 8, rounds=3)
+    speeds = time_variants({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 8, rounds=3)
     assert calls == ["a", "b"] * 4
     assert speeds["ratio"] == pytest.approx(speeds["a_images_per_s"] / speeds["b_images_per_s"])
 
 
-def test_of_several_ways_each_has_a_ratio_to_the_last():
-    speeds = in_turns(dict.fromkeys("abc", lambda: None), 8, rounds=3)
+def test_of_several_variants_each_has_a_ratio_to_the_last():
+    speeds = time_variants(dict.fromkeys("abc", lambda: None), 8, rounds=3)
     assert {name for name in speeds if name.endswith("ratio")} == {"a_ratio", "b_ratio"}
     assert speeds["b_ratio"] == pytest.approx(speeds["b_images_per_s"] / speeds["c_images_per_s"])
 
 
-def test_every_part_says_what_it_compares():
-    text = pipeline.table({part: {"ratio": 2.0} for part in pipeline.PARTS})
-    assert all(f"{part}: {pipeline.MEANING[part]}" in text for part in pipeline.PARTS)
+def test_every_benchmark_says_what_it_compares():
+    text = pipeline.table({name: {"ratio": 2.0} for name in pipeline.BENCHMARKS})
+    assert all(f"{name}: {pipeline.MEANING[name]}" in text for name in pipeline.BENCHMARKS)
 
 
 def test_the_plain_augmentation_is_the_same_augmentation(dataset):
@@ -78,6 +78,6 @@ def test_the_plain_metric_is_the_same_metric(dataset):
     assert pipeline._plain_course_miou(predicted, truth) == pytest.approx(pipeline.course_miou(predicted, truth))
 
 
-def test_an_unknown_part_is_refused():
-    with pytest.raises(EthandError, match="bench speed: no such part; expected one of render"):
+def test_an_unknown_benchmark_is_refused():
+    with pytest.raises(EthandError, match=r"benchmark 'speed': unknown .*expected one of render"):
         pipeline.run(["render", "speed"])
