@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "steps_display",
         ],
         "confusion": ["error_shares", "hand_confusion", "worst_parts"],
+        "cyclegan_images": ["cycle_images", "most_overlapping"],
         "cyclegan_table": [
             "companion_table",
             "cycle_display",
@@ -50,11 +51,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "image_plots": [
             "colour_mask",
             "contact_sheet",
-            "cycle_images",
             "five_panels",
             "front_maps",
             "legend_of_parts",
-            "most_overlapping",
             "photo_with_masks",
             "save_figure",
             "strips",

@@ -198,7 +198,13 @@ def curves_together(histories: dict[str, pd.DataFrame], column: str) -> Figure:
 
 @in_style
 def balance_curves(courses: dict[str, pd.DataFrame]) -> Figure:
-    """Draw the accuracy of D_X and D_Y by epoch (`CycleGANDiscriminators.course`), for several trainings together."""
+    """Draw the accuracy of D_X and D_Y by epoch (`CycleGANDiscriminators.course`), for several trainings together.
+
+    An empty course, of a training without discriminators, is left out; without any other, a line of text.
+    """
+    courses = {row: course for row, course in courses.items() if len(course)}
+    if not courses:
+        return message_figure("trained without discriminators")
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, name in zip(axes, ("D_X: images", "D_Y: masks"), strict=True):
         for row, course in courses.items():
@@ -207,8 +213,7 @@ def balance_curves(courses: dict[str, pd.DataFrame]) -> Figure:
         axis.axhline(0.5, color="0.25", ls="--", lw=1)
         axis.set(xlabel="epoch", ylim=(0.35, 1.02), title=name)
     axes[0].set_ylabel("accuracy, real against generated")
-    if courses:
-        axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

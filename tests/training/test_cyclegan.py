@@ -13,6 +13,7 @@ import trainee
 from torch import nn
 from trainee import net
 
+from ethand_utils.analysis.cyclegan_images import cycle_images, most_overlapping
 from ethand_utils.analysis.cyclegan_table import (
     MEASURES,
     companion_table,
@@ -21,7 +22,6 @@ from ethand_utils.analysis.cyclegan_table import (
     cyclegan_verdict,
     variant_effects,
 )
-from ethand_utils.analysis.image_plots import cycle_images, most_overlapping
 from ethand_utils.data.augment import Augmentation, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError
 from ethand_utils.exceptions import EthandError
