@@ -64,7 +64,7 @@ def test_an_end_of_one_process_ends_them_all_and_keeps_the_last_epoch(
 
 
 def test_batches_that_cannot_be_split_equally_are_refused(dataset, pseudo_labels, tmp_path):
-    with pytest.raises(EthandError, match="batches of 4 cannot be dealt to 3 processes"):
+    with pytest.raises(EthandError, match="batches of 4 cannot be shared among 3 processes"):
         trainee.run("g1", tmp_path, dataset["train"].path.parent, pseudo_labels.path, processes=3)
 
 
