@@ -57,8 +57,8 @@ NOTEBOOK_FIGURES = {
 
 NO_CYCLEGAN = "No CycleGAN was trained: ethand run --set 'cyclegan=[loose]' adds section 4's, with all its remedies."
 STRIPS = {
-    "figures/cyclegan_images.png": "There and back from images, by the row loose: X → Y → X (notebook 11).",
-    "figures/cyclegan_masks.png": "There and back from masks: Y → X → Y (notebook 11).",
+    "figures/cyclegan_loose_seed0_images.png": "There and back from images, by the row loose: X → Y → X (notebook 11).",
+    "figures/cyclegan_loose_seed0_masks.png": "There and back from masks: Y → X → Y (notebook 11).",
 }
 
 

@@ -6,6 +6,13 @@ from textwrap import dedent
 from IPython.display import Code
 
 
-def show_source(*objects) -> Code:
-    """Return the source of functions and classes, highlighted, as the last line of a notebook's cell shows it."""
-    return Code("\n\n\n".join(dedent(inspect.getsource(item)).rstrip() for item in objects), language="python")
+class Source(Code):
+    """Highlighted code, in a fixed-width font in an exported page too."""
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_().replace("<pre>", '<pre style="font-family: monospace">')
+
+
+def show_source(*objects) -> Source:
+    """Return the source of functions and classes, highlighted, for the last line of a notebook's cell."""
+    return Source("\n\n\n".join(dedent(inspect.getsource(item)).rstrip() for item in objects), language="python")

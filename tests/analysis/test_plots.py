@@ -146,6 +146,13 @@ def test_curves_say_which_columns_a_training_lacks():
     assert "this training has no" not in texts(charts.curves(history()))
 
 
+def test_a_training_without_discriminators_has_no_balance():
+    course = pd.DataFrame({"epoch": [1], "d_x_accuracy": [0.5], "d_y_accuracy": [0.6]})
+    assert "without discriminators" in texts(charts.balance_curves({"pairs": course[:0]}))
+    labels = [text.get_text() for text in charts.balance_curves({"pairs": course[:0], "a": course}).axes[1].legend_.texts]
+    assert labels == ["a"]
+
+
 def test_maps_of_the_hand_in_front_are_colours_or_none(dataset, tmp_path):
     store = dataset["train"]
     maps = image_plots.front_maps(store, np.arange(3))
