@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import csr_array, load_npz, save_npz
 
 from ethand_utils.analysis.confusion import N_CELLS, sparse_counts
-from ethand_utils.data.store import Store
+from ethand_utils.data.store import OCCLUDED, Store
 from ethand_utils.files import FileError, atomic_write, first_line, write_json
 from ethand_utils.labels import HAND_TYPES
 from ethand_utils.training.metrics import sample_scores
@@ -122,7 +122,7 @@ class Predictions:
             raise PredictionsError(f"{file}: cannot be read ({first_line(error)}); evaluate the net again") from None
         if len(scores) != len(self):
             raise PredictionsError(f"{file}: {len(scores)} rows, expected {len(self)}; evaluate the net again")
-        shares = [column for column in ("occluded_left", "occluded_right") if column in index]
+        shares = [column for column in OCCLUDED if column in index]
         occluded = {"occluded": index[shares].max(axis=1).astype(float)} if shares else {}
         others = index.drop(columns=["id", *scores.columns.intersection(index.columns)])
         return pd.concat([index[["id"]].astype(str), scores, others.assign(**occluded)], axis=1)

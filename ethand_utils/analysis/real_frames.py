@@ -8,7 +8,7 @@ import pandas as pd
 
 from ethand_utils.analysis.image_plots import tiles
 from ethand_utils.data.crops import crop_square
-from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store import BOX, Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS, N_CLASSES
 from ethand_utils.rendering.arrangements import ARRANGEMENTS
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
@@ -90,7 +90,7 @@ def measure_store(store: Store, samples: Iterable[int]) -> pd.DataFrame:
     rows = []
     for i in samples:
         row = store.index.iloc[i]
-        side = crop_square(tuple(row[["bbox_x", "bbox_y", "bbox_w", "bbox_h"]].astype(float)))[2]
+        side = crop_square(tuple(row[list(BOX)].astype(float)))[2]
         measures = measure(store.images[i], [_part_middles(mask) for mask in store.masks[i]])
         rows.append(_row(row["hand_type"], max(row["bbox_w"], row["bbox_h"]), side / store.size, measures))
     return pd.DataFrame(rows)

@@ -102,10 +102,11 @@ def interhand(
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.interhand import hand_source, read_interhand
 
-    shard = None if part is None else Shard.parse(part)
+    shard, workers = None if part is None else Shard.parse(part), workers or _cores()
     read_interhand(
-        out, root, _items(",".join(split or ())) or None, paired, unpaired, val, test, size, hand_source(mano_dir),
-        every, limit, _items(captures) or None, _items(hand_types), seed, workers or _cores(), shard,
+        root, out, _items(",".join(split or ())) or None, size, hand_source(mano_dir), workers, shard,
+        paired=paired, unpaired=unpaired, val=val, test=test, every=every, limit=limit,
+        captures=_items(captures) or None, hand_types=_items(hand_types), seed=seed,
     )  # fmt: skip
     _print_built(out, part)
 

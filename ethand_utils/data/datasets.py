@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store import OCCLUDED, Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS
 
 HEAVY_OCCLUSION = 0.2  # share of a hand above which it counts as much occluded
@@ -58,7 +58,7 @@ def held_out(stores: dict[str, Store], *arrays: str) -> Store:
 
 def occlusion(index: pd.DataFrame) -> pd.DataFrame:
     """Return the occluded share of each hand, columns `left` and `right`; NaN where it is absent or not known."""
-    return index.reindex(columns=[f"occluded_{hand}" for hand in HANDS]).astype(float).set_axis(HANDS, axis=1)
+    return index.reindex(columns=list(OCCLUDED)).astype(float).set_axis(HANDS, axis=1)
 
 
 def describe(store: Store) -> dict:

@@ -12,6 +12,9 @@ from ethand_utils.labels import HANDS
 
 FORMAT = 1
 ARRAYS = ("images", "masks", "front", "depth", "confidence")
+# Columns of an index: the hands' bounding box, px of the camera's frame, and the share of each hand that is occluded.
+BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+OCCLUDED = tuple(f"occluded_{hand}" for hand in HANDS)
 
 
 class StoreError(FileError):

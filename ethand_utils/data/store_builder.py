@@ -328,6 +328,18 @@ def _shard_folders(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{FOLDER}/*/{path.name}"))
 
 
-def remove_shards(out: str | Path) -> None:
-    """Remove what is left of all shards of a data set that has been merged, unfinished ones too."""
-    shutil.rmtree(Path(out) / FOLDER, ignore_errors=True)
+def build_stores(
+    out: Path, plans: dict[str, StorePlan], workers: int = 1, replace: bool = False, shard: Shard | None = None
+) -> dict[str, Store]:
+    """Build the stores of a data set in the folder `out`, merging their shards, or one `shard` of each; return them.
+
+    Shards that do not fit are refused before any work begins. Raises what `build_shard` and `merge_shards` do.
+    """
+    if shard is not None:
+        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
+        return {name: store for name, store in built.items() if store is not None}
+    for name, plan in plans.items():
+        finished_shards(out / name, plan, ignore=replace)
+    stores = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
+    shutil.rmtree(out / FOLDER, ignore_errors=True)  # unfinished shards, too
+    return stores

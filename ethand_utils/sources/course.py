@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ethand_utils.data.crops import ImageError, crop_image, crop_square
 from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
-from ethand_utils.data.store import Store, StoreError, is_made
+from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError, is_made
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.hands.amodal import beyond_frame
@@ -50,8 +50,6 @@ STORES = {
     "unpaired_labels": ((LABEL_IDS,), ("masks",)),
 }
 WORK = ".course"  # below the data set: tables of the listed samples, of their checks, and of the sound ones
-
-BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 CROP = ("crop_x", "crop_y", "crop_w", "crop_h")
 LOOKUP = (*CROP, "mask")  # columns of the tables that are not of the index: where a sample's pixels are
 
@@ -191,7 +189,7 @@ def _boxes(entry: dict) -> dict:
     """Return an entry's box for the index and its crop as columns; how much is occluded is unknown."""
     crop = entry.get("bbox")
     boxes = zip((*BOX, *CROP), (*_numbers(entry.get("box", crop)), *_numbers(crop)), strict=True)
-    return {**dict(boxes), "occluded_left": math.nan, "occluded_right": math.nan}
+    return dict(boxes) | dict.fromkeys(OCCLUDED, math.nan)
 
 
 def _numbers(box) -> list[float]:

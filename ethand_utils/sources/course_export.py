@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store import BOX, Store, StoreError
 from ethand_utils.files import first_line, write_remedy
 from ethand_utils.labels import HANDS
-from ethand_utils.sources.course import BOX, COMPLETE, LABEL_BOXES, LABEL_IDS, PAIRED, PATH2ID, STORES, TEST
+from ethand_utils.sources.course import COMPLETE, LABEL_BOXES, LABEL_IDS, PAIRED, PATH2ID, STORES, TEST
 from ethand_utils.sources.course_io import (
     IMAGES,
     MASKS,

@@ -11,21 +11,13 @@ import numpy as np
 
 from ethand_utils.data.crops import ImageError, crop_square
 from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
-from ethand_utils.data.store import Store, StoreError
-from ethand_utils.data.store_builder import (
-    Shard,
-    StorePlan,
-    build_shard,
-    finished_shards,
-    kept_store,
-    merge_shards,
-    remove_shards,
-)
+from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
+from ethand_utils.data.store_builder import Shard, StorePlan, build_stores, kept_store
 from ethand_utils.dependencies import module_files
 from ethand_utils.files import write_json
 from ethand_utils.hands.amodal import hand_masks, occluded_share
 from ethand_utils.hands.mano import ManoHands
-from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, RIGHT
+from ethand_utils.labels import HANDS, LEFT, RIGHT
 from ethand_utils.sources.interhand_checks import CachedHandSource, Check, mean_residuals, open_rows, save_rows
 from ethand_utils.sources.interhand_frames import FrameError, Frames, frame_crops
 from ethand_utils.sources.interhand_index import InterHandError, find_annotations, index_annotation
@@ -34,7 +26,6 @@ from ethand_utils.sources.joint_annotations import RigHands
 from ethand_utils.sources.request import ReadRequest
 
 FOLDER = ".interhand"  # of the data set: indices of the annotation and results of the checks
-PAIRED = 68000  # training frames with masks if no number is given
 
 
 def detect(folder: Path) -> bool:
@@ -48,11 +39,12 @@ def detect(folder: Path) -> bool:
 
 
 def read(root: Path, out: Path, request: ReadRequest) -> dict[str, Store]:
-    """Build the stores that `request` describes with `read_interhand`."""
-    r, paired = request, PAIRED if request.train is None else request.train
-    counts = {"paired": paired, "unpaired": r.unpaired, "val": r.val, "test": r.test}
+    """Build the stores that `request` describes; numbers of frames that are None are those of `Selection`."""
+    r = request
+    counts = {"paired": r.train, "unpaired": r.unpaired, "val": r.val, "test": r.test}
+    counts = {name: count for name, count in counts.items() if count is not None}
     how = {"workers": r.workers, "shard": r.shard, "replace": r.replace}
-    return read_interhand(out, root, **counts, size=r.size, hands=hand_source(r.mano_dir), seed=r.seed, **how)
+    return read_interhand(root, out, size=r.size, hands=hand_source(r.mano_dir), seed=r.seed, **counts, **how)
 
 
 def hand_source(mano_dir: Path | None):
@@ -61,41 +53,31 @@ def hand_source(mano_dir: Path | None):
 
 
 def read_interhand(
-    out: str | Path,
     root: str | Path,
+    out: str | Path,
     splits: tuple[str, ...] | None = None,
-    paired: int = PAIRED,
-    unpaired: int | None = None,
-    val: int | None = None,
-    test: int | None = None,
     size: int = 128,
-    hands=None,
-    every: int = 1,
-    limit: int | None = None,
-    captures: tuple[str, ...] | None = None,
-    hand_types: tuple[str, ...] = HAND_TYPES,
-    seed: int = 0,
+    hands: RigHands | ManoHands | None = None,
     workers: int = 1,
     shard: Shard | None = None,
     replace: bool = False,
+    **selection,
 ) -> dict[str, Store]:
-    """Build a data set of `size`×`size` px from InterHand2.6M at `root` into the folder `out`; its stores by name.
+    """Build a data set of `size`×`size` px from InterHand2.6M at `root` in the folder `out`; return its stores by name.
 
-    Stores `train`, `val` and `test` are paired and hold at most `paired`, `val` and `test` frames (None: all there
-    are); `unpaired_images` has the images of at most `unpaired` other training frames. `hands` is the source of hands:
-    `RigHands` (the default) or `ManoHands`. The other choices are those of `Selection`. Annotations of the official
-    splits each make the store of their name, if there are several or `splits` asks for them; otherwise subjects are
-    divided among the stores. Every frame is checked before any is used, and `report.json` lists what was skipped and
-    why.
+    Stores `train`, `val` and `test` are paired, `unpaired_images` has the images of other training frames; the fields
+    of `Selection` in `selection` say which frames, and how many. `hands` is the source of hands, `RigHands` if None.
+    Annotations of the official splits each make the store of their name, if there are several or `splits` asks for
+    them; otherwise subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
+    lists what was skipped and why.
 
     The index of the annotation and the results of the checks stay in a hidden folder of `out`, so that an interrupted
     call resumes where it stopped. With `shard`, the jobs share the checks, and each builds only its share of every
     store; a later call without `shard` merges them, as `render_dataset` does. Raises InterHandError when a file is
-    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_shard` and `merge_shards`
-    do.
+    missing or not of InterHand2.6M's layout, or no frame is sound, and StoreError as `build_stores` does.
     """
     out, root = Path(out), Path(root).expanduser()
-    selection = Selection(paired, unpaired, val, test, every, limit, captures, hand_types, seed)
+    selection = Selection(**selection)
     if size < 16:
         raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
     check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
@@ -112,11 +94,9 @@ def read_interhand(
     if not plans:
         reason, worst = next(iter(report["skipped"].items()))
         raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
-    if shard is not None:
-        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
-        return {name: store for name, store in built.items() if store is not None}
-    stores = _merge(out, plans, workers, replace)
-    write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(stores)})
+    stores = build_stores(out, plans, workers, replace, shard)
+    if shard is None:
+        write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(stores)})
     return stores
 
 
@@ -199,15 +179,6 @@ def _store_meta(name: str, check: Check, selection: Selection) -> dict:
     }
 
 
-def _merge(out: Path, plans: dict[str, StorePlan], workers: int, replace: bool) -> dict[str, Store]:
-    """Build the stores, of their shards where there are any; shards that do not fit are refused before any work."""
-    for name, plan in plans.items():
-        finished_shards(out / name, plan, ignore=replace)
-    stores = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
-    remove_shards(out)
-    return stores
-
-
 def _shared_subjects(stores: dict[str, Store]) -> list[str]:
     """Return the subjects of more than one of the paired stores: the official splits may share some."""
     counts = Counter(subject for name in STORES if name in stores for subject in set(stores[name].index["subject"]))
@@ -240,7 +211,7 @@ class InterHandSample:
             sample |= hand_masks(hands, frame.camera, frame.rotation, frame.translation, crop, self.size, frame.size)
             occluded = occluded_share(sample["masks"], sample["front"])
             residuals = mean_residuals(hands)
-        split, (x, y, w, h) = frames.annotation.split, frame.bbox
+        split = frames.annotation.split
         row = {
             "id": f"{split}-{number:07d}",
             "hand_type": frame.hand_type,
@@ -249,12 +220,8 @@ class InterHandSample:
             "seq": frame.seq,
             "camera": frame.camera_name,
             "frame": frame.moment,
-            "bbox_x": x,
-            "bbox_y": y,
-            "bbox_w": w,
-            "bbox_h": h,
-            "occluded_left": occluded[LEFT],
-            "occluded_right": occluded[RIGHT],
+            **dict(zip(BOX, frame.bbox, strict=True)),
+            **dict(zip(OCCLUDED, occluded, strict=True)),
             "residual_left_mm": residuals[LEFT],
             "residual_right_mm": residuals[RIGHT],
             "source": frame.image.relative_to(frames.root).as_posix(),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.data.store import Store, StoreError
-from ethand_utils.data.store_builder import Shard, StorePlan, build_shard, finished_shards, merge_shards, remove_shards
+from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
+from ethand_utils.data.store_builder import Shard, StorePlan, build_stores
 from ethand_utils.dependencies import module_files
 from ethand_utils.exceptions import require_known
 from ethand_utils.hands.amodal import occluded_share
@@ -56,8 +56,7 @@ def render_dataset(
 
     With `shard`, only that share of every store is rendered, into a hidden folder of `out`, and the stores there are
     returned; as many jobs may run at once as there are shards. A later call without `shard` merges the finished shards,
-    renders what is missing, and removes them: the bytes are the same. Raises StoreError as `build_shard` and
-    `merge_shards` do.
+    renders what is missing, and removes them: the bytes are the same. Raises StoreError as `build_stores` does.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     require_known("views", views, VIEWS, StoreError)
@@ -65,15 +64,7 @@ def render_dataset(
         raise StoreError(
             f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
         )
-    out, plans = Path(out), _plans(counts, size, seed, depth, views)
-    if shard is not None:
-        built = {name: build_shard(out / name, shard, plan, workers, replace) for name, plan in plans.items()}
-        return {name: store for name, store in built.items() if store is not None}
-    for name, plan in plans.items():  # shards that do not fit are refused before any work begins
-        finished_shards(out / name, plan, ignore=replace)
-    stores = {name: merge_shards(out / name, plan, workers, replace) for name, plan in plans.items()}
-    remove_shards(out)
-    return stores
+    return build_stores(Path(out), _plans(counts, size, seed, depth, views), workers, replace, shard)
 
 
 def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, StorePlan]:
@@ -123,8 +114,6 @@ class RenderedSample:
         rng = np.random.default_rng([self.seed, code, 1, i])
         scene = sample_scene(rng, subject, views=self.views)
         sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
-        left, right = occluded_share(sample["masks"], sample["front"])
-        x, y, w, h = scene.bbox
         row = {
             "id": f"{self.split}-{i:07d}",
             "hand_type": scene.hand_type,
@@ -133,12 +122,8 @@ class RenderedSample:
             "seq": "rendered",
             "camera": f"{i:07d}",
             "frame": i,
-            "bbox_x": x,
-            "bbox_y": y,
-            "bbox_w": w,
-            "bbox_h": h,
-            "occluded_left": left,
-            "occluded_right": right,
+            **dict(zip(BOX, scene.bbox, strict=True)),
+            **dict(zip(OCCLUDED, occluded_share(sample["masks"], sample["front"]), strict=True)),
             "arrangement": scene.arrangement,
             "pose_left": scene.poses[LEFT],
             "pose_right": scene.poses[RIGHT],

@@ -19,10 +19,10 @@ from PIL import Image
 from ethand_utils.analysis.evaluate import _predictions, submit
 from ethand_utils.data.crops import crop_image
 from ethand_utils.data.datasets import open_dataset
-from ethand_utils.data.store import Store, StoreError
+from ethand_utils.data.store import BOX, Store, StoreError
 from ethand_utils.labels import HANDS, LEFT, RIGHT
 from ethand_utils.sources import course_export
-from ethand_utils.sources.course import BOX, STORES, CheckedSample, crop_masks, evenly_spaced, read_course
+from ethand_utils.sources.course import STORES, CheckedSample, crop_masks, evenly_spaced, read_course
 from ethand_utils.sources.course_export import export_course
 from ethand_utils.sources.course_io import (
     IMAGES,

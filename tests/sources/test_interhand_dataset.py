@@ -42,7 +42,7 @@ def people(tmp_path_factory):
 def built(people, tmp_path_factory):
     """A data set of all that `people` has, 20 frames of it paired. Read only."""
     out = tmp_path_factory.mktemp("built") / "data"
-    return read_interhand(out, people, size=SIZE, paired=20)
+    return read_interhand(people, out, size=SIZE, paired=20)
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def test_the_index_knows_residuals_and_what_is_occluded(built):
 def test_official_splits_are_kept_and_shared_people_are_reported(tmp_path):
     for split, person in (("train", "a"), ("val", "b"), ("test", "a")):
         write_tree(tmp_path / "root", annotate({0: (person, 2)}, cameras=1), split)
-    stores = read_interhand(tmp_path / "out", tmp_path / "root", size=SIZE)
+    stores = read_interhand(tmp_path / "root", tmp_path / "out", size=SIZE)
     assert {name: set(store.index["capture"]) for name, store in stores.items()} == {s: {f"{s}/0"} for s in STORES}
     assert report_of(stores)["subjects_in_several_stores"] == ["a"]
-    alone = read_interhand(tmp_path / "alone", tmp_path / "root", splits=("val",), size=SIZE)
+    alone = read_interhand(tmp_path / "root", tmp_path / "alone", splits=("val",), size=SIZE)
     assert list(alone) == ["val"]
 
 
@@ -134,7 +134,7 @@ def test_a_flat_folder_that_cannot_be_written_to_is_read(tmp_path):
     write_tree(root, annotate({k: (k, 1) for k in range(4)}, cameras=1), "sample", flat=True)
     before = sorted(root.iterdir())
     root.chmod(0o555)
-    stores = read_interhand(tmp_path / "out", root, size=SIZE)
+    stores = read_interhand(root, tmp_path / "out", size=SIZE)
     root.chmod(0o755)
     assert sorted(root.iterdir()) == before
     assert {name: len(store) for name, store in stores.items()} == {"train": 2, "val": 1, "test": 1}
@@ -142,9 +142,9 @@ def test_a_flat_folder_that_cannot_be_written_to_is_read(tmp_path):
 
 def test_with_fewer_people_captures_are_divided_and_one_capture_is_for_training(tree, tmp_path):
     root = tree(captures={k: ("a", 1) for k in range(3)}, cameras=1)
-    stores = read_interhand(tmp_path / "three", root, size=SIZE)
+    stores = read_interhand(root, tmp_path / "three", size=SIZE)
     assert {name: len(store) for name, store in stores.items()} == dict.fromkeys(STORES, 1)
-    assert list(read_interhand(tmp_path / "one", root, size=SIZE, captures=("1",))) == ["train"]
+    assert list(read_interhand(root, tmp_path / "one", size=SIZE, captures=("1",))) == ["train"]
 
 
 def remove(root, name):
@@ -180,7 +180,7 @@ def test_an_image_at_fault_is_skipped_and_named(tree, tmp_path, harm, reason):
     root = tree()
     name = read_frames(root)[3].name
     harm(root, name)
-    stores = read_interhand(tmp_path / "out", root, size=SIZE)
+    stores = read_interhand(root, tmp_path / "out", size=SIZE)
     assert report_of(stores)["skipped"] == {reason: {"count": 1, "names": [name]}}
     assert len(stores["train"]) == 5
 
@@ -239,7 +239,7 @@ def scatter(tables):
     ],
 )
 def test_an_annotation_at_fault_is_skipped_and_counted(tree, tmp_path, change, reason, count):
-    stores = read_interhand(tmp_path / "out", tree(change), size=SIZE)
+    stores = read_interhand(tree(change), tmp_path / "out", size=SIZE)
     skipped = report_of(stores)["skipped"]
     assert skipped[reason]["count"] == count
     assert len(skipped[reason]["names"]) == count
@@ -247,7 +247,7 @@ def test_an_annotation_at_fault_is_skipped_and_counted(tree, tmp_path, change, r
 
 
 def test_entries_passed_over_are_in_the_report(tree, tmp_path):
-    stores = read_interhand(tmp_path / "out", tree(set_entry("bbox", None)), size=SIZE)
+    stores = read_interhand(tree(set_entry("bbox", None)), tmp_path / "out", size=SIZE)
     report = report_of(stores)
     assert report["listed"] == {"train": 5}
     assert report["passed_over"]["train"]["annotations with an unexpected value"]["count"] == 1
@@ -258,7 +258,7 @@ def test_an_image_s_name_that_no_file_can_have_is_missing(tree, tmp_path, name):
     def rename(tables):
         tables["data"]["images"][0]["file_name"] = name
 
-    stores = read_interhand(tmp_path / "out", tree(rename), size=SIZE)
+    stores = read_interhand(tree(rename), tmp_path / "out", size=SIZE)
     assert report_of(stores)["skipped"] == {"image: missing": {"count": 1, "names": [name]}}
 
 
@@ -269,7 +269,7 @@ def test_images_are_taken_from_below_the_root_only(tree, tmp_path):
     tables = json.loads((root / "annotations/train/InterHand2.6M_train_data.json").read_text())
     tables["images"][0]["file_name"] = str(elsewhere)
     write_annotation(root / "annotations" / "train", {"data": tables}, "train")
-    stores = read_interhand(tmp_path / "out", root, size=SIZE)
+    stores = read_interhand(root, tmp_path / "out", size=SIZE)
     assert len(stores["train"]) == 6
     assert all(source.startswith("images/train/Capture0/") for source in stores["train"].index["source"])
 
@@ -278,7 +278,7 @@ def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):
     root = tree()
     shutil.rmtree(root / "images")
     with pytest.raises(InterHandError, match=r"no sound frame; 6 of them: image: missing; see .*report\.json"):
-        read_interhand(tmp_path / "out", root, size=SIZE)
+        read_interhand(root, tmp_path / "out", size=SIZE)
     assert json.loads((tmp_path / "out" / REPORT).read_text())["read"] == 6
 
 
@@ -287,7 +287,7 @@ def test_a_truncated_annotation_is_refused(tree, tmp_path):
     file = root / "annotations/train/InterHand2.6M_train_joint_3d.json"
     file.write_text(file.read_text()[:-100])
     with pytest.raises(InterHandError, match=r"joint_3d\.json: not readable JSON"):
-        read_interhand(tmp_path / "out", root, size=SIZE)
+        read_interhand(root, tmp_path / "out", size=SIZE)
 
 
 def test_an_image_that_breaks_after_its_check_is_named_with_a_remedy(tree, tmp_path, monkeypatch):
@@ -300,18 +300,18 @@ def test_an_image_that_breaks_after_its_check_is_named_with_a_remedy(tree, tmp_p
 
     monkeypatch.setattr(interhand.Check, "run", break_one)
     with pytest.raises(InterHandError, match=re.escape(name) + ".* sound when it was checked: mend it, or remove"):
-        read_interhand(tmp_path / "out", root, size=SIZE)
+        read_interhand(root, tmp_path / "out", size=SIZE)
 
 
 def test_the_bytes_do_not_depend_on_workers_or_parts(people, built, tmp_path, monkeypatch):
     monkeypatch.setattr(interhand_checks, "CHUNK", 16)
-    shared = read_interhand(tmp_path / "workers", people, size=SIZE, paired=20, workers=2)
+    shared = read_interhand(people, tmp_path / "workers", size=SIZE, paired=20, workers=2)
     same_bytes(built, shared)
     assert report_of(shared) == report_of(built)
     for number in (2, 1):
-        read_interhand(tmp_path / "parts", people, size=SIZE, paired=20, shard=Shard(number, 2))
+        read_interhand(people, tmp_path / "parts", size=SIZE, paired=20, shard=Shard(number, 2))
     assert not (tmp_path / "parts" / "train").exists()
-    same_bytes(built, read_interhand(tmp_path / "parts", people, size=SIZE, paired=20))
+    same_bytes(built, read_interhand(people, tmp_path / "parts", size=SIZE, paired=20))
     assert not (tmp_path / "parts" / ".shards").exists()
 
 
@@ -329,7 +329,7 @@ def test_an_interrupted_call_goes_on_where_it_stopped(people, built, tmp_path, m
         monkeypatch.setattr(interhand_checks, "check_frame", check)
 
     def build():
-        return read_interhand(tmp_path / "out", people, size=SIZE, paired=20)
+        return read_interhand(people, tmp_path / "out", size=SIZE, paired=20)
 
     stop_after(40)
     with pytest.raises(KeyboardInterrupt):
@@ -352,22 +352,22 @@ def stop(*_):
 
 
 def test_choices_leave_out_what_they_say(people, tmp_path):
-    stores = read_interhand(tmp_path / "a", people, size=SIZE, every=2, captures=("0", "2", "3", "4"))
+    stores = read_interhand(people, tmp_path / "a", size=SIZE, every=2, captures=("0", "2", "3", "4"))
     frames = [(row.capture, row.seq, row.frame) for store in stores.values() for row in store.index.itertuples()]
     # Of a capture's moments 0, 3, 6 … 15, a sequence has 0, 3, 12, 15, the other 6 and 9.
     moments = {("ROM0", 0), ("ROM0", 12), ("ROM1", 6)}
     assert set(frames) == {(f"train/{capture}", *moment) for capture in (0, 2, 3, 4) for moment in moments}
-    stores = read_interhand(tmp_path / "b", people, size=SIZE, hand_types=("left",), limit=6)
+    stores = read_interhand(people, tmp_path / "b", size=SIZE, hand_types=("left",), limit=6)
     assert sum(map(len, stores.values())) == 6
     assert all((store.index["hand_type"] == "left").all() for store in stores.values())
-    stores = read_interhand(tmp_path / "c", people, size=SIZE, paired=3, unpaired=4, val=2, test=1)
+    stores = read_interhand(people, tmp_path / "c", size=SIZE, paired=3, unpaired=4, val=2, test=1)
     kept = {"train": 3, "unpaired_images": 4, "val": 2, "test": 1}
     assert {name: len(store) for name, store in stores.items()} == kept
 
 
 def test_paired_frames_are_drawn_over_all_captures_by_seed(people, built, tmp_path):
     assert set(built["train"].index["capture"]) == set(built["unpaired_images"].index["capture"])
-    other = read_interhand(tmp_path / "out", people, size=SIZE, paired=20, seed=1)
+    other = read_interhand(people, tmp_path / "out", size=SIZE, paired=20, seed=1)
     assert set(other["train"].index["id"]) != set(built["train"].index["id"])
     order = built["train"].index[["capture", "frame"]].drop_duplicates()
     assert len(order) == len(built["train"].index.groupby(["capture", "frame"]))  # a moment's frames stay together
@@ -388,25 +388,25 @@ def test_paired_frames_are_drawn_over_all_captures_by_seed(people, built, tmp_pa
 )
 def test_choices_that_do_not_fit_are_refused(people, tmp_path, choice, says):
     with pytest.raises(InterHandError, match=says):
-        read_interhand(tmp_path / "out", people, **({"size": SIZE} | choice))
+        read_interhand(people, tmp_path / "out", **({"size": SIZE} | choice))
 
 
 def test_other_choices_do_not_overwrite_what_is_there(people, built):
     out = built["train"].path.parent
     before = (out / REPORT).read_bytes()
     with pytest.raises(StoreError, match="made with other settings"):
-        read_interhand(out, people, size=SIZE, paired=21)
+        read_interhand(people, out, size=SIZE, paired=21)
     assert (out / REPORT).read_bytes() == before
 
 
 def test_other_choices_are_refused_before_the_work(tree, tmp_path, monkeypatch):
     root, out = tree(captures={0: ("a", 3), 1: ("b", 3), 2: ("c", 3)}), tmp_path / "out"
-    for name, store in read_interhand(out, root, size=SIZE).items():
+    for name, store in read_interhand(root, out, size=SIZE).items():
         if name != "test":  # which would be built last
             shutil.rmtree(store.path)
     monkeypatch.setattr("ethand_utils.sources.interhand_checks.Check.run", stop)
     with pytest.raises(StoreError, match=r"out/test: holds a store made with other settings"):
-        read_interhand(out, root, size=SIZE, val=1)
+        read_interhand(root, out, size=SIZE, val=1)
 
 
 def test_hands_of_a_moment_are_found_once(people):
@@ -459,7 +459,7 @@ def test_hands_may_be_mano_s(tmp_path, monkeypatch):
     source = ManoHands(tmp_path)
     tables = annotate({0: ("a", 4)}, hand_types=("interacting",))
     write_tree(tmp_path / "root", give_parameters(tables, source))
-    stores = read_interhand(tmp_path / "out", tmp_path / "root", size=SIZE, hands=source)
+    stores = read_interhand(tmp_path / "root", tmp_path / "out", size=SIZE, hands=source)
     assert report_of(stores)["skipped"]["mano: no parameters of the left hand"]["count"] == 2
     train = stores["train"]
     assert train.meta["hands"] == "mano"
