@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -19,8 +20,14 @@ def module_files(*names: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
         file = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
         if file not in files and file.exists() and module not in without:
             files.add(file)
-            pending |= imported_modules(file.read_text())
+            pending |= _imports(file)
     return tuple(sorted(map(str, files)))
+
+
+@cache
+def _imports(file: Path) -> frozenset[str]:
+    """Return what `imported_modules` finds in a file."""
+    return frozenset(imported_modules(file.read_text()))
 
 
 def imported_modules(code: str) -> set[str]:
@@ -48,6 +55,7 @@ def _defining_module(inside: list[str], name: str) -> str:
     return ".".join([*inside, _offered(folder).get(name, name)])
 
 
+@cache
 def _offered(room: Path) -> dict[str, str]:
     """Return the module of each name in the lazy table of a room's `__init__`."""
     for node in ast.walk(ast.parse((room / "__init__.py").read_text())):
