@@ -748,7 +748,8 @@ def test_parts_rendered_at_the_same_time_by_command_join(tmp_path, ethand):
     words = ["data", "render", "--out", tmp_path / "d", "--size", "16", "--workers", "1"]
     words += [word for name, count in counts.items() for word in (f"--{name}", str(count))]
     command = [sys.executable, "-m", "ethand_utils.app.cli", *words]
-    jobs = [subprocess.Popen([*command, "--part", part], stdout=subprocess.DEVNULL) for part in ("1/2", "2/2")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    jobs = [subprocess.Popen([*command, "--part", part], **quiet) for part in ("1/2", "2/2")]
     assert [job.wait() for job in jobs] == [0, 0]
     wrong = "ethand: shard 5/4: expected I/K with I from 1 to K, such as 2/8\n"
     assert ethand(*words, "--part", "5/4") == (1, "", wrong)
