@@ -67,7 +67,7 @@ def _data(run: Run) -> dict:
     p, source = run.profile, run.source
     kind = find_source(source)
     size, counts = p.size, {"train": p.train, "val": p.val, "test": p.test, "unpaired_images": p.unpaired}
-    counts |= {} if kind.needs_folder else {"unpaired_labels": p.unpaired}
+    counts |= {"unpaired_labels": p.unpaired} if kind.unpaired_labels else {}
     if kind.in_place:
         stores = require_stores(open_dataset(run.data_folder), run.data_folder, "train", "val", "unpaired_images")
         names = [name for name in (*counts, "unpaired_labels") if name in stores]

@@ -21,7 +21,8 @@ class Source:
     looks at a folder's files alone, and `read(root, out, request) -> dict[str, Store]`, which builds the stores of a
     data set in the folder `out` (`ReadRequest`); it is imported when one of them is called. `layout` says what a folder
     of it holds, for errors and help; it is empty where a source reads no folder, and then neither `detect` nor `root`
-    is used. A source that is `in_place` has its data set in `root` itself and writes nothing.
+    is used. A source that is `in_place` has its data set in `root` itself and writes nothing. `unpaired_labels` says
+    that it may have masks without images.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Source:
     layout: str = ""
     in_place: bool = False
     uses_mano: bool = False
+    unpaired_labels: bool = False
 
     @property
     def needs_folder(self) -> bool:
@@ -52,14 +54,19 @@ class Source:
 RENDERED = "rendered"  # the source of a run without a folder of data
 # In the order in which a folder is tried. What is added here can be used in runs and has a command, `ethand data NAME`.
 SOURCES = {
-    RENDERED: Source("hands rendered for this run", "ethand_utils.sources.rendered"),
+    RENDERED: Source("hands rendered for this run", "ethand_utils.sources.rendered", unpaired_labels=True),
     "stores": Source(
         "existing stores",
         "ethand_utils.sources.stores",
         layout="<name>/meta.json, as `ethand data render` writes it",
         in_place=True,
     ),
-    "course": Source("the course's files", "ethand_utils.sources.course", layout="interhand.lmdb and the lists"),
+    "course": Source(
+        "the course's files",
+        "ethand_utils.sources.course",
+        layout="interhand.lmdb and the lists",
+        unpaired_labels=True,
+    ),
     "interhand": Source(
         "InterHand2.6M",
         "ethand_utils.sources.interhand",
@@ -90,7 +97,7 @@ def detect_source(folder: str | Path) -> str:
 
 
 def _layouts() -> str:
-    """The titles and layouts of all sources that read a folder, with the commands that do."""
+    """Return the titles and layouts of all sources that read a folder, with the commands that read them."""
     layouts = []
     for name, source in SOURCES.items():
         if source.needs_folder:

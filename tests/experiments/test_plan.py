@@ -203,6 +203,14 @@ def test_data_that_is_still_to_be_read_gives_limits(tmp_path):
     assert planned["data"]["at_most"]
     assert planned["totals"]["at_most"]
     assert "at most train 68,000" in dry_run.text(planned)
+    assert "unpaired_labels" not in planned["data"]["counts"]
+
+
+def test_masks_without_images_are_counted_where_a_source_may_have_them(tmp_path):
+    (tmp_path / "interhand.lmdb").touch()
+    planned = plan_of(data=str(tmp_path))
+    assert planned["data"]["source"] == "course"
+    assert planned["data"]["counts"]["unpaired_labels"] == 519_000
 
 
 # What trainings do.
