@@ -57,13 +57,16 @@ class InFloat32(Callback):
 
 
 class Fail(Callback):
-    """Ends a process of a training in its second epoch: by an error, or killed."""
+    """Ends a process of a training in its second epoch: by an error, or killed.
+
+    After a batch, as the other process has then begun the epoch too, and so has written the checkpoint of the first.
+    """
 
     def __init__(self, killed):
         self.killed = killed
 
-    def before_epoch(self):
-        if self.epoch == 1 and distributed.rank() == 1:
+    def after_batch(self):
+        if self.training and self.epoch == 1 and distributed.rank() == 1:
             if self.killed:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise callbacks.TrainingError("no more")
