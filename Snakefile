@@ -8,50 +8,50 @@ import sys
 from pathlib import Path
 
 import ethand_utils
-from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
-from ethand_utils.experiments.run import open_run
 from ethand_utils.dependencies import module_files
+from ethand_utils.experiments.run import open_run
+from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
 
 folder = Path.cwd()
 profile = open_run(folder.name).profile
 steps = {stage.name: stage for stage in stages(profile)}
 gpus = gpu_count()
-# On GPUs, as many trainings as have their GPUs. On a CPU, two side by side use the cores better than one with all of them. A cluster's profile
-# says it itself (`config: threads=8`), as neither this machine's cores nor its GPUs are those of the nodes.
+# On GPUs, as many trainings run as have their GPUs. On a CPU, two side by side use the cores better than one with all
+# of them. A cluster's profile gives the number (`config: threads=8`), as its nodes have other cores and GPUs.
 threads = int(config.get("threads", 0))
 threads_per_training = threads or max(1, workflow.cores // (gpus // profile.processes or 2))
 
-parts = {f"render/{part.number}-of-{part.of}.done": part for part in render_shards(profile)}
+shards = {f"render/{shard.number}-of-{shard.of}.done": shard for shard in render_shards(profile)}
 
-# What most others wait for goes first, so that no long training is left alone at the end.
+# Stages that most others wait for go first, so that no long training is left alone at the end.
 waiting = {name: 0 for name in steps}
 for stage in reversed(list(steps.values())):
     for need in stage.needs:
         waiting[need] += 1 + waiting[stage.name]
 
 
-# All that is made is asked for: a missing file before an up-to-date index.html would not be made, such as a new seed's.
+# All files are targets: Snakemake would not make a missing one, such as a new seed's, before an up-to-date index.html.
 rule all:
     input:
         "index.html",
         *[made for stage in steps.values() for made in stage.makes],
 
 
-for done, part in parts.items():
+for done, shard in shards.items():
 
     rule:
-        name: f"render_{part.number}_of_{part.of}"
+        name: f"render_{shard.number}_of_{shard.of}"
         input:
             module_files("sources.rendered"),
             settings_file(steps["01_data"]),
         output:
             touch(done),
         params:
-            part=str(part),
-        threads: threads or max(1, workflow.cores // len(parts))
+            shard=str(shard),
+        threads: threads or max(1, workflow.cores // len(shards))
         priority: len(steps)
         shell:
-            "{sys.executable} -m ethand_utils.app.cli render-part {folder} {params.part} {threads}"
+            "{sys.executable} -m ethand_utils.app.cli render-shard {folder} {params.shard} {threads}"
 
 
 for stage in steps.values():
@@ -61,7 +61,7 @@ for stage in steps.values():
         input:
             notebook_inputs(stage.notebook),
             settings_file(stage),
-            *[done for done in parts if stage.name == "01_data"],
+            *[done for done in shards if stage.name == "01_data"],
             *[made for need in stage.needs for made in steps[need].makes],
         output:
             *stage.makes,

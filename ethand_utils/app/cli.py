@@ -84,7 +84,7 @@ def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of t
 
 
 @app.command(hidden=True)
-def render_part(
+def render_shard(
     folder: RunFolder,
     part: Annotated[str, typer.Argument(metavar="I/K", help="shard to render, such as 2/8")],
     workers: Annotated[int, typer.Argument(help="processes")],
@@ -93,7 +93,7 @@ def render_part(
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.experiments.run import open_run
 
-    open_run(folder.name).render_part(Shard.parse(part), workers)
+    open_run(folder.name).render_shard(Shard.parse(part), workers)
 
 
 @app.command(hidden=True)

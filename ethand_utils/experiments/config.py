@@ -24,6 +24,10 @@ GROUPS = (
     *("adversary", "pseudo", "schedule", "unpaired", "cyclegan"),
 )
 
+# Names in errors of a JSON schema's types and bounds.
+TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "null"}
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+
 Width = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -43,20 +47,14 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    data: str | None = setting(
-        None, "folder of InterHand2.6M, of the course's files or of stores; null: render", "data"
-    )
-    mano_dir: str | None = setting(
-        None, "folder of MANO_{RIGHT,LEFT}.pkl, for InterHand2.6M only; null: generic hand", "data"
-    )
+    data: str | None = setting(None, "folder of InterHand2.6M, the course's files or stores; null: render", "data")
+    mano_dir: str | None = setting(None, "folder of MANO_{RIGHT,LEFT}.pkl (InterHand2.6M); null: generic hand", "data")
     train: int = setting(4000, "images with masks to train on (a limit where data are read)", "data", ge=1)
     val: int = setting(200, "images with masks to validate on while training (a limit, too)", "data", ge=1)
     test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1)
     unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1)
     size: int = setting(64, "side of images and masks, px", "data", ge=16)
-    views: Literal[*VIEWS] = setting(
-        "front", "rendered cameras: round (the whole dome) or front (in front of the person)", "data"
-    )
+    views: Literal[*VIEWS] = setting("front", "rendered cameras: round (whole dome) or front (of the person)", "data")
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
     render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
     processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)
@@ -103,9 +101,7 @@ class Profile(BaseModel):
     pseudo_filter: Literal["batch_half", "dataset_half", "threshold", "none"] = setting(
         "batch_half", "pseudo-labels kept: batch_half (the report), dataset_half, threshold or none", "pseudo"
     )
-    pseudo_threshold: float | None = setting(
-        None, "least confidence that the filter threshold keeps; null for other filters", "pseudo"
-    )
+    pseudo_threshold: float | None = setting(None, "least confidence for the filter threshold; else null", "pseudo")
 
     g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1)
     d_epochs: int = setting(1, "epochs of D", "d", ge=1)
@@ -114,9 +110,7 @@ class Profile(BaseModel):
         [1, 3, 1, 3], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
     )
     bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1)
-    bs_unpaired: int = setting(
-        16, "batch size on unpaired data, samples, before pseudo_filter drops some", "unpaired", "pseudo", ge=1
-    )
+    bs_unpaired: int = setting(16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1)
     lr: float = setting(3e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
     lr_unpaired: float = setting(3e-3, "learning rate on unpaired data", "unpaired", gt=0)
     lr_d: float = setting(5e-5, "learning rate of D", "d", "adversary", gt=0)
@@ -126,30 +120,18 @@ class Profile(BaseModel):
 
     seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1)
     methods: list[str] = setting([], "rows of Table 1 to train, as [baseline, unetpp_dice]; []: all")
-    label_fractions: list[Fraction] = setting(
-        [], "fractions of the pairs for a second table, as [0.01, 0.05, 0.2]; []: none"
-    )
-    cyclegan: list[Literal[*VARIANT_NAMES]] = setting(
-        [], "CycleGANs to train (notebook 11), as [report, loose]; []: none"
-    )
-    cyclegan_epochs: int = setting(
-        2, "epochs of a CycleGAN, passes over the pairs; half of each batch is unpaired", "cyclegan", ge=1
-    )
+    label_fractions: list[Fraction] = setting([], "fractions of the pairs for a second table, as [0.01, 0.2]; []: none")
+    cyclegan: list[Literal[*VARIANT_NAMES]] = setting([], "CycleGANs (notebook 11), as [report, loose]; []: none")
+    cyclegan_epochs: int = setting(2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1)
     gan: Literal[*GANS] = setting(
         "least_squares", "CycleGAN's adversarial loss: least_squares (its authors') or bce (as for D)", "cyclegan"
     )
-    image_weight: float = setting(
-        5.0, "weight of the L1 of images (normalised) beside the loss of masks", "cyclegan", ge=0
-    )
-    cycle_weight: float = setting(
-        1.0, "weight of the cycle losses, of images (times image_weight) and masks", "cyclegan", ge=0
-    )
+    image_weight: float = setting(5.0, "weight of normalised images' L1 beside the loss of masks", "cyclegan", ge=0)
+    cycle_weight: float = setting(1.0, "weight of both cycles' losses, images' times image_weight", "cyclegan", ge=0)
     adversarial_weight: float = setting(0.5, "weight of both discriminators' adversarial losses", "cyclegan", ge=0)
     identity_weight: float = setting(0.0, "weight of G_XY's loss on masks shown as images", "cyclegan", ge=0)
-    replay_buffer: int = setting(50, "images (and masks) that the remedy replay_buffer keeps", "cyclegan", ge=1)
-    d_rate: float = setting(
-        0.1, "discriminators' learning rate over the generators', for the remedy two_rates", "cyclegan", ge=0
-    )
+    replay_buffer: int = setting(50, "images (and masks) that the option replay_buffer keeps", "cyclegan", ge=1)
+    d_rate: float = setting(0.1, "learning rate of discriminators over generators', for two_rates", "cyclegan", ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "Profile":
@@ -174,14 +156,8 @@ def concerning(*groups: str) -> tuple[str, ...]:
     """Return the settings that concern one of the `groups` of stages, in the order of the model."""
     for group in groups:
         require_known("group of settings", group, GROUPS, ProfileError)
-    return tuple(key for key in Profile.model_fields if set(groups) & set(_concerns(key)))
-
-
-def _concerns(key: str) -> list[str]:
-    return Profile.model_fields[key].json_schema_extra["concerns"]
-
-
-NO_EFFECT = tuple(key for key in Profile.model_fields if not _concerns(key))  # settings that change no result
+    fields = Profile.model_fields.items()
+    return tuple(key for key, field in fields if set(groups) & set(field.json_schema_extra["concerns"]))
 
 
 def choices(key: str) -> tuple[str, ...]:
@@ -213,8 +189,8 @@ def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
 
 def _profile_file(name: str | Path) -> Path:
     if Path(name).suffix not in (".yaml", ".yml"):
-        known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-        require_known("profile", str(name), known, lambda line: ProfileError(f"{line}, or a YAML file"))
+        shipped = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+        require_known("profile", str(name), shipped, lambda line: ProfileError(f"{line}, or a YAML file"))
         return PROFILES / f"{name}.yaml"
     if not Path(name).is_file():
         raise ProfileError(f"{name}: no such file; expected a YAML file of settings")
@@ -256,26 +232,20 @@ def _validate(values: dict) -> Profile:
     raise ProfileError(f"{key}: {values[key]!r}, expected {expected}")
 
 
-_TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "null"}
-_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
-
-
 def _expected(schema: dict) -> str:
     """Return what a JSON schema asks for: `int (at least 1)`, `list of float (above 0, below 1)`, `str or null`."""
     if "anyOf" in schema:
         return " or ".join(_expected(one) for one in schema["anyOf"])
     if schema["type"] == "array":
         return f"list{' (not empty)' if schema.get('minItems') else ''} of {_expected(schema['items'])}"
-    bounds = ", ".join(f"{text} {schema[name]:g}" for name, text in _BOUNDS.items() if name in schema)
-    return _TYPES[schema["type"]] + (f" ({bounds})" if bounds else "")
+    bounds = ", ".join(f"{text} {schema[name]:g}" for name, text in BOUNDS.items() if name in schema)
+    return TYPES[schema["type"]] + (f" ({bounds})" if bounds else "")
 
 
 def _report_defaults(path: Path, missing: list[str]) -> None:
-    others = f" and {len(missing) - 1} others" if len(missing) > 2 else " and 1 other" if len(missing) > 1 else ""
-    named = [f"{key} {json.dumps(Profile.model_fields[key].default)}" for key in missing[:5]]
-    values = ", ".join([*named, "…"] if len(missing) > 5 else named)
-    verb, noun = ("take", "their defaults") if others else ("takes", "its default")
-    print(f"{path}: lacks {missing[0]}{others}, which {verb} {noun} ({values})", file=sys.stderr)
+    values = [f"{key} {json.dumps(Profile.model_fields[key].default)}" for key in missing[:5]]
+    values += [f"{len(missing) - 5} others"] if len(missing) > 5 else []
+    print(f"{path}: settings that are missing take their defaults: {', '.join(values)}", file=sys.stderr)
 
 
 def parse_changes(pairs: list[str]) -> dict:

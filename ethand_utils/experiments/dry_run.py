@@ -1,4 +1,4 @@
-"""What a run would train, before it does: data, nets, and every phase's steps, images, learning rate and loss."""
+"""Plan of what a run would train: data, nets, and every phase's steps, images, learning rate and loss."""
 
 import textwrap
 from dataclasses import asdict

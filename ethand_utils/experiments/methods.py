@@ -68,12 +68,12 @@ class Method:
 
         Each cycle is `unpaired`, then `paired`; the profile's `cycles` are their epochs.
         """
-        p = profile
-        paired = ("paired", "train", p.bs, p.lr)
-        if self.unlabelled == "none":
-            return (_phase(*paired, p.epochs),)
-        unpaired = ("unpaired", UNLABELLED[self.unlabelled], p.bs_unpaired, p.lr_unpaired)
-        return tuple(_phase(*phase, epochs) for phase, epochs in zip((unpaired, paired) * 2, p.cycles, strict=True))
+        p, store = profile, UNLABELLED[self.unlabelled]
+        paired = PlannedPhase("paired", "train", p.epochs, p.bs, p.lr)
+        if store is None:
+            return (paired,)
+        unpaired = PlannedPhase("unpaired", store, p.epochs, p.bs_unpaired, p.lr_unpaired)
+        return tuple(replace(phase, epochs=n) for phase, n in zip((unpaired, paired) * 2, p.cycles, strict=True))
 
     def class_weights(self, profile: Profile) -> str:
         """Return the name of its class weights: the profile's, or `none`."""
@@ -246,10 +246,6 @@ class PlannedPhase:
     def batches(self, count: int) -> int:
         """Return the batches of an epoch over a store of `count` samples; a rest smaller than a batch is dropped."""
         return count // self.batch(count)
-
-
-def _phase(name: str, store: str, bs: int, lr: float, epochs: int) -> PlannedPhase:
-    return PlannedPhase(name, store, epochs, bs, lr)
 
 
 def g1_phases(profile: Profile, epochs: int | None = None) -> tuple[PlannedPhase, ...]:

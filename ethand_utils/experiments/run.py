@@ -106,7 +106,7 @@ class Run:
         read = find_source(self.source).needs_folder and path.exists()
         return json.loads(path.read_text()) if read else {}
 
-    def render_part(self, shard: Shard, workers: int) -> None:
+    def render_shard(self, shard: Shard, workers: int) -> None:
         """Render a shard of the run's data set, which `dataset` merges with the others."""
         self._read(workers, shard)
 

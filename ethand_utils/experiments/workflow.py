@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
-from ethand_utils.exceptions import nearest
+from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, concerning
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
@@ -34,6 +34,8 @@ from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIAN
 METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
 # Modules of which a stage needs the values alone; those stand in its settings file, so a new row makes no other stale.
 BY_VALUE = ("experiments.config", "experiments.methods")
+# Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
+ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 G1_FILES = ("g1/result.json", "g1/weights.safetensors")
 # The settings that concern each notebook; that of G2 asks its method (`Method.settings`).
@@ -66,7 +68,7 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        """Whether it works a net hard: it gets cores, and `gpus` GPUs where there are any."""
+        """Whether it trains nets or runs them over a store: it gets cores, and `gpus` GPUs where there are any."""
         return self.gpus > 0
 
     @property
@@ -156,23 +158,22 @@ def cyclegan_name(variant: str, seed: int) -> str:
 
 def cyclegan_stages(profile: Profile) -> list[Stage]:
     """Return the CycleGANs that the profile asks for, what compares them, and G2 on images that one made."""
-    variants = [variant for variant in VARIANTS.values() if variant.name in profile.cyclegan]
-    found = []
-    for variant in variants:
+    chain = []
+    for variant in (variant for variant in VARIANTS.values() if variant.name in profile.cyclegan):
         for seed in range(profile.seeds):
             folder, name = cycle_training(variant.name, seed), cyclegan_name(variant.name, seed)
             makes = tuple(f"{folder}/{file}" for file in ("result.json", "weights.safetensors", "g_yx.safetensors"))
-            given = variant.parameters | {"SEED": seed}
-            found.append(Stage(name, "11_cyclegan", makes, ("01_data", "04_train_g1"), given, gpus=1))
-    if found:
+            parameters = variant.parameters | {"SEED": seed}
+            chain.append(Stage(name, "11_cyclegan", makes, ("01_data", "04_train_g1"), parameters, gpus=1))
+    if chain:
         # A G1 that has seen as many images as each G_XY, as half of what that sees is not of pairs.
-        makes, given = (f"{G1_AS_LONG}/result.json",), {"NAME": G1_AS_LONG, "EPOCHS": 2 * profile.cyclegan_epochs}
-        found.append(Stage(f"04_train_{G1_AS_LONG}", "04_train_g1", makes, ("01_data",), given, profile.processes))
+        makes, parameters = (f"{G1_AS_LONG}/result.json",), {"NAME": G1_AS_LONG, "EPOCHS": 2 * profile.cyclegan_epochs}
+        chain.append(Stage(f"04_train_{G1_AS_LONG}", "04_train_g1", makes, ("01_data",), parameters, profile.processes))
         tables = ("cyclegan.csv", "cyclegan/result.json", "figures/cyclegan.png")
-        found.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in found)))
+        chain.append(Stage("12_cyclegan_rows", "12_cyclegan_rows", tables, tuple(stage.name for stage in chain)))
     if REFERENCE_VARIANT in profile.cyclegan:
-        found.append(_method_stage(METHODS[IMAGES_METHOD], 0, profile))
-    return found
+        chain.append(_method_stage(METHODS[IMAGES_METHOD], 0, profile))
+    return chain
 
 
 def discriminator_stage(name: str, profile: Profile) -> Stage:
@@ -221,17 +222,16 @@ def _executed_settings(run: Run, stage: Stage) -> Path:
 
 
 def render_shards(profile: Profile) -> list[Shard]:
-    """Parts of a run's data set that are rendered as jobs of their own before the first stage joins them, if any."""
-    count = profile.render_parts if profile.data is None and profile.render_parts > 1 else 0
-    return [Shard(number, count) for number in range(1, count + 1)]
+    """Return the shards of a run's data set that are rendered as jobs of their own before the first stage merges them.
 
-
-# Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
-ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
+    There are none where the first stage renders all, or none is rendered.
+    """
+    count = profile.render_parts if profile.data is None else 1
+    return [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
 
 
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:
-    """Let Snakemake bring a run up to date; returns its exit status.
+    """Let Snakemake bring a run up to date; return its exit status.
 
     It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere. Raises what
     `Run.source` does, before anything starts.
@@ -245,9 +245,9 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> int:
 
 
 def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]:
-    """The words that call Snakemake; `options` come last, so that they may override, or name targets.
+    """Return the Snakemake command line; `options` come last, so that they may override others, or name targets.
 
-    A profile's folder among them is taken from the checkout on, wherever the command is called.
+    A profile's folder among them is relative to the checkout, wherever the command is called.
     """
     root = project_root()
     options = [str(root / word) if (root / word / "config.yaml").exists() else word for word in options]
@@ -255,7 +255,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     limits = [] if elsewhere and not cores else ["--cores", str(cores or len(os.sched_getaffinity(0)))]
     if gpu_count() and not elsewhere:
         limits += ["--resources", f"gpu={gpu_count()}"]
-    # What takes one word only ends the list: an option that takes several would swallow a target.
+    # Options with one value come last: one that takes several would swallow a target.
     given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}
     command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock", *limits]
     return [*command, *(word for name, value in given.items() for word in (f"--{name}", str(value))), *options]
@@ -272,22 +272,22 @@ def gpu_count() -> int:
 
 @contextlib.contextmanager
 def reserve_gpus(folder: Path, count: int, needed: int = 1):
-    """Keep `needed` GPUs for the process and its kernels, if as many of `count` are free; else as many as are.
+    """Reserve `needed` GPUs of `count` for the process and its kernels, or as many as are free.
 
     Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, they are of those. With none free
     nothing changes.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = listed.split(",") if listed else [str(number) for number in range(count)]
-    kept = []
+    reserved = []
     with contextlib.ExitStack() as stack:
         for name in names[:count]:
-            if len(kept) < needed:
+            if len(reserved) < needed:
                 with contextlib.suppress(Timeout):
                     stack.enter_context(FileLock(folder / f".gpu{name}.lock", blocking=False, fallback_to_soft=False))
-                    kept.append(name)
-        if kept:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(kept)
+                    reserved.append(name)
+        if reserved:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(reserved)
         yield
 
 
@@ -319,8 +319,7 @@ def execute(run: Run, stage: Stage) -> Path:
     parameters = {"RUN": run.name, **stage.parameters}
     known = papermill.inspect_notebook(str(source))
     for name in parameters:
-        if name not in known:
-            raise RunError(f"{source}: has no parameter {name}{nearest(name, known)}")
+        require_known("parameter", name, known, lambda line: RunError(f"{source}: {line}"))
     settings, began = _settings_text(run, stage), time.time()
     executed = run.folder / "notebooks" / f"{stage.name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ethand_utils.experiments import workflow
-from ethand_utils.experiments.config import NO_EFFECT, Profile, load_profile, write_profile
+from ethand_utils.experiments.config import GROUPS, Profile, concerning, load_profile, write_profile
 from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS, Method, table_methods
 from ethand_utils.experiments.run import Run, RunError
 
@@ -133,7 +133,7 @@ def test_every_setting_that_a_notebook_reads_concerns_its_stage():
         cells = json.loads((REPOSITORY / f"notebooks/{stage.notebook}.ipynb").read_text())["cells"]
         code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
         keys = set(re.findall(r"\b(?:p|run\.profile)\.(\w+)", code)) & set(Profile.model_fields)
-        unlisted = keys - set(stage.settings) - set(NO_EFFECT)
+        unlisted = keys & set(concerning(*GROUPS)) - set(stage.settings)
         if stage.method:  # the notebook of all methods reads what concerns other methods
             unlisted -= {key for method in METHODS.values() for key in method.settings}
         assert not unlisted, stage.name
