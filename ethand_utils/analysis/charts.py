@@ -56,14 +56,14 @@ def score_table(table: pd.DataFrame, trainings: pd.DataFrame | None = None) -> F
 
 
 @in_style
-def intervals(groups: dict[str, pd.DataFrame], xlabel: str, title: str = "", mark: float | None = None) -> Figure:
+def intervals(groups: dict[str, pd.DataFrame], xlabel: str, mark: float | None = None) -> Figure:
     """Draw means with their intervals as dots with whiskers: tables by name, with columns `mean`, `low`, `high`.
 
     The tables share their rows and have a colour and marker each; a line at `mark`. A line of text if every mean is
     NaN.
     """
     if all(table["mean"].isna().all() for table in groups.values()):
-        return message_figure(f"{title or xlabel}: {NOT_KNOWN}")
+        return message_figure(f"{xlabel}: {NOT_KNOWN}")
     rows = next(iter(groups.values())).index
     figure, axes = plt.subplots(figsize=(9, (0.35 + 0.17 * len(groups)) * len(rows) + 1.1))
     distance = min(0.24, 0.8 / len(groups))
@@ -74,7 +74,7 @@ def intervals(groups: dict[str, pd.DataFrame], xlabel: str, title: str = "", mar
     if mark is not None:
         axes.axvline(mark, color="0.25", ls="--", lw=1)
     _name_rows(axes, rows)
-    axes.set(xlabel=xlabel, title=title)
+    axes.set_xlabel(xlabel)
     if len(groups) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(groups))
     return figure
@@ -218,7 +218,7 @@ def balance_curves(courses: dict[str, pd.DataFrame]) -> Figure:
 
 
 @in_style
-def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bins=20, mark=None) -> Figure:
+def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", mark: float | None = None) -> Figure:
     """Draw histograms of several samples over one axis, NaN left out, each as a share of its sample; a line at `mark`.
 
     A line of text if every value is NaN.
@@ -227,7 +227,7 @@ def histograms(columns: dict[str, np.ndarray], xlabel: str, title: str = "", bin
     if not any(map(len, samples.values())):
         return message_figure(f"{title or xlabel}: {NOT_KNOWN}")
     figure, axes = plt.subplots(figsize=(9, 4))
-    edges = np.histogram_bin_edges(np.concatenate(list(samples.values())), bins=bins)
+    edges = np.histogram_bin_edges(np.concatenate(list(samples.values())), bins=20)
     for name, values in samples.items():
         weights = np.full(len(values), 1 / max(len(values), 1))
         axes.hist(values, edges, weights=weights, alpha=0.55, label=name, color=HAND_COLOURS.get(name))

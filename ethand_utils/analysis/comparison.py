@@ -111,7 +111,8 @@ def paired_differences(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return how much higher `other` scores than `one` on the samples both have, float [n, 2], and their `groups` [n].
 
-    The tables hold the scores of every sample, index `id`; the columns of the difference are left and right hand.
+    The tables hold the scores of every sample, index `id`; the columns of the difference are left and right hand. What
+    makes a sample hard for both cancels, so an interval of the difference is narrower than those of the two means.
     """
     ids = one.index.intersection(other.index, sort=False)
     ids = ids if groups is None else ids.intersection(groups.index, sort=False)

@@ -55,19 +55,7 @@ def bootstrap_interval(
     return Interval(float(totals.sum() / numbers.sum()), float(low), float(high), len(numbers))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, groups: np.ndarray | None = None, **options) -> Interval:
-    """Compute how much larger `b` is than `a` on the same samples: `bootstrap_interval` of the differences.
-
-    Both are float [n] or [n, k]; what is NaN in either is left out of both. What makes a sample hard for both nets
-    cancels, so the interval is narrower than those of the two means. Raises EthandError for unlike shapes.
-    """
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape:
-        raise EthandError(f"paired difference: scores {list(a.shape)} and {list(b.shape)}; expected the same samples")
-    return bootstrap_interval(b - a, groups, **options)
-
-
-def sign_flip_test(values: np.ndarray, groups: np.ndarray | None = None, flips: int = FLIPS, seed: int = 0) -> float:
+def sign_flip_test(values: np.ndarray, groups: np.ndarray | None = None, flips: int = FLIPS) -> float:
     """Compute the two-sided p-value of a mean paired difference by a sign-flip permutation test.
 
     `values` float [n] or [n, k] are the differences, NaN left out. Under the null hypothesis the difference of each
@@ -79,7 +67,7 @@ def sign_flip_test(values: np.ndarray, groups: np.ndarray | None = None, flips: 
     if len(totals) < 2:
         return float("nan")
     options = {"permutation_type": "samples", "vectorized": True, "batch": max(1, 2**22 // len(totals))}
-    test = stats.permutation_test((totals,), np.sum, n_resamples=flips, rng=np.random.default_rng(seed), **options)
+    test = stats.permutation_test((totals,), np.sum, n_resamples=flips, rng=np.random.default_rng(0), **options)
     return float(test.pvalue)
 
 
@@ -103,28 +91,28 @@ def std(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def t_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+def t_interval(values: np.ndarray) -> Interval:
     """Compute the mean of a few values float [n], such as one a seed, with Student's t interval.
 
     The ends are NaN for fewer than two values.
     """
     values = np.asarray(values, float)
     mean = float(values.mean()) if len(values) else float("nan")
-    half = stats.t.ppf((1 + level) / 2, max(1, len(values) - 1)) * std(values) / math.sqrt(max(1, len(values)))
+    half = stats.t.ppf((1 + LEVEL) / 2, max(1, len(values) - 1)) * std(values) / math.sqrt(max(1, len(values)))
     return Interval(mean, float(mean - half), float(mean + half), len(values))
 
 
-def seeds_needed(difference: float, sd: float, level: float = LEVEL, power: float = POWER) -> float:
+def seeds_needed(difference: float, sd: float) -> float:
     """Return how many trainings of each of two rows settle a difference of their means, with `sd` of each over seeds.
 
-    n = 2 (z₁ + z₂)² sd² / difference², at least 2, with the normal quantiles z₁ of 1 − (1 − level) / 2 and z₂ of
-    `power`: 15.7 sd² / difference². Infinite for no difference, NaN where `sd` is unknown.
+    n = 2 (z₁ + z₂)² sd² / difference², at least 2, with the normal quantiles z₁ of (1 + LEVEL) / 2 and z₂ of POWER:
+    15.7 sd² / difference². Infinite for no difference, NaN where `sd` is unknown.
     """
     if math.isnan(sd) or math.isnan(difference):
         return float("nan")
     if difference == 0:
         return float("inf")
-    z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
+    z = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
     return float(max(2, math.ceil(2 * (z * sd / difference) ** 2)))
 
 

@@ -125,12 +125,10 @@ def _d(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
 
 
 def _g2(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
-    method = stage.method
-    weights, d = method.class_weights(p), method.discriminator(p)
-    loss = LOSSES[method.loss].text(weights != "none")
-    described = {"net": NETS[method.net], "class_weights": weights, "d": d.folder if d else None}
-    described |= {"adversarial_input": d.adversarial_input if d else "none"}
-    described |= {"discriminator": d.discriminator if d else "none"}
+    method, facts, d = stage.method, stage.method.facts(p), stage.method.discriminator(p)
+    loss = LOSSES[method.loss].text(facts["class_weights"] != "none")
+    described = {key: facts[key] for key in ("class_weights", "adversarial_input", "discriminator")}
+    described |= {"net": NETS[method.net], "d": d.folder if d else None}
     return described, method.phases(p), {"unpaired": loss, "paired": adversarial_text(loss) if d else loss}
 
 

@@ -116,7 +116,10 @@ class HandModel:
     def build(arrays: dict[str, np.ndarray], hand: str, path: Path) -> "HandModel":
         """Build the model from a file's arrays. Raises HandModelError when its wrist is no single hole."""
         template, weights = arrays["v_template"], arrays["weights"]
-        edge = _wrist_edge(arrays["f"], path)
+        try:
+            edge = hole_edge(arrays["f"])
+        except ValueError:
+            raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces") from None
         faces = np.concatenate([arrays["f"], fan_faces(edge, len(template))])
         if _signed_volume(np.append(template, template[edge].mean(0, keepdims=True), axis=0), faces) < 0:
             faces = faces[:, ::-1]
@@ -170,14 +173,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _wrist_edge(faces: np.ndarray, path: Path) -> np.ndarray:
-    """Return the edge of the hole at the wrist of a file's mesh (`hole_edge`)."""
-    try:
-        return hole_edge(faces)
-    except ValueError:
-        raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces") from None
 
 
 def _signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:

@@ -151,7 +151,8 @@ def pose_hand(
 def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> PosedRig:
     """Pose B right hands in the forearm's frame: `fingers` [B, 5, 4] and `wrist` [B, 2] rad as in Pose."""
     section = np.array([shape.breadth, shape.depth, 1.0])
-    length, thickness = _joint_scales(rig, shape)
+    # Factors of every joint's bone, 1 for palm and forearm.
+    length, thickness = (np.append(values, 1.0)[rig.finger_of] for values in (shape.length, shape.thickness))
     axes, rest = rig.rest[:, :3, :3], rig.rest[:, :3, 3] * section
     local = _joint_rotations(rig, fingers, wrist)
     rotation = np.empty_like(local)
@@ -167,12 +168,6 @@ def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) 
     joints *= shape.scale
     shift = joints - np.einsum("njab,jb->nja", linear, rest)
     return PosedRig(linear * section, shift, joints)
-
-
-def _joint_scales(rig: Rig, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return length and thickness factors [J] of every joint's bone; 1 for palm and forearm."""
-    length, thickness = (np.append(values, 1.0)[rig.finger_of] for values in (shape.length, shape.thickness))
-    return length, thickness
 
 
 def _joint_rotations(rig: Rig, fingers: np.ndarray, wrist: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ def surface(fields: np.ndarray, subject: Subject, rng: np.random.Generator) -> S
     tone *= 1 - subject.veins * 0.16 * dorsal * np.clip(1 - np.abs(broad[:, 1]) * 4, 0, 1)
     tone *= 1 - subject.creases * _creases(middle, end, dorsal)
     arm = np.clip(points[:, 2] / 0.03 + 0.3, 0, 1) * np.clip(0.4 + back, 0, 1)
-    tone *= 1 - subject.hair * 0.3 * arm * np.clip(_hair(points, offset), 0, 1.5)
+    streaks = noise_at(points * [1 / 0.0012, 1 / 0.0012, 1 / 0.006], offset[::-1])[:, 0]  # along the forearm
+    tone *= 1 - subject.hair * 0.3 * arm * np.clip(streaks, 0, 1.5)
     red = (0.6 * subject.mottled + 0.4) * (flush + (1 - dorsal) * 0.5) + 0.15 * subject.mottled * broad[:, 2]
     tint = 1 + red[:, None] * np.array([0.08, -0.11, -0.10], np.float32)
     pale = subject.skin.astype(np.float32) ** (1 - 0.18 * (1 - dorsal))[:, None]
@@ -107,8 +108,3 @@ def _creases(middle: np.ndarray, end: np.ndarray, dorsal: np.ndarray) -> np.ndar
         behind = 0.22 * np.exp(-((along / WRINKLES) ** 2)) * (1 + np.cos(along * 2 * np.pi / 0.0022))
         lines += (1 - dorsal) * front + dorsal * behind
     return np.clip(lines, 0, 0.8)
-
-
-def _hair(points: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return streaks along the forearm, [m]."""
-    return noise_at(points * [1 / 0.0012, 1 / 0.0012, 1 / 0.006], offset[::-1])[:, 0]

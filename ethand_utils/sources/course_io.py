@@ -176,15 +176,24 @@ def encode_image(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _decode(data: bytes | None, kind: str, mode: str | None = None) -> Image.Image:
+    """Decode a file of a `kind` (image, mask), in a `mode` of Pillow's or its own.
+
+    Raises SampleError when there is none or it is damaged.
+    """
+    if data is None:
+        raise SampleError(f"{kind}: not in the LMDB")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image.convert(mode) if mode else image
+    except DECODING_ERRORS:
+        raise SampleError(f"{kind}: cannot be decoded") from None
+
+
 def decode_image(data: bytes | None) -> np.ndarray:
     """Decode a JPEG as uint8 RGB [H, W, 3]. Raises SampleError when there is none, it is damaged or all black."""
-    if data is None:
-        raise SampleError("image: not in the LMDB")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except DECODING_ERRORS:
-        raise SampleError("image: cannot be decoded") from None
+    pixels = np.asarray(_decode(data, "image", "RGB"))
     if pixels.max() <= BLACK:
         raise SampleError("image: all black")
     return pixels
@@ -216,21 +225,11 @@ def decode_masks(data: list[bytes | None]) -> np.ndarray:
 
 def _decode_mask(data: bytes | None, first: int) -> np.ndarray:
     """Decode a PNG of ids from `first` + 1 on as 0…16."""
-    if data is None:
-        raise SampleError("mask: not in the LMDB")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            channels = np.asarray(image)
-    except DECODING_ERRORS:
-        raise SampleError("mask: cannot be decoded") from None
-    if image.mode not in ("L", "RGB"):
+    image = _decode(data, "mask")
+    channels = np.asarray(image).reshape(image.height, image.width, -1)
+    stored = channels[..., 0]
+    if image.mode not in ("L", "RGB") or (channels != stored[..., None]).any():
         raise SampleError("mask: expected three equal channels")
-    if channels.ndim == 3:
-        stored = channels[..., 0]
-        if any(not np.array_equal(stored, channels[..., i]) for i in (1, 2)):
-            raise SampleError("mask: expected three equal channels")
-    else:
-        stored = channels
     mask = np.where(stored > 0, stored - np.uint8(first), 0).astype(np.uint8)  # too low an id wraps round to a high one
     if mask.max() >= N_CLASSES or ((stored > 0) & (mask == 0)).any():
         raise SampleError("mask: ids out of range")

@@ -95,7 +95,7 @@ FIGURES = {
     "score_table of seeds": lambda: charts.score_table(TABLE.assign(row=["a", "b"], ours_sd=[0.1, np.nan]), SEEDS),
     "fraction_curves": lambda: charts.fraction_curves(FRACTIONS),
     "fraction_curves of one seed": lambda: charts.fraction_curves(FRACTIONS.assign(ours_sd=np.nan)),
-    "intervals": lambda: charts.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", "title", mark=0),
+    "intervals": lambda: charts.intervals({"one": ENDS, "other": ENDS - 0.1}, "x", mark=0),
     "confusion_matrix": lambda: charts.confusion_matrix(COUNTS, "title"),
     "confusion_matrix of nothing": lambda: charts.confusion_matrix(np.zeros((17, 17))),
     "curves_together": lambda: charts.curves_together({"a": history(), "b": history(2)}, "course_miou"),
@@ -149,8 +149,8 @@ def test_curves_say_which_columns_a_training_lacks():
 def test_a_training_without_discriminators_has_no_balance():
     course = pd.DataFrame({"epoch": [1], "d_x_accuracy": [0.5], "d_y_accuracy": [0.6]})
     assert "without discriminators" in texts(charts.balance_curves({"pairs": course[:0]}))
-    labels = [text.get_text() for text in charts.balance_curves({"pairs": course[:0], "a": course}).axes[1].legend_.texts]
-    assert labels == ["a"]
+    legend = charts.balance_curves({"pairs": course[:0], "a": course}).axes[1].legend_
+    assert [text.get_text() for text in legend.texts] == ["a"]
 
 
 def test_maps_of_the_hand_in_front_are_colours_or_none(dataset, tmp_path):

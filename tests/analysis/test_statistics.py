@@ -23,7 +23,6 @@ from ethand_utils.analysis.statistics import (
     Interval,
     bootstrap_interval,
     holm,
-    paired_difference,
     seeds_needed,
     sign_flip_test,
     std,
@@ -129,13 +128,13 @@ def test_groups_may_have_names_and_one_alone_has_no_width():
 
 def test_equal_columns_differ_by_nothing():
     values = normal(30)
-    assert paired_difference(values, values) == Interval(0, 0, 0, 30)
-    assert not paired_difference(values, values).excludes_zero
+    assert bootstrap_interval(values - values) == Interval(0, 0, 0, 30)
+    assert not bootstrap_interval(values - values).excludes_zero
 
 
 def test_a_constant_step_is_found_under_any_spread_of_the_samples():
     values = normal(30, width=100)
-    interval = paired_difference(values, values + 0.5)
+    interval = bootstrap_interval(values + 0.5 - values)
     np.testing.assert_allclose(interval[:3], 0.5)
     assert interval.excludes_zero
     alone = [bootstrap_interval(one) for one in (values, values + 0.5)]
@@ -144,12 +143,12 @@ def test_a_constant_step_is_found_under_any_spread_of_the_samples():
 
 def test_a_difference_turns_its_sign_with_its_columns():
     a, b = normal(40), normal(40, seed=1)
-    there, back = paired_difference(a, b), paired_difference(b, a)
+    there, back = bootstrap_interval(b - a), bootstrap_interval(a - b)
     np.testing.assert_allclose(there[:3], [-back.mean, -back.high, -back.low])
 
 
 def test_samples_that_one_net_lacks_do_not_count():
-    interval = paired_difference(np.array([1.0, np.nan, 1.0]), np.array([2.0, 5.0, np.nan]))
+    interval = bootstrap_interval(np.array([2.0, 5.0, np.nan]) - np.array([1.0, np.nan, 1.0]))
     assert interval == Interval(1, 1, 1, 1)
 
 
@@ -159,7 +158,6 @@ def test_samples_that_one_net_lacks_do_not_count():
         (lambda: bootstrap_interval(np.ones(3), level=95), r"level 95, draws 2000; expected 0 < level < 1"),
         (lambda: bootstrap_interval(np.ones(3), draws=0), r"draws 0; expected 0 < level < 1 and at least one draw"),
         (lambda: bootstrap_interval(np.ones(3), np.ones(2)), r"2 groups of 3 samples; expected one a sample"),
-        (lambda: paired_difference(np.ones(3), np.ones(2)), r"scores \[3\] and \[2\]; expected the same samples"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, says):
