@@ -30,9 +30,9 @@ from ethand_utils.experiments.run import Run, RunError, fraction_name, open_run,
 from ethand_utils.files import atomic_write, hold
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
-# What of a method decides its results; its title and the report's score do not.
+# Fields of a method that decide its results, unlike its title and the report's score.
 METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
-# Modules of which a stage needs the values alone; those stand in its settings file, so a new row makes no other stale.
+# Modules whose values are in a stage's settings file: any other change of them, such as a new row, makes none stale.
 BY_VALUE = ("experiments.config", "experiments.methods")
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
 ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
@@ -92,7 +92,7 @@ def stages(profile: Profile) -> list[Stage]:
     tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
     tables += ("label_fractions.csv", "figures/label_fractions.png") if profile.label_fractions else ()
     main = main_method(profile)
-    looks, judged = (stage_name(METHODS[main], 0),), {"ROW": main}
+    needs, parameters = (stage_name(METHODS[main], 0),), {"ROW": main}
     return [
         Stage("01_data", "01_data", ("data_summary.csv",)),
         Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
@@ -102,8 +102,8 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
         *(*trainings, *fractions, *cyclegan),
         Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)),
-        Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), looks, judged),
-        Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), looks, judged),
+        Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), needs, parameters),
+        Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), needs, parameters),
     ]
 
 
@@ -193,8 +193,8 @@ def settings_file(stage: Stage) -> str:
 def write_stage_settings(run: Run) -> None:
     """Write the settings that concern each stage, so that a stage is stale where one of them has changed.
 
-    A file that says the same is left untouched. One that says again what the stage was last made with gets the time of
-    then, so that a change taken back makes nothing stale.
+    A file that says the same is left untouched. One that again says what the stage was last executed with gets the
+    time of that execution, so that a change taken back makes nothing stale.
     """
     for stage in stages(run.profile):
         path, text = run.folder / settings_file(stage), _settings_text(run, stage)
@@ -208,8 +208,8 @@ def write_stage_settings(run: Run) -> None:
 
 
 def _settings_text(run: Run, stage: Stage) -> str:
-    """Return the settings that concern a stage as YAML, and what its method is and does with them."""
-    values = {key: getattr(run.profile, key) for key in stage.settings}
+    """Return the settings that concern a stage as YAML, its parameters, and what its method is and does with them."""
+    values = {key: getattr(run.profile, key) for key in stage.settings} | {"parameters": stage.parameters}
     if stage.method:
         values["method"] = {key: getattr(stage.method, key) for key in METHOD_FIELDS}
         values["phases"] = [asdict(phase) for phase in stage.method.phases(run.profile)]
