@@ -298,14 +298,12 @@ def confusion_matrix(counts: np.ndarray, title: str = "") -> Figure:
     names = [PARTS[i] for i in BY_HAND]
     axes.set_xticks(range(N_CLASSES), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(N_CLASSES), names)
-    cells, colours = np.arange(N_CLASSES), COLOURS[list(BY_HAND)] / 255
-    squares = dict(marker="s", s=50, c=colours, edgecolors=INK, linewidths=0.4, clip_on=False)
+    cells, edge = np.arange(N_CLASSES), N_CLASSES - 0.5
+    squares = dict(marker="s", s=50, c=COLOURS[list(BY_HAND)] / 255, edgecolors=INK, linewidths=0.4, clip_on=False)
     axes.scatter(np.full(N_CLASSES, -0.75), cells, **squares)
     axes.scatter(cells, np.full(N_CLASSES, N_CLASSES - 0.25), **squares)
     axes.tick_params(length=0, pad=16)
-    axes.set(
-        xlabel="predicted", ylabel="truth", title=title, xlim=(-0.5, N_CLASSES - 0.5), ylim=(N_CLASSES - 0.5, -0.5)
-    )
+    axes.set(xlabel="predicted", ylabel="truth", title=title, xlim=(-0.5, edge), ylim=(edge, -0.5))
     axes.grid(visible=False)
     return figure
 

@@ -59,9 +59,9 @@ def ablation_steps(scores: ScoresByRow, groups: pd.Series | None = None) -> pd.D
 
 
 def step_pairs(rows: list[str]) -> list[tuple[str, str]]:
-    """Return (from, to) of the rows that are tested against each other: each from those it is `compared_with`.
+    """Return the pairs (from, to) of rows to test: each row against those it is `compared_with`.
 
-    Where such a row is not among `rows`, from the one that this adds to.
+    One that is not among `rows` is replaced by the row that it adds an ingredient to.
     """
     pairs = []
     for row in rows:
@@ -96,8 +96,8 @@ def holm_corrected(steps: list[dict]) -> pd.DataFrame:
 def step_verdict(step: pd.Series) -> str:
     """Return what a step settles: `open`, or `higher` or `lower` of `these nets` or of `the method`.
 
-    Of these nets what the samples settle: p below ALPHA after Holm's correction. Of the method what the seeds settle as
-    well: their t interval leaves zero out on the same side.
+    The samples settle it for these nets: p below ALPHA after Holm's correction. The seeds settle it for the method,
+    too, where their t interval excludes zero on the same side.
     """
     if not step["p"] < ALPHA:
         return OPEN

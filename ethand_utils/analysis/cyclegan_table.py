@@ -22,7 +22,7 @@ MEASURES = {
     "d_x_accuracy": "D_X right",
     "d_y_accuracy": "D_Y right",
 }
-# What the net that judges which hand is in front reaches on real images: a limit for `front_made`.
+# The accuracy on real images of the net that judges which hand is in front is the limit of `front_made`.
 COLUMNS = MEASURES | {"front_real": "right hand in front, real images"}
 # Variants that differ in one thing alone. Each group of remedies is compared with and without the other.
 BALANCED, IN_FRONT, LOOSER = "all five for balance", "which hand is in front", "looser image cycle"
@@ -85,7 +85,7 @@ def variant_effects(trainings: pd.DataFrame) -> pd.DataFrame:
 
     Columns `contrast`, `measure`; `difference`, mean over pairs of trainings of one seed and as many images that differ
     in this alone, with the ends of its t interval, `low` and `high` (NaN for a single one); `count` of such pairs and
-    `up`, in how many it is upwards; `verdict`: `higher` or `lower` where the interval leaves zero out, else `open`.
+    `up`, in how many it is upwards; `verdict`: `higher` or `lower` where the interval excludes zero, else `open`.
     """
     scores, rows = trainings.set_index(["row", "seed"]), []
     for contrast in CONTRASTS:
@@ -114,7 +114,7 @@ def _paired_trainings(trainings: pd.DataFrame, contrast: str) -> list[tuple[tupl
 
 
 def effects_display(effects: pd.DataFrame) -> pd.DataFrame:
-    """Return `variant_effects` as text: a row a contrast, a column a measure; * where the interval leaves zero out."""
+    """Return `variant_effects` as text: a row a contrast, a column a measure; * where the interval excludes zero."""
     table = {}
     for _, effect in effects.iterrows():
         star = "" if effect["verdict"] == "open" else "*"

@@ -77,13 +77,8 @@ def five_panels(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, tit
     figure, axes = plt.subplots(len(HANDS), 5, figsize=(11, 5.4), gridspec_kw=grid)
     names, errors = ("input + prediction", "prediction", "truth", "error map", "input"), error_map(predicted, truth)
     for hand, row in enumerate(axes):
-        panels = (
-            overlay(image, predicted[hand]),
-            colour_mask(predicted[hand]),
-            colour_mask(truth[hand]),
-            errors[hand],
-            image,
-        )
+        masks = COLOURS[predicted[hand]], COLOURS[truth[hand]]
+        panels = (overlay(image, predicted[hand]), *masks, errors[hand], image)
         for name, axis, panel in zip(names, row, panels, strict=True):
             _panel(axis, panel, name if hand == 0 else "")
         row[0].text(-0.03, 0.5, f"{HANDS[hand]} hand", rotation=90, va="center", ha="right", transform=row[0].transAxes)

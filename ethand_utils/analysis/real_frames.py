@@ -9,7 +9,7 @@ import pandas as pd
 from ethand_utils.analysis.image_plots import tiles
 from ethand_utils.data.crops import crop_square
 from ethand_utils.data.store import BOX, Store, StoreError
-from ethand_utils.labels import HAND_TYPES, HANDS, N_CLASSES
+from ethand_utils.labels import HAND_TYPES, HANDS, LEFT, N_CLASSES, RIGHT
 from ethand_utils.rendering.arrangements import ARRANGEMENTS
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
 
@@ -101,9 +101,8 @@ def measure_frames(frames: Iterable[Frame], size: int) -> pd.DataFrame:
     rows = []
     for frame in frames:
         x, y, side = crop_square(frame.bbox)
-        points = [
-            (joints[valid] - (x, y)) * (size / side) for joints, valid in zip(frame.joints, frame.valid, strict=True)
-        ]
+        joints = (frame.joints - (x, y)) * (size / side)
+        points = [joints[hand][frame.valid[hand]] for hand in (LEFT, RIGHT)]
         measures = measure(frame_crops(frame, [(x, y, side)], size)[0], points)
         rows.append(_row(frame.hand_type, max(frame.bbox[2:]), side / size, measures))
     return pd.DataFrame(rows)

@@ -169,13 +169,11 @@ def count_of(counts: dict[str, int], store: str) -> int:
 
 
 def learning_rates(phases: tuple[PlannedPhase, ...], schedule: str, counts: dict[str, int]) -> list[list[list[float]]]:
-    """Return, of each phase and for every epoch, the learning rate of its first and of its last batch."""
+    """Return the learning rates of the first and the last batch of every epoch of each phase."""
     total, done, rates = sum(phase.epochs for phase in phases), 0, []
     for phase in phases:
         batches = phase.batches(count_of(counts, phase.store))
-        ends = [
-            [(done + epoch + batch / batches) / total for batch in (0, batches - 1)] for epoch in range(phase.epochs)
-        ]
+        ends = [[(done + epoch + k / batches) / total for k in (0, batches - 1)] for epoch in range(phase.epochs)]
         rates.append([[phase.lr * lr_factor(schedule, progress) for progress in pair] for pair in ends])
         done += phase.epochs
     return rates

@@ -6,11 +6,15 @@ from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.experiments.config import Profile, concerning
 from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
 
-NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, by the name that a dry run prints
+NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, with the names that a dry run prints
 # How unlabelled data are used, with the store that the unpaired phases read.
 UNLABELLED = {"none": None, "pseudo_labels": "unpaired_images", "generated_images": "unpaired_labels"}
 ADVERSARIES = ("none", "profile", "released")
 PSEUDO_LABEL_FACTS = ("labelling", "confidence", "pseudo_filter", "pseudo_threshold")  # settings in a result
+GENERATED_IMAGES = f"{cycle_training(REFERENCE_VARIANT, 0)}/images"  # store that `generated_images` reads, in a run
+# Methods with a part of their own in a run; those of the label fractions are trained on them, too.
+BASELINE, FULL_METHOD, IMAGES_METHOD = "baseline", "unetpp_full", "unetpp_images"
+FRACTION_METHODS = ("unetpp_dice", "unetpp_generated")
 
 
 class MethodError(EthandError):
@@ -173,9 +177,6 @@ METHODS = _by_name(
         in_table=False,
     ),
 )
-GENERATED_IMAGES = f"{cycle_training(REFERENCE_VARIANT, 0)}/images"  # store that `generated_images` reads, in a run
-BASELINE, FULL_METHOD, IMAGES_METHOD = "baseline", "unetpp_full", "unetpp_images"
-FRACTION_METHODS = ("unetpp_dice", "unetpp_generated")  # trained on the settings' label fractions, too
 
 
 def get_method(name: str, new_name: str = "", **changes) -> Method:

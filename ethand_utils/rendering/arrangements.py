@@ -152,10 +152,7 @@ def enclosed(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     """Sample one hand closed around the other."""
     inner = str(rng.choice(["fist", "fist", "thumbs_up", "flat", "point", "relaxed"]))
     pitch = rng.uniform(0.0, 1.5)
-    hands = [
-        _upright_rotation(rng, rng.uniform(-0.2, 0.6), pitch),
-        _upright_rotation(rng, rng.uniform(0, 0.6), pitch - 0.3),
-    ]
+    hands = [_upright_rotation(rng, rng.uniform(low, 0.6), tip) for low, tip in ((-0.2, pitch), (0, pitch - 0.3))]
     arms = [reaching_arm(name, hand, rng, shape) for name, hand in zip((inner, "flat"), hands, strict=True)]
     arms = _bring_together(_align(arms, _knuckles, rng.normal(0, [0, 0.015, 0.015])), ACROSS)
     return _close_fingers(arms, RIGHT, ((0, 35, 40, 35), *((0, 80, 80, 45),) * 4))
@@ -292,8 +289,7 @@ def _interleave(arms: list[Arm], rng: np.random.Generator) -> list[Arm]:
     pitch = (row[0] - row[1]) / 3 * rng.choice([-1, 1])
     shifts = np.array([-ACROSS * back + pitch * aside for back in np.linspace(0.03, 0.09, 9) for aside in SIDE_STEPS])
     fingers = load_rig().finger_of[hand_spheres().joint] > THUMB
-    depth = overlap(
-        right.spheres()[fingers] + shifts[:, None], right.radii[fingers], left.spheres() * MIRROR, left.radii
-    ).max(1)
+    moved = right.spheres()[fingers] + shifts[:, None]
+    depth = overlap(moved, right.radii[fingers], left.spheres() * MIRROR, left.radii).max(1)
     free = np.flatnonzero(depth < INTERLEAVED_SLACK)
     return [left, right.moved(shifts[free[0] if len(free) else depth.argmin()])]

@@ -158,9 +158,7 @@ def _sample_view(rng: np.random.Generator, views: Views) -> Rotation:
     return camera * Rotation.from_rotvec(rng.normal(0, np.radians(views.askew) * np.array([1, 1, 0.6])))
 
 
-def _view_limbs(
-    rng, subject, limbs, rotation: Rotation, arrangement: str, poses: tuple[str, str], depth: float
-) -> Scene:
+def _view_limbs(rng, subject, limbs, rotation: Rotation, arrangement: str, poses, depth: float) -> Scene:
     """Return the scene rotated before a camera at the capture's distance, with the course's crop about the hands."""
     joints = _hand_joints(limbs)
     middle = (joints.min(0) + joints.max(0)) / 2

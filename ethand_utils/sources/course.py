@@ -75,7 +75,7 @@ def read_course(
     unpaired: int | None = None,
     workers: int = 1,
 ) -> dict[str, Store]:
-    """Read the course's layout at `root` into a data set of `size`×`size` px in the folder `out`; its stores by name.
+    """Build a data set of `size`×`size` px from the course's files at `root` in the folder `out`; return its stores.
 
     The stores are those of STORES; paired ones have no `front`, the test set has no masks. `train`, `val`, `test` and
     `unpaired` limit their samples, which are then evenly spaced in the list (None: all, 0: no such store). A store
@@ -228,7 +228,7 @@ class _StoreReader:
         return meta
 
     def check(self, meta: dict, workers: int) -> pd.DataFrame:
-        """Try every sample once; returns its row, with why it cannot be used in `fault` ("" if it can)."""
+        """Check every sample; return their rows, with the reason why one cannot be used as `fault` ("" if it can)."""
         checks = self._work(f"check-{self.path.name}")
         sample = CheckedSample(self._sample("listed", self.rows))
         replace = not is_made(checks, {"size": self.size, **meta})
@@ -295,7 +295,7 @@ class CourseSample:
 
 @dataclass(frozen=True)
 class CheckedSample:
-    """Makes row i of a check: that of the sample, with why it cannot be used in `fault` ("" if it can)."""
+    """Makes row i of a check: the sample's, with the reason why it cannot be used as `fault` ("" if it can)."""
 
     sample: CourseSample
 

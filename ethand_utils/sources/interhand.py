@@ -90,7 +90,7 @@ def read_interhand(
     plans = {name: _plan_store(name, chosen, check, selection, size) for name, chosen in rows.items()}
     for name, plan in plans.items():
         kept_store(out / name, plan, replace)
-    write_json(out / REPORT, report)  # only now: that of stores that are kept must be kept, too
+    write_json(out / REPORT, report)  # only now, as the report of stores that are refused above must stay
     if not plans:
         reason, worst = next(iter(report["skipped"].items()))
         raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
@@ -130,12 +130,9 @@ def _version(hands: CachedHandSource) -> str:
 def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> None:
     """Raise StoreError if a store in `out` was made with other settings: before the hours that a check takes."""
     for name in (*STORES, "unpaired_images"):
-        if (out / name / "meta.json").exists():
-            expected = {"size": size, **_store_meta(name, check, selection)}
-            if not Store(out / name).meta.items() >= expected.items():
-                raise StoreError(
-                    f"{out / name}: holds a store made with other settings; remove it or choose another folder"
-                )
+        path, meta = out / name, {"size": size, **_store_meta(name, check, selection)}
+        if (path / "meta.json").exists() and not Store(path).meta.items() >= meta.items():
+            raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
 
 
 def _report(check: Check) -> tuple[np.ndarray, dict]:

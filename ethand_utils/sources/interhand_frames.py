@@ -153,9 +153,8 @@ class Frames:
     def _mano(self, capture: str, moment: int) -> tuple[dict | None, dict | None]:
         parameters = dict.fromkeys(HANDS)
         ends = np.cumsum(list(MANO_SIZES.values()))[:-1]
-        for hand, numbers in self.query(
-            "select hand, numbers from mano where capture = ? and moment = ?", (capture, moment)
-        ):
+        sql = "select hand, numbers from mano where capture = ? and moment = ?"
+        for hand, numbers in self.query(sql, (capture, moment)):
             parameters[hand] = dict(zip(MANO_SIZES, np.split(np.frombuffer(numbers), ends), strict=True))
         return tuple(parameters.values())
 

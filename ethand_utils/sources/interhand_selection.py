@@ -32,7 +32,7 @@ class Selection:
     """The frames to take: every `every`-th moment of a sequence, at most `limit` of an annotation, evenly spread.
 
     Only those of `captures` (None: all) and of `hand_types`. The numbers are limits for each store (None: all);
-    `unpaired` counts images beyond the `paired` ones. `seed` is of every random choice.
+    `unpaired` counts images beyond the `paired` ones. `seed` seeds every random choice.
     """
 
     paired: int = 68000
@@ -46,12 +46,8 @@ class Selection:
     seed: int = 0
 
     def __post_init__(self):
-        counts = [self.paired, self.unpaired, self.val, self.test, self.seed]
-        if (
-            self.every < 1
-            or (self.limit is not None and self.limit < 1)
-            or any(n is not None and n < 0 for n in counts)
-        ):
+        least = dict.fromkeys(("every", "limit"), 1) | dict.fromkeys(("paired", "unpaired", "val", "test", "seed"), 0)
+        if any(getattr(self, name) is not None and getattr(self, name) < low for name, low in least.items()):
             raise InterHandError("selection: expected every and limit of at least 1, counts and seed of at least 0")
         if not self.hand_types or not set(self.hand_types) <= set(HAND_TYPES):
             raise InterHandError(f"hand types {','.join(self.hand_types)}: expected some of {', '.join(HAND_TYPES)}")

@@ -61,9 +61,7 @@ def render_dataset(
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     require_known("views", views, VIEWS, StoreError)
     if min(counts.values()) < 1 or size < 16 or seed < 0:
-        raise StoreError(
-            f"{out}: every split needs at least one sample, images at least 16 px a side, a seed 0 or more"
-        )
+        raise StoreError(f"{out}: expected at least one sample of every split, 16 px a side, and a seed of at least 0")
     return build_stores(Path(out), _plans(counts, size, seed, depth, views), workers, replace, shard)
 
 
@@ -78,15 +76,8 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str
     for name, (split, arrays) in stores.items():
         subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
         make = RenderedSample(split, subjects, size, seed, "images" in arrays, views)
-        meta = {
-            "source": "rendered",
-            "split": split,
-            "subjects": subjects,
-            "seed": seed,
-            "views": views,
-            "renderer": renderer_version(),
-        }
-        plans[name] = StorePlan(make, counts[split], size, arrays, meta)
+        meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, "views": views}
+        plans[name] = StorePlan(make, counts[split], size, arrays, meta | {"renderer": renderer_version()})
     return plans
 
 

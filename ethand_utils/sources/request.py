@@ -11,7 +11,7 @@ class ReadRequest:
     """The data set that is wanted; a source passes over what it has no use for.
 
     `train`, `val`, `test` and `unpaired` are numbers of samples: limits for a source that reads files, where None means
-    all there are. `size` is the side of images and masks in px; `seed` is of every random choice; `workers` is the
+    all there are. `size` is the side of images and masks in px; `seed` seeds every random choice; `workers` is the
     number of processes. `views` are the cameras of rendered hands (`scenes.VIEWS`), `mano_dir` the folder of MANO's
     files. With `shard`, only that share of every store is built. With `replace`, a store made with other settings is
     replaced, else refused.
