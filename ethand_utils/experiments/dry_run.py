@@ -16,7 +16,7 @@ from ethand_utils.experiments.methods import (
     g1_phases,
 )
 from ethand_utils.experiments.run import Run
-from ethand_utils.experiments.workflow import Stage, stages
+from ethand_utils.experiments.workflow import Stage, check, stages
 from ethand_utils.labels import CLASS_WEIGHTS
 from ethand_utils.sources.detect import find_source
 from ethand_utils.training.adversarial import adversarial_text
@@ -38,12 +38,10 @@ def planned(run: Run) -> dict:
     of every epoch. `at_most` says that a count is a limit: of data that is still to be read, or where G1's confidence
     decides how much a filter keeps.
 
-    Raises what `Run.source` does, MethodError for an unknown method or one with an unknown loss, and StoreError when
-    the profile's `data` lacks a store.
+    Raises what `workflow.check` does, and StoreError when the profile's `data` lacks a store.
     """
+    check(run)
     p, data = run.profile, _data(run)
-    for method in chosen_methods(p):
-        method.check()
     trainings = [_training(p, data, *training) for training in _trainings(p)]
     totals = {
         name: sum(training["seeds"] * phase[name] for training in trainings for phase in training["phases"])

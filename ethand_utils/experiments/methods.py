@@ -80,8 +80,10 @@ class Method:
         return tuple(replace(phase, epochs=n) for phase, n in zip((unpaired, paired) * 2, p.cycles, strict=True))
 
     def class_weights(self, profile: Profile) -> str:
-        """Return the name of its class weights: the profile's, or `none`."""
-        return profile.class_weights if self.weighted else "none"
+        """Return the name of its class weights: the profile's, or `none`, also where its loss takes none."""
+        from ethand_utils.training.losses import LOSSES
+
+        return profile.class_weights if self.weighted and LOSSES[self.loss].takes_weights else "none"
 
     def discriminator(self, profile: Profile) -> Adversary | None:
         """Return the D of its adversarial term, or None."""

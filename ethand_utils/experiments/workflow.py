@@ -230,15 +230,22 @@ def render_shards(profile: Profile) -> list[Shard]:
     return [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
 
 
+def check(run: Run) -> None:
+    """Check what a run asks for before anything is written.
+
+    Raises MethodError for an unknown method or loss, and what `Run.source` does for its data.
+    """
+    for method in chosen_methods(run.profile):
+        method.check()
+    run.source  # noqa: B018
+
+
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:
     """Let Snakemake bring a run up to date; return its exit status.
 
-    It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere. Raises what
-    `Run.source` does, before anything starts.
+    It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere.
     """
     run = open_run(folder.name)
-    for method in chosen_methods(run.profile):
-        method.check()
     print(f"data: {run.source}")
     write_stage_settings(run)
     return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode

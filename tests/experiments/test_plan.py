@@ -15,7 +15,7 @@ from torch import nn
 from ethand_utils.data.augment import Augmentation
 from ethand_utils.data.dataloaders import make_dls
 from ethand_utils.experiments import dry_run, workflow
-from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.config import load_profile, write_profile
 from ethand_utils.experiments.methods import (
     METHODS,
     Method,
@@ -270,7 +270,15 @@ def test_a_row_with_an_unknown_loss_is_refused_before_anything_starts(checkout, 
         status, _, said = ethand("run", "tiny", *options)
         assert status == 1
         assert said.strip().splitlines()[-1].startswith("ethand: method mine: loss 'tversk': unknown (did you mean tve")
-    assert not (checkout / "outputs/tiny/data").exists()
+    assert not (checkout / "outputs").exists()
+
+
+def test_a_refused_run_leaves_the_profile_of_an_earlier_one(checkout, ethand):
+    write_profile(checkout / "outputs/tiny", load_profile("tiny"))
+    before = (checkout / "outputs/tiny/profile.yaml").read_bytes()
+    for change in ("data=nowhere", "methods=[unetp_dice]", "lr=-1"):
+        assert ethand("run", "tiny", "--set", change)[0] == 1
+        assert (checkout / "outputs/tiny/profile.yaml").read_bytes() == before
 
 
 def test_a_changed_method_needs_a_name_of_its_own():
