@@ -24,7 +24,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "score_table",
         ],
         "comparison": [
-            "NO_LABEL_FRACTIONS",
             "ablation_steps",
             "ablation_verdict",
             "fraction_display",

@@ -27,7 +27,7 @@ MESH_FILE = "generic-hand-right-1.0.20.glb"
 FOREARM_START = 0.008  # m from the wrist, where the mesh's own stub is cut and the forearm takes over
 FOREARM_RINGS = (0.016, 0.03, 0.06, 0.1, 0.15, 0.2, 0.26, 0.4)  # m from the wrist
 FOREARM_WIDTHS = (1.01, 1.04, 1.1, 1.22, 1.42, 1.58, 1.68, 1.78)  # of the rings, relative to the cut
-MIRROR = np.array([-1.0, 1.0, 1.0])  # a right hand becomes a left one
+MIRROR = np.array([-1.0, 1.0, 1.0])  # a right hand becomes a left one, whose faces run the other way round
 PHALANGES = {
     "thumb": ("metacarpal", "phalanx-proximal", "phalanx-distal"),
     "finger": ("phalanx-proximal", "phalanx-intermediate", "phalanx-distal"),
@@ -133,21 +133,6 @@ class PosedRig:
     joints: np.ndarray
 
 
-def pose_hand(
-    rig: Rig, pose: Pose, shape: Shape | None = None, side: str = "right"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pose a hand by linear blend skinning.
-
-    Returns vertices float [V, 3] (m, forearm frame), faces int [F, 3] wound outwards, and joint positions
-    float [J, 3]. The left hand is the right one mirrored in x; `pose` has the same meaning for both.
-    """
-    posed = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or Shape())
-    vertices, joints = skin_vertices(rig, posed), posed.joints[0]
-    if side == "left":
-        return vertices * MIRROR, rig.faces[:, ::-1], joints * MIRROR
-    return vertices, rig.faces, joints
-
-
 def pose_joints(rig: Rig, fingers: np.ndarray, wrist: np.ndarray, shape: Shape) -> PosedRig:
     """Pose B right hands in the forearm's frame: `fingers` [B, 5, 4] and `wrist` [B, 2] rad as in Pose."""
     section = np.array([shape.breadth, shape.depth, 1.0])
@@ -183,7 +168,7 @@ def _joint_rotations(rig: Rig, fingers: np.ndarray, wrist: np.ndarray) -> np.nda
 
 
 def skin_vertices(rig: Rig, posed: PosedRig, which: int = 0) -> np.ndarray:
-    """Return vertices float [V, 3] (m, forearm frame) of a right hand in pose number `which`."""
+    """Return vertices float [V, 3] (m, forearm frame) of a right hand in pose number `which`, by linear blending."""
     transforms = np.concatenate([posed.linear[which].reshape(-1, 9), posed.shift[which]], axis=1)
     blended = rig.weights @ transforms
     return (blended[:, :9].reshape(-1, 3, 3) @ rig.vertices[:, :, None])[..., 0] + blended[:, 9:]

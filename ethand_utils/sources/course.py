@@ -329,7 +329,10 @@ def read_sample(folder: Path, listed: dict, size: int, arrays: tuple[str, ...]) 
     square = _square(crop)
     sample = {"row": row}
     if image is not None:
-        sample["images"] = _crop(image, square, size)
+        try:
+            sample["images"] = crop_image(image, square, size)
+        except ImageError:
+            raise SampleError("box: outside the frame, or out of all proportion to it") from None
     if masks is not None:
         sample["masks"] = crop_masks(masks, square, size)
     return sample
@@ -372,13 +375,6 @@ def _square(box: list[float]) -> tuple[float, float, float]:
         raise SampleError("box: of no size")
     side = max(w, h)
     return x + (w - side) / 2, y + (h - side) / 2, side
-
-
-def _crop(image: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:
-    try:
-        return crop_image(image, square, size)
-    except ImageError:
-        raise SampleError("box: outside the frame, or out of all proportion to it") from None
 
 
 def crop_masks(masks: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:

@@ -102,8 +102,7 @@ def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) 
     """Return the entry of a sample in the lists."""
     return {
         "img_path": img_path(name, row),
-        "bbox": _full_box(size),
-        "box": _own_box(row),
+        **_boxes(row, size),
         "hand_type": str(row["hand_type"]),
         "capture": numbers["capture"][str(row["capture"])],
         "cam": numbers["camera"][str(row["camera"])],
@@ -117,7 +116,7 @@ def _entry(name: str, row: dict, size: int, numbers: dict[str, dict[str, str]]) 
 def _label_boxes(store: Store | None) -> dict[str, dict]:
     """Return the crop and the hands' own box of every unpaired label, by its id."""
     rows = [] if store is None else store.index.to_dict("records")
-    return {str(row["id"]): {"bbox": _full_box(store.size), "box": _own_box(row)} for row in rows}
+    return {str(row["id"]): _boxes(row, store.size) for row in rows}
 
 
 def _lists(entries: dict[str, list[dict]], label_boxes: dict[str, dict]) -> dict[str, list | dict]:
@@ -135,14 +134,10 @@ def _lists(entries: dict[str, list[dict]], label_boxes: dict[str, dict]) -> dict
     }
 
 
-def _own_box(row: dict) -> list[float]:
-    """Return the hands' box (x, y, w, h) px in the frame that a sample was cut from, NaN where the index has none."""
-    return [float(row.get(name, math.nan)) for name in BOX]
-
-
-def _full_box(size: int) -> list[float]:
-    """Return the box (x, y, w, h) px of a full frame."""
-    return [0.0, 0.0, float(size), float(size)]
+def _boxes(row: dict, size: int) -> dict[str, list[float]]:
+    """Return boxes (x, y, w, h) px: of the full frame, and the hands' in our index's frame, NaN where that has none."""
+    own = [float(row.get(name, math.nan)) for name in BOX]
+    return {"bbox": [0.0, 0.0, float(size), float(size)], "box": own}
 
 
 def _images(stores: dict[str, Store], entries: dict[str, list[dict]]) -> Iterator[tuple[str, bytes]]:

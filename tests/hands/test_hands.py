@@ -17,12 +17,13 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.hands import rig as rig_module
 from ethand_utils.hands.rig import (
     LIMITS,
+    MIRROR,
     WRIST_LIMITS,
     Pose,
+    Rig,
     Shape,
     load_rig,
     mesh_file,
-    pose_hand,
     pose_joints,
     skin_vertices,
 )
@@ -48,6 +49,15 @@ ROUNDING = 1e-7  # m; the file's matrices are float32
 
 def part_of_vertices() -> np.ndarray:
     return load_rig().part_weights.argmax(1)
+
+
+def pose_hand(rig: Rig, pose: Pose, shape: Shape | None = None, side: str = "right"):
+    """Return vertices [V, 3] m, faces [F, 3] and joints [J, 3] m of a posed hand."""
+    posed = pose_joints(rig, pose.fingers[None], pose.wrist[None], shape or Shape())
+    vertices, joints = skin_vertices(rig, posed), posed.joints[0]
+    if side == "left":
+        return vertices * MIRROR, rig.faces[:, ::-1], joints * MIRROR
+    return vertices, rig.faces, joints
 
 
 def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
