@@ -44,9 +44,7 @@ def store_with_images(stores: Iterable[Store]) -> Store:
     return max(with_images, key=len)
 
 
-def mixed_sheet(
-    store: Store, count: int, frames: list[Frame], seed: int
-) -> tuple[np.ndarray, list[tuple[int, int, str]]]:
+def mixed_sheet(store: Store, count: int, frames: list[Frame], seed: int) -> tuple[np.ndarray, list[tuple]]:
     """Arrange `count` random images of a store and real frames in the course's crop on one sheet uint8 [H, W, 3].
 
     At most half of the images are frames; their positions are returned as (row, column, name), counted from 1. A store

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ethand_utils.exceptions import EthandError, require_known
-from ethand_utils.files import atomic_write
+from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
 from ethand_utils.rendering.scenes import VIEWS
 from ethand_utils.training.cyclegan.variants import GANS, VARIANT_NAMES
@@ -197,11 +197,15 @@ def _profile_file(name: str | Path) -> Path:
     return Path(name)
 
 
-def _read_mapping(path: Path) -> dict:
+def _parse_yaml(text: str, origin: str | Path):
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ProfileError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise ProfileError(f"{origin}: not valid YAML ({first_line(error)})") from None
+
+
+def _read_mapping(path: Path) -> dict:
+    values = _parse_yaml(path.read_text(encoding="utf-8"), path)
     if not isinstance(values, dict):
         raise ProfileError(f"{path}: {values!r:.40}, expected settings, one KEY: VALUE a line")
     return values
@@ -255,10 +259,7 @@ def parse_changes(pairs: list[str]) -> dict:
         key, sign, value = pair.partition("=")
         if not sign:
             raise ProfileError(f"--set {pair}: expected KEY=VALUE")
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ProfileError(f"--set {pair}: not valid YAML ({str(error).splitlines()[0]})") from None
+        value = _parse_yaml(value, f"--set {pair}")
         with contextlib.suppress(TypeError, ValueError):  # YAML 1.1 reads 1e-3 as text
             value = float(value) if isinstance(value, str) else value
         changes[key.strip()] = value

@@ -57,9 +57,7 @@ def hand_masks(
     return {"masks": masks, "front": front}
 
 
-def amodal_masks(
-    hits: list[Hits | None], part_weights: list[np.ndarray | None], size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def amodal_masks(hits: list[Hits | None], part_weights: list[np.ndarray | None], size: int) -> tuple[np.ndarray, ...]:
     """Return masks uint8 [2, size, size] of each hand as if alone, and `front` uint8 [size, size].
 
     `hits` are the left and the right limb's (None: absent), `part_weights` float [V, N_CLASSES] their vertices'. The

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ethand_utils.data.crops import ImageError, crop_image, crop_square
-from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
+from ethand_utils.data.datasets import REPORT, SkippedSamples
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError, is_made
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write, write_json
@@ -260,9 +260,8 @@ def _report(listed: dict[str, list], checks: dict[str, pd.DataFrame]) -> dict:
     faults = SkippedSamples()
     for name, check in checks.items():
         for reason, ids in check[check["fault"] != ""].groupby("fault")["id"]:
-            for sample in ids.head(EXAMPLES):
+            for sample in ids:
                 faults.add(reason, f"{name}: {sample}")
-            faults.reasons[reason]["count"] += max(0, len(ids) - EXAMPLES)
     return {
         "source": "course",
         "listed": {name: len(rows) for name, rows in listed.items()},

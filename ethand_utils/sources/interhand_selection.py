@@ -147,9 +147,7 @@ def split_by_subject(units: np.ndarray) -> np.ndarray:
     return np.array([store_of[unit] for unit in unique.tolist()], int)[unit_of]
 
 
-def _candidates(
-    frames: Frames, split: int, selection: Selection, codes: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _candidates(frames: Frames, split: int, selection: Selection, codes: dict[str, int]) -> tuple[np.ndarray, ...]:
     """Return the frames of one annotation, ROW [n], and the `codes` of their subjects and captures, int [n] each.
 
     Subjects of the same name are one person in all annotations, captures are not.
