@@ -14,13 +14,12 @@ import numpy as np
 from ethand_utils.exceptions import EthandError
 from ethand_utils.hands.amodal import Hand, HandError
 from ethand_utils.hands.mano_file import CHAINS, FILES, WRIST, HandModelError, read_model
-from ethand_utils.hands.rig import fan_faces, hole_edge
+from ethand_utils.hands.rig import MIRROR, fan_faces, hole_edge
 from ethand_utils.labels import FINGERS, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 
 MANO_VERTICES = 778
 MAX_RESIDUAL = 15.0  # mm, mean over a hand's joints; beyond it, parameters are of another moment or a failed fit
 SAME_SIGN = 1.0  # m, summed difference of both hands' shapedirs in x, below which the left's have the wrong sign
-MIRROR_X = np.array([-1.0, 1.0, 1.0])[:, None]
 PARAMETERS = {"pose": 48, "shape": 10, "trans": 3}
 JOINT_PART = np.array([PALM, *(part for finger in CHAINS for part in FINGERS[finger])])
 INWARDS = np.array([CHAINS[finger][::-1] for finger in FINGERS])  # joints of each finger, from its end to the palm
@@ -53,7 +52,7 @@ class ManoHands:
                 f"{paths[LEFT]}: {len(left)} vertices, {FILES[RIGHT]} {len(right)}; take both files from one release"
             )
         if np.abs(left[:, 0] - right[:, 0]).sum() < SAME_SIGN:
-            arrays[LEFT]["shapedirs"] = left * MIRROR_X
+            arrays[LEFT]["shapedirs"] = left * MIRROR[:, None]
         return tuple(HandModel.build(*each) for each in zip(arrays, HANDS, paths, strict=True))
 
     @cached_property
