@@ -126,13 +126,10 @@ def mean_difference(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
 
 def pooled_std(scores: ScoresByRow) -> float:
     """Return the standard deviation of a row's score over its seeds, pooled over all rows; NaN where none has two."""
-    squares = sum((len(seeds) - 1) * std(_seed_means(seeds)) ** 2 for seeds in scores.values() if len(seeds) > 1)
+    several = [seeds.values() for seeds in scores.values() if len(seeds) > 1]
+    squares = sum((len(seeds) - 1) * std([nanmean(by_hand(table)) for table in seeds]) ** 2 for seeds in several)
     freedom = _degrees_of_freedom(scores)
     return math.sqrt(squares / freedom) if freedom else float("nan")
-
-
-def _seed_means(seeds: dict[int, pd.DataFrame]) -> np.ndarray:
-    return np.array([nanmean(by_hand(table)) for table in seeds.values()])
 
 
 def _degrees_of_freedom(scores: ScoresByRow) -> int:
@@ -260,8 +257,8 @@ def fraction_display(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     for fraction, scores in table.groupby("label_fraction"):
         texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
         rows.append({"of the pairs": f"{100 * fraction:g} %", "pairs": f"{scores['pairs'].iloc[0]:,.0f}", **texts})
-    shown = pd.DataFrame(rows).assign(**{"labels bring": steps["difference"].map("{:+.4f}".format)})
-    shown = shown.assign(**{"95 %": _interval_texts(steps), "p": steps["p"].map(format_p)})
+    lines = pd.DataFrame(rows).assign(**{"labels bring": steps["difference"].map("{:+.4f}".format)})
+    lines = lines.assign(**{"95 %": _interval_texts(steps), "p": steps["p"].map(format_p)})
     if steps["seeds"].max() > 1:
-        shown["seeds up"] = _up_texts(steps)
-    return shown.assign(verdict=steps["verdict"])
+        lines["seeds up"] = _up_texts(steps)
+    return lines.assign(verdict=steps["verdict"])

@@ -88,8 +88,8 @@ def variant_effects(trainings: pd.DataFrame) -> pd.DataFrame:
     `up`, in how many it is upwards; `verdict`: `higher` or `lower` where the interval excludes zero, else `open`.
     """
     scores, rows = trainings.set_index(["row", "seed"]), []
-    for contrast in CONTRASTS:
-        pairs = _paired_trainings(trainings, contrast)
+    for contrast, variants in CONTRASTS.items():
+        pairs = _paired_trainings(scores["images_seen"], variants)
         for measure in MEASURES:
             each = np.array([scores.loc[after, measure] - scores.loc[before, measure] for before, after in pairs])
             each = each[~np.isnan(each)]
@@ -101,15 +101,13 @@ def variant_effects(trainings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _paired_trainings(trainings: pd.DataFrame, contrast: str) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+def _paired_trainings(images_seen: pd.Series, variants: tuple[tuple[str, str], ...]) -> list[tuple[tuple, tuple]]:
     """List (variant, seed) before and after a contrast, of one seed and as many images seen."""
-    scores = trainings.set_index(["row", "seed"])
     return [
         ((before, seed), (after, seed))
-        for before, after in CONTRASTS[contrast]
-        for seed in sorted(trainings.loc[trainings["row"] == before, "seed"])
-        if (after, seed) in scores.index
-        and scores.loc[(before, seed), "images_seen"] == scores.loc[(after, seed), "images_seen"]
+        for before, after in variants
+        for variant, seed in sorted(images_seen.index)
+        if variant == before and images_seen[before, seed] == images_seen.get((after, seed))
     ]
 
 

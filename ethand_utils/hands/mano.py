@@ -120,7 +120,8 @@ class HandModel:
         except ValueError:
             raise HandModelError(f"{path}: its surface is not open at the wrist alone; expected MANO's faces") from None
         faces = np.concatenate([arrays["f"], fan_faces(edge, len(template))])
-        if _signed_volume(np.append(template, template[edge].mean(0, keepdims=True), axis=0), faces) < 0:
+        a, b, c = np.append(template, template[edge].mean(0, keepdims=True), axis=0)[faces].transpose(1, 0, 2)
+        if (a * np.cross(b, c)).sum() < 0:  # six times the mesh's volume, negative where faces are wound inwards
             faces = faces[:, ::-1]
         part_weights = np.zeros((len(template) + 1, N_CLASSES))
         part_weights[:-1, JOINT_PART] = weights
@@ -172,12 +173,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Return the volume of a closed mesh, negative where faces are wound inwards."""
-    a, b, c = vertices[faces].transpose(1, 0, 2)
-    return float((a * np.cross(b, c)).sum() / 6)
 
 
 def _tips(arrays: dict[str, np.ndarray]) -> np.ndarray:
