@@ -3,8 +3,8 @@ PYTHON ?= python3
 PROFILE ?= tiny
 BIN := .venv/bin
 READY := .venv/.ready
-# A process a core; a file's tests stay together in the order of tests/conftest.py, the longest files first.
-TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# A process a core takes a file at a time, in the order of tests/conftest.py: the longest first.
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install run check test lab lint bench clean
 

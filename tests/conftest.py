@@ -30,12 +30,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_collection_modifyitems(items):
-    """Give each file to one process, unless a test names its group, and begin with what takes long: the chain first."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Begin with the files that take long, the chain first: processes that share the tests take a file at a time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.get_closest_marker("xdist_group").args != ("chain",), item.path not in slow))
+    items.sort(key=lambda item: (item.path.stem != "test_chain", item.path not in slow))
 
 
 @pytest.fixture(scope="session")
