@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ethand_utils.exceptions import EthandError
+from ethand_utils.rendering.options import SHARES, RenderOptions
 from ethand_utils.sources.detect import SOURCES, find_source
 
 app = typer.Typer(help="Build data sets and look them over.", no_args_is_help=True, rich_markup_mode=None)
@@ -48,6 +49,10 @@ def render(
     seed: Seed = 0,
     workers: Workers = 0,
     views: Annotated[str, typer.Option(help="cameras: round the whole dome, or in front of the person")] = "round",
+    second_rig_share: Annotated[float, typer.Option(help=SHARES["second_rig_share"])] = RenderOptions.second_rig_share,
+    rotation_share: Annotated[float, typer.Option(help=SHARES["rotation_share"])] = RenderOptions.rotation_share,
+    occluder_share: Annotated[float, typer.Option(help=SHARES["occluder_share"])] = RenderOptions.occluder_share,
+    photo_share: Annotated[float, typer.Option(help=SHARES["photo_share"])] = RenderOptions.photo_share,
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
     part: Part = None,
 ):
@@ -60,7 +65,8 @@ def render(
     from ethand_utils.sources.rendered import render_dataset
 
     shard, workers = None if part is None else Shard.parse(part), workers or _cores()
-    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, views=views, shard=shard)
+    options = RenderOptions(views, second_rig_share, rotation_share, occluder_share, photo_share)
+    render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, options=options, shard=shard)
     _print_built(out, part)
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import CLASS_WEIGHTS, INVERSE_FREQUENCY
-from ethand_utils.rendering.scenes import VIEWS
+from ethand_utils.rendering.options import SHARE_BOUNDS, SHARES, VIEWS, RenderOptions
 from ethand_utils.training.cyclegan.variants import GANS, VARIANT_NAMES
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -26,7 +26,7 @@ GROUPS = (
 
 # Names in errors of a JSON schema's types and bounds.
 TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "null"}
-BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 
 Width = Annotated[int, Field(ge=1)]
 Epochs = Annotated[int, Field(ge=0)]
@@ -42,6 +42,11 @@ def setting(default, meaning: str, *concerns: str, **bounds):
     return Field(default, description=meaning, json_schema_extra={"concerns": list(concerns)}, **bounds)
 
 
+def share_setting(name: str):
+    """Return a field of Profile for one of the SHARES of rendered data."""
+    return setting(getattr(RenderOptions, name), SHARES[name], "data", **SHARE_BOUNDS)
+
+
 class Profile(BaseModel):
     """The settings of a run. The defaults are those of the profile `tiny`."""
 
@@ -55,6 +60,10 @@ class Profile(BaseModel):
     unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1)
     size: int = setting(64, "side of images and masks, px", "data", ge=16)
     views: Literal[*VIEWS] = setting("front", "rendered cameras: round (whole dome) or front (of the person)", "data")
+    second_rig_share: float = share_setting("second_rig_share")
+    rotation_share: float = share_setting("rotation_share")
+    occluder_share: float = share_setting("occluder_share")
+    photo_share: float = share_setting("photo_share")
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
     render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
     processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)

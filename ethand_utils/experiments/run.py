@@ -18,6 +18,7 @@ from ethand_utils.data.store_builder import Shard
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import Profile, load_profile, write_profile
 from ethand_utils.files import atomic_write, write_json
+from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.sources.detect import RENDERED, SOURCES, detect_source, find_source
 from ethand_utils.sources.request import ReadRequest
 
@@ -116,7 +117,8 @@ class Run:
         root, mano = (_from_root(path) if path else None for path in (p.data, p.mano_dir))
         counts = {"train": p.train, "val": p.val, "test": p.test, "unpaired": p.unpaired}
         how = {"workers": workers, "shard": shard, "replace": True}
-        request = ReadRequest(**counts, size=p.size, seed=p.seed, views=p.views, mano_dir=mano, **how)
+        options = RenderOptions(**{name: getattr(p, name) for name in RenderOptions.__dataclass_fields__})
+        request = ReadRequest(**counts, size=p.size, seed=p.seed, options=options, mano_dir=mano, **how)
         return find_source(self.source).read(root, self.data_folder, request)
 
     def require_output(self, path: str, notebook: str) -> Path:

@@ -1,7 +1,7 @@
 """Rendered hands as a data set."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -10,11 +10,11 @@ import numpy as np
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
 from ethand_utils.data.store_builder import Shard, StorePlan, build_stores
 from ethand_utils.dependencies import module_files
-from ethand_utils.exceptions import require_known
 from ethand_utils.hands.amodal import occluded_share
 from ethand_utils.labels import LEFT, RIGHT
+from ethand_utils.rendering.options import DEFAULT_OPTIONS, RenderOptions
 from ethand_utils.rendering.render import render, render_masks
-from ethand_utils.rendering.scenes import VIEWS, sample_scene
+from ethand_utils.rendering.scenes import sample_scene
 from ethand_utils.rendering.subjects import sample_subject
 from ethand_utils.sources.request import ReadRequest
 
@@ -30,7 +30,7 @@ def read(root: None, out: Path, request: ReadRequest) -> dict[str, Store]:
     counts = {"train": r.train, "val": r.val, "test": r.test, "unpaired": r.unpaired}
     counts = {name: count for name, count in counts.items() if count is not None}
     settings = {"size": r.size, "seed": r.seed, "workers": r.workers, "replace": r.replace}
-    return render_dataset(out, **counts, **settings, views=r.views, shard=r.shard)
+    return render_dataset(out, **counts, **settings, options=r.options, shard=r.shard)
 
 
 def render_dataset(
@@ -44,28 +44,27 @@ def render_dataset(
     workers: int = 1,
     replace: bool = False,
     depth: bool = False,
-    views: str = "round",
+    options: RenderOptions = DEFAULT_OPTIONS,
     shard: Shard | None = None,
 ) -> dict[str, Store]:
     """Render a data set of `size`×`size` px into the folder `out` and open its stores by name.
 
     Stores `train`, `val`, `test` are paired; `unpaired_images` has images only, `unpaired_labels` masks of other
-    scenes, `unpaired_truth` the masks of `unpaired_images`. No two splits share a subject or a scene. `views` is one of
-    `scenes.VIEWS`. With `depth`, every store that has masks also has the depth of both limbs. Complete stores are kept,
-    an interrupted one is resumed; one made with other settings is refused, or with `replace` rendered anew.
+    scenes, `unpaired_truth` the masks of `unpaired_images`. No two splits share a subject or a scene. With `depth`,
+    every store that has masks also has the depth of both limbs. Complete stores are kept, an interrupted one is
+    resumed; one made with other settings is refused, or with `replace` rendered anew.
 
     With `shard`, only that share of every store is rendered, into a hidden folder of `out`, and the stores there are
     returned; as many jobs may run at once as there are shards. A later call without `shard` merges the finished shards,
     renders what is missing, and removes them: the bytes are the same. Raises StoreError as `build_stores` does.
     """
     counts = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
-    require_known("views", views, VIEWS, StoreError)
     if min(counts.values()) < 1 or size < 16 or seed < 0:
         raise StoreError(f"{out}: expected at least one sample of every split, 16 px a side, and a seed of at least 0")
-    return build_stores(Path(out), _plans(counts, size, seed, depth, views), workers, replace, shard)
+    return build_stores(Path(out), _plans(counts, size, seed, depth, options), workers, replace, shard)
 
 
-def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str) -> dict[str, StorePlan]:
+def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, options: RenderOptions) -> dict[str, StorePlan]:
     """Return the plan of every store of a rendered data set, by name."""
     truth = ("masks", "front", "depth") if depth else ("masks", "front")
     stores = {name: (name, ("images", *truth)) for name in ("train", "val", "test")}
@@ -75,8 +74,8 @@ def _plans(counts: dict[str, int], size: int, seed: int, depth: bool, views: str
     plans = {}
     for name, (split, arrays) in stores.items():
         subjects = max(4, counts[split] // SAMPLES_PER_SUBJECT)
-        make = RenderedSample(split, subjects, size, seed, "images" in arrays, views)
-        meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, "views": views}
+        make = RenderedSample(split, subjects, size, seed, "images" in arrays, options)
+        meta = {"source": "rendered", "split": split, "subjects": subjects, "seed": seed, **asdict(options)}
         plans[name] = StorePlan(make, counts[split], size, arrays, meta | {"renderer": renderer_version()})
     return plans
 
@@ -97,13 +96,13 @@ class RenderedSample:
     size: int
     seed: int
     with_image: bool
-    views: str = "round"
+    options: RenderOptions = DEFAULT_OPTIONS
 
     def __call__(self, i: int) -> dict:
         code, person = SPLITS[self.split], i % self.subjects
         subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
         rng = np.random.default_rng([self.seed, code, 1, i])
-        scene = sample_scene(rng, subject, views=self.views)
+        scene = sample_scene(rng, subject, views=self.options.views)
         sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
         row = {
             "id": f"{self.split}-{i:07d}",

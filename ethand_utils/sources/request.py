@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ethand_utils.data.store_builder import Shard
+from ethand_utils.rendering.options import DEFAULT_OPTIONS, RenderOptions
 
 
 @dataclass(frozen=True)
@@ -12,9 +13,8 @@ class ReadRequest:
 
     `train`, `val`, `test` and `unpaired` are numbers of samples: limits for a source that reads files, where None means
     all there are. `size` is the side of images and masks in px; `seed` seeds every random choice; `workers` is the
-    number of processes. `views` are the cameras of rendered hands (`scenes.VIEWS`), `mano_dir` the folder of MANO's
-    files. With `shard`, only that share of every store is built. With `replace`, a store made with other settings is
-    replaced, else refused.
+    number of processes. `options` are those of rendered hands, `mano_dir` is the folder of MANO's files. With `shard`,
+    only that share of every store is built. With `replace`, a store made with other settings is replaced, else refused.
     """
 
     train: int | None = None
@@ -24,7 +24,7 @@ class ReadRequest:
     size: int = 128
     seed: int = 0
     workers: int = 1
-    views: str = "round"
+    options: RenderOptions = DEFAULT_OPTIONS
     mano_dir: Path | None = None
     shard: Shard | None = None
     replace: bool = False

@@ -24,6 +24,7 @@ from ethand_utils.experiments.config import (
 )
 from ethand_utils.experiments.methods import FRACTION_METHODS, table_methods
 from ethand_utils.experiments.workflow import render_shards, stages
+from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.training.losses import ADVERSARIAL_INPUTS, REDUCTIONS
 from ethand_utils.training.models import DISCRIMINATORS
 from ethand_utils.training.pseudo_labels import CONFIDENCES, FILTERS
@@ -136,6 +137,10 @@ def test_cyclegan_is_trained_only_where_it_is_asked_for():
         ({"label_fractions": [0.2, 0.2]}, "each only once"),
         ({"cyclegan": ["balance"]}, "cyclegan 'balance': unknown .did you mean balanced"),
         ({"views": 3}, "views 3: unknown; expected one of round, front"),
+        ({"rotation_share": 1.5}, r"rotation_share: 1.5, expected float \(at least 0, at most 1\)$"),
+        ({"occluder_share": -0.1}, r"expected float \(at least 0, at most 1\)$"),
+        ({"photo_share": "all"}, r"photo_share: 'all', expected float \(at least 0, at most 1\)$"),
+        ({"second_rig_share": float("nan")}, "second_rig_share: nan, expected a finite number"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line_that_names_it(changes, says):
@@ -162,6 +167,12 @@ def test_the_rendering_is_shared_only_where_there_is_something_to_share():
     assert [str(part) for part in render_shards(load_profile("ci", {"render_parts": 3}))] == ["1/3", "2/3", "3/3"]
     assert render_shards(load_profile("ci")) == []
     assert render_shards(load_profile("ci", {"render_parts": 3, "data": "elsewhere"})) == []
+
+
+def test_every_option_of_rendering_is_a_setting_that_concerns_the_data():
+    assert {*RenderOptions.__dataclass_fields__} <= {*concerning("data")}
+    tiny = load_profile("tiny")
+    assert (tiny.rotation_share, tiny.occluder_share, tiny.photo_share) == (0, 0, 0)
 
 
 def test_shipped_profiles_augment_as_the_report_does():

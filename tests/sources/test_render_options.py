@@ -1,0 +1,67 @@
+"""Options of rendered data sets: as the command, a run and a store have them."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from ethand_utils.data.store import StoreError
+from ethand_utils.exceptions import EthandError
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.run import Run
+from ethand_utils.rendering.options import DEFAULT_OPTIONS, SHARES, RenderOptions
+from ethand_utils.sources import rendered
+from ethand_utils.sources.request import ReadRequest
+
+COUNTS = {"train": 2, "val": 1, "test": 1, "unpaired": 1, "size": 16}
+ALL = RenderOptions("front", 0.25, 1.0, 0.75, 0.5)
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_bounds_is_refused_in_one_line(name, value):
+    with pytest.raises(EthandError, match=rf"^{name}: {value}, expected a number from 0 to 1$"):
+        RenderOptions(**{name: value})
+
+
+def test_unknown_views_are_refused_naming_the_nearest():
+    with pytest.raises(
+        EthandError, match=r"views 'fromt': unknown \(did you mean front\?\); expected one of round"
+    ):
+        RenderOptions("fromt")
+
+
+def test_options_are_in_every_stores_meta_and_make_it_another_store(tmp_path):
+    stores = rendered.render_dataset(tmp_path / "d", **COUNTS, options=ALL)
+    assert all(asdict(ALL).items() <= store.meta.items() for store in stores.values())
+    assert rendered.render_dataset(tmp_path / "d", **COUNTS, options=ALL)["train"].meta == stores["train"].meta
+    with pytest.raises(StoreError, match="other settings"):
+        rendered.render_dataset(tmp_path / "d", **COUNTS)
+
+
+def test_options_of_a_request_are_those_of_its_stores(tmp_path):
+    stores = rendered.read(None, tmp_path / "d", ReadRequest(**COUNTS, options=ALL))
+    assert asdict(ALL).items() <= stores["test"].meta.items()
+
+
+def test_settings_of_a_run_are_the_options_of_its_request(monkeypatch, tmp_path):
+    requests = []
+    monkeypatch.setattr(rendered, "read", lambda root, out, request: requests.append(request) or {})
+    for changes in ({}, asdict(ALL)):
+        Run(tmp_path, load_profile("paper", changes)).dataset()
+    assert [request.options for request in requests] == [DEFAULT_OPTIONS, ALL]
+
+
+def test_the_command_has_a_flag_for_every_option(ethand, tmp_path):
+    counts = [word for name, count in COUNTS.items() for word in (f"--{name}", count)]
+    flags = [word for name, value in asdict(ALL).items() for word in (f"--{name.replace('_', '-')}", value)]
+    status, _, _ = ethand("data", "render", "--out", tmp_path / "d", "--workers", 1, *counts, *flags)
+    assert status == 0
+    assert asdict(ALL).items() <= json.loads((tmp_path / "d/train/meta.json").read_text()).items()
+
+
+def test_the_command_refuses_a_share_in_one_line_and_writes_nothing(ethand, tmp_path):
+    status, _, errors = ethand("data", "render", "--out", tmp_path / "d", "--occluder-share", 2)
+    assert status != 0
+    assert errors.strip() == "ethand: occluder_share: 2.0, expected a number from 0 to 1"
+    assert not (tmp_path / "d").exists()
