@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -c "from ethand_utils.hands.rig import mesh_file; mesh_file()"
+	$(BIN)/python -c "from ethand_utils.hands.webxr import mesh_file; mesh_file()"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small

@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "joint_fit": ["fit_joints"],
         "mano": ["ManoHands"],
         "raycast": ["Camera"],
-        "rig": ["Pose", "Rig", "load_rig", "mesh_file", "pose_joints", "skin_vertices"],
+        "rig": ["Pose", "Rig", "pose_joints", "skin_vertices"],
+        "rigs": ["load_rig"],
+        "webxr": ["mesh_file"],
     },
 )

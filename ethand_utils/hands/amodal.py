@@ -51,25 +51,27 @@ def hand_masks(
     view = camera.crop(*crop, size)
     rays = view.rays(size)
     hits = [hand and hand.mesh.first_hits(view, size, rays, rotation, translation) for hand in hands]
-    masks, front = amodal_masks(hits, [hand.part_weights if hand else None for hand in hands], size)
+    masks, front = amodal_masks(hits, hits, [hand.part_weights if hand else None for hand in hands], size)
     outside = beyond_frame(crop, size, frame)
     masks[:, outside], front[outside] = 0, FRONT_NONE
     return {"masks": masks, "front": front}
 
 
-def amodal_masks(hits: list[Hits | None], part_weights: list[np.ndarray | None], size: int) -> tuple[np.ndarray, ...]:
+def amodal_masks(
+    limbs: list[Hits | None], hands: list[Hits | None], part_weights: list[np.ndarray | None], size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return masks uint8 [2, size, size] of each hand as if alone, and `front` uint8 [size, size].
 
-    `hits` are the left and the right limb's (None: absent), `part_weights` float [V, N_CLASSES] their vertices'. The
-    nearer limb is in front, its forearm included, so that an arm before the other hand occludes it; `front` is
-    FRONT_NONE where neither mask has a part.
+    `limbs` are the hits of the left and the right arm (None: absent), `hands` those of the hands as if they had no
+    forearm, `part_weights` float [V, N_CLASSES] their vertices'. The nearer limb is in front, its forearm included, so
+    that an arm before the other hand occludes it; `front` is FRONT_NONE where neither mask has a part.
     """
     masks = np.zeros((2, size * size), np.uint8)
     depth = np.full((2, size * size), FAR, np.float32)
-    for hand, limb_hits in enumerate(hits):
-        if limb_hits is not None:
-            masks[hand, limb_hits.pixels] = _hit_parts(limb_hits, part_weights[hand])
-            depth[hand, limb_hits.pixels] = limb_hits.depth
+    for hand, (limb, alone) in enumerate(zip(limbs, hands, strict=True)):
+        if limb is not None:
+            masks[hand, alone.pixels] = _hit_parts(alone, part_weights[hand])
+            depth[hand, limb.pixels] = limb.depth
     front = np.where(depth[LEFT] <= depth[RIGHT], FRONT_LEFT, FRONT_RIGHT)
     front[~masks.any(0)] = FRONT_NONE
     return masks.reshape(2, size, size), front.astype(np.uint8).reshape(size, size)

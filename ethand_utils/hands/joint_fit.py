@@ -1,4 +1,4 @@
-"""Fit of the generic hand to the 21 annotated joints of real ones, in closed form (REFERENCE.md section 4)."""
+"""Fit of a rig to the 21 annotated joints of real ones, in closed form (REFERENCE.md section 4)."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,13 @@ from ethand_utils.hands.joints import (
     bone_rotation,
     complete_joints,
     directions,
-    generic_hand,
     landmarks,
     nearest_angle,
     rotate,
     rotation_about,
     rotation_towards,
 )
-from ethand_utils.hands.rig import LIMITS, PosedRig
+from ethand_utils.hands.rig import LIMITS, PosedRig, Rig
 from ethand_utils.labels import N_JOINTS
 
 # How far an angle may lie beyond LIMITS, rad [5 fingers, 4 angles]: people differ, and annotated joints are mm off.
@@ -35,7 +34,7 @@ SCALES = (0.45, 1.6)  # of a whole hand over the generic one; children's are sma
 # the finger bases are apart (weighted by BREADTH_SHARE), deeper, and thumbs and fingers stouter.
 BREADTH, BREADTH_SHARE, BREADTHS = 1.1, 0.3, (0.9, 1.3)
 DEPTH = 1.1
-GIRTH = np.array([1.05, *[1.06] * 4])
+GIRTH = np.array([1.05, *[1.12] * 4])
 
 PALM_WEIGHTS = np.zeros(N_JOINTS)
 PALM_WEIGHTS[[WRIST, *CHAINS[1:, 0]]] = 1
@@ -54,8 +53,8 @@ class Fit:
     residual: np.ndarray
 
 
-def fit_joints(points: np.ndarray, valid: np.ndarray) -> Fit:
-    """Fit the generic right hand to `points` float [B, 21, 3] (m, order of `labels.JOINT_PARTS`), `valid` bool [B, 21].
+def fit_joints(rig: Rig, points: np.ndarray, valid: np.ndarray) -> Fit:
+    """Fit a right hand to `points` float [B, 21, 3] (m, order of `labels.JOINT_PARTS`), `valid` bool [B, 21].
 
     In closed form, from the palm outwards: overall size from all bones, the palm aligned with wrist and finger bases,
     its bones and then each finger's rotated towards the next joint and stretched to it. Angles, lengths and roll stay
@@ -64,11 +63,11 @@ def fit_joints(points: np.ndarray, valid: np.ndarray) -> Fit:
     joints between valid ones are guessed (`joints.complete_joints`); a bone whose end is not even guessed goes
     straight on.
     """
-    state = _align_hands(points, valid)
+    state = _align_hands(rig, points, valid)
     _bend_palm(state)
     for step in range(CHAINS.shape[1] - 1):
         _bend_fingers(state, step)
-    tips = generic_hand().phalanges[:, -1] + 1
+    tips = rig.phalanges[:, -1] + 1
     state.linear[:, tips], state.shift[:, tips] = state.linear[:, tips - 1], state.shift[:, tips - 1]
     posed_joints = state.move_points(slice(None), state.bones)
     residual = 1000 * np.linalg.norm(state.joints - points, axis=-1)
@@ -86,6 +85,7 @@ class _FitState:
     `joints` [B, 21, 3].
     """
 
+    rig: Rig
     points: np.ndarray
     valid: np.ndarray
     scale: np.ndarray
@@ -115,12 +115,12 @@ class _FitState:
         return np.where(valid, np.clip(reach / length, STRETCH[0] * scale, STRETCH[1] * scale), scale)
 
 
-def _align_hands(points: np.ndarray, valid: np.ndarray) -> _FitState:
+def _align_hands(rig: Rig, points: np.ndarray, valid: np.ndarray) -> _FitState:
     """Return hands of the right size and breadth, straight, with their palms aligned and missing joints guessed."""
-    rig, count = generic_hand(), len(points)
-    scale, breadth = _size(points, valid)
+    count = len(points)
+    scale, breadth = _size(landmarks(rig), points, valid)
     section = _section(breadth)[:, None]
-    rest, bones = landmarks() * section, rig.rest[:, :3, 3] * section
+    rest, bones = landmarks(rig) * section, rig.rest[:, :3, 3] * section
     rotation, shift = _align_palm(points, valid, scale, rest)
     lengths = scale[:, None, None] * np.linalg.norm(np.diff(rest[:, CHAINS], axis=2), axis=-1)
     hinges = rotate(rotation[:, None], rig.rest[rig.phalanges[:, 1], :3, 0])
@@ -133,7 +133,7 @@ def _align_hands(points: np.ndarray, valid: np.ndarray) -> _FitState:
     rotations = np.repeat(rotation[:, None], len(rig.names), axis=1)
     linear, shift = scale[:, None, None, None] * rotations, np.repeat(shift[:, None], len(rig.names), axis=1)
     joints = np.zeros((count, N_JOINTS, 3))
-    state = _FitState(points, valid, scale, breadth, rest, bones, rotations, linear, shift, joints)
+    state = _FitState(rig, points, valid, scale, breadth, rest, bones, rotations, linear, shift, joints)
     state.joints[:, WRIST] = state.move_points(0, rest[:, WRIST])
     return state
 
@@ -143,22 +143,27 @@ def _section(breadth: np.ndarray) -> np.ndarray:
     return np.stack([breadth, np.full_like(breadth, DEPTH), np.ones_like(breadth)], axis=-1)
 
 
-def _size(points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale [B] over the generic hand from all bones' lengths, and the breadth [B] from the finger bases."""
+def _size(generic: np.ndarray, points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale [B] over `generic` joints [21, 3] from all bones, and the breadth [B] from the finger bases."""
     bases = CHAINS[1:, 0]
-    scale = _ratio(points, valid, np.r_[CHAINS[:, :3].ravel(), [WRIST] * 4], np.r_[CHAINS[:, 1:].ravel(), bases])
+    scale = _ratio(
+        generic, points, valid, np.r_[CHAINS[:, :3].ravel(), [WRIST] * 4], np.r_[CHAINS[:, 1:].ravel(), bases]
+    )
     scale = np.clip(np.where(np.isfinite(scale), scale, 1), *SCALES)
-    measured = _ratio(points, valid, bases[:-1], bases[1:]) / scale
+    measured = _ratio(generic, points, valid, bases[:-1], bases[1:]) / scale
     measured = np.clip(np.where(np.isfinite(measured), measured, BREADTH), *BREADTHS)
     return scale, BREADTH ** (1 - BREADTH_SHARE) * measured**BREADTH_SHARE
 
 
-def _ratio(points: np.ndarray, valid: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _ratio(
+    generic: np.ndarray, points: np.ndarray, valid: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
     """Return the median [B] of the distances from joints `starts` to `ends` over the generic hand's; NaN if none."""
     both = valid[:, starts] & valid[:, ends]
     measured = np.linalg.norm(points[:, ends] - points[:, starts], axis=-1)
-    generic = np.linalg.norm(landmarks()[ends] - landmarks()[starts], axis=-1)
-    ratios = np.sort(np.where(both, measured / generic, np.inf), axis=1)  # inf last: the median is among the valid
+    ratios = np.sort(
+        np.where(both, measured / np.linalg.norm(generic[ends] - generic[starts], axis=-1), np.inf), axis=1
+    )  # inf last: the median is among the valid
     count = both.sum(1)
     low, high = ((count - 1) // 2).clip(0), (count // 2).clip(0, len(starts) - 1)
     return np.where(count > 0, (ratios[np.arange(len(points)), low] + ratios[np.arange(len(points)), high]) / 2, np.nan)
@@ -179,7 +184,7 @@ def _align_palm(points, valid, scale, rest) -> tuple[np.ndarray, np.ndarray]:
 
 def _bend_palm(state: _FitState) -> None:
     """Rotate and stretch the palm's four bones towards the finger bases; slide the thumb's base to its annotation."""
-    bones, bases = generic_hand().phalanges[1:, 0] - 1, CHAINS[1:, 0]
+    bones, bases = state.rig.phalanges[1:, 0] - 1, CHAINS[1:, 0]
     start, valid = state.bones[:, bones], state.valid[:, bases]
     span = state.rest[:, bases] - start
     origin, along = state.move_points(bones, start), directions(span)
@@ -199,7 +204,7 @@ def _bend_palm(state: _FitState) -> None:
 
 def _bend_fingers(state: _FitState, step: int) -> None:
     """Rotate the bones `step` of all fingers, counted from the base, towards the next joint and stretch them to it."""
-    rig = generic_hand()
+    rig = state.rig
     bones, near, far = rig.phalanges[:, step], CHAINS[:, step], CHAINS[:, step + 1]
     axes, valid = rig.rest[bones, :3, :3], state.valid[:, far]
     start, span = state.rest[:, near], state.rest[:, far] - state.rest[:, near]
@@ -230,7 +235,7 @@ def _bounded_rotation(step: int, straight: np.ndarray, goal: np.ndarray, valid: 
 
 def _roll_fingers(rotations: np.ndarray, along: np.ndarray, state: _FitState) -> np.ndarray:
     """Roll fingers about their first bone so that their joints bend in the plane in which the points lie."""
-    rig = generic_hand()
+    rig = state.rig
     bones = directions(np.diff(state.points[:, CHAINS], axis=2))
     hinge = -(np.cross(bones[:, :, 0], bones[:, :, 1]) + np.cross(bones[:, :, 1], bones[:, :, 2]))
     first = rotate(rotations, along)

@@ -1,12 +1,12 @@
-"""The 21 annotated joints: orders of data sets, positions in the generic hand, guesses of missing ones, rotations."""
+"""The 21 annotated joints: orders of data sets, positions in a rig, guesses of missing ones, rotations."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.hands.rig import Rig, load_rig
+from ethand_utils.hands.raycast import Mesh
+from ethand_utils.hands.rig import Rig
 from ethand_utils.labels import FINGERS, N_JOINTS
 
 # Each finger's joints from base to tip in the order of `labels.JOINT_PARTS`, which is InterHand2.6M's.
@@ -22,43 +22,49 @@ ORDERS = {
     "rhd": np.array([*range(1, N_JOINTS), 0]),  # wrist, then tip … base
 }
 
-# Positions of the annotated joints in the generic hand, m, calibrated on InterHand2.6M: shift of the thumb's base joint
-# and of the wrist from the mesh's own, of the thumb's other two towards its pad, and the depth of the fingertips below
-# the end of the skin.
-THUMB_BASE_SHIFT = (0.0024, -0.0016, 0.0107)
-THUMB_PADWARDS = 0.002
-WRIST_SHIFT = (0.0, 0.0, -0.003)
-TIP_DEPTH = 0.003
+# Where the annotated joints lie in a hand (REFERENCE.md section 4): the share of its thickness that is on the back's
+# side of each, in a flat hand, in the order of a finger's CHAINS; and the flesh beyond a fingertip's joint, which lies
+# on the skin, as a share of the hand's length from wrist to middle fingertip.
+FINGER_SHARES, THUMB_SHARES, WRIST_SHARE = (0.65, 0.63, 0.60), (0.74, 0.65, 0.65), 0.57
+TIP_DEPTH = 0.0012 / 0.157
+TIP_SLAB = 0.004  # m about it in which the finger's middle is sought
 
-WRIST_FLARE, FLARE_LENGTH = 0.06, 0.04  # share by which wrists are broader than the mesh's, and m to where that ends
 END_OVER_MIDDLE = 0.6  # bend of a finger's last joint over that of the joint before it, where the tip is unknown
 
 
 @cache
-def generic_hand() -> Rig:
-    """Return the generic right hand as it is fitted: closed at the wrist, which is as broad as people's."""
-    rig = load_rig(forearm=False)
-    vertices = rig.vertices.copy()
-    vertices[:, 0] *= 1 + WRIST_FLARE * np.clip(1 + vertices[:, 2] / FLARE_LENGTH, 0, 1)
-    return replace(rig, vertices=vertices)
-
-
-@cache
-def landmarks() -> np.ndarray:
-    """Return the positions of the annotated joints in the generic right hand at rest, float [21, 3] m."""
-    rig = generic_hand()
-    rest = rig.rest[:, :3, 3]
+def landmarks(rig: Rig) -> np.ndarray:
+    """Return the positions of the annotated joints in a right hand at rest, float [21, 3] m."""
+    mesh, axes, rest = Mesh(rig.vertices, rig.faces), rig.rest[:, :3, :3], rig.rest[:, :3, 3]
+    palm = axes[rig.joint("wrist"), :, 1]
     points = np.zeros((N_JOINTS, 3))
-    points[CHAINS[:, :3]] = rest[rig.phalanges]
-    points[CHAINS[0, 0]] += THUMB_BASE_SHIFT
-    points[CHAINS[0, 1:3]] -= THUMB_PADWARDS * rig.rest[rig.phalanges[0, 1:], :3, 1]
-    points[WRIST] = rest[rig.joint("wrist")] + WRIST_SHIFT
-    for chain, bones in zip(CHAINS, rig.phalanges, strict=True):
-        last, tip = bones[-1], bones[-1] + 1
-        along = directions(rest[tip] - rest[last])
-        skin = rig.vertices[rig.weights[:, [last, tip]].sum(1) > 0.5]
-        points[chain[3]] = rest[last] + along * (((skin - rest[last]) @ along).max() - TIP_DEPTH)
+    points[WRIST] = _at_depth(mesh, rest[rig.joint("wrist")] + (0, 0, rig.wrist), palm, WRIST_SHARE)
+    for finger, (chain, bones) in enumerate(zip(CHAINS, rig.phalanges, strict=True)):
+        backs = axes[bones, :, 1] + np.concatenate([palm[None], axes[bones[:-1], :, 1]])  # half bent at each joint
+        shares = FINGER_SHARES if finger else THUMB_SHARES
+        for joint, bone, back, share in zip(chain, bones, directions(backs), shares, strict=False):
+            points[joint] = _at_depth(
+                mesh, rest[bone] + (0 if finger or bone > bones[0] else rig.thumb_base), back, share
+            )
+        points[chain[3]] = _fingertip(rig, mesh, bones[-1])
     return points
+
+
+def _at_depth(mesh: Mesh, point: np.ndarray, back: np.ndarray, share: float) -> np.ndarray:
+    """Return the point [3] above or below one in a mesh with this share of the thickness towards the `back` [3]."""
+    above, below = (mesh.distance(point, direction) for direction in (back, -back))
+    return point + back * (above - share * (above + below))
+
+
+def _fingertip(rig: Rig, mesh: Mesh, bone: int) -> np.ndarray:
+    """Return the point [3] on the nail's side of a finger's end, whose last `bone` this is."""
+    rest, back = rig.rest[:, :3, 3], rig.rest[bone, :3, 1]
+    along = directions(rest[bone + 1] - rest[bone])
+    skin = rig.vertices[rig.weights[:, [bone, bone + 1]].sum(1) > 0.5]
+    end = ((skin - rest[bone]) @ along).max() - TIP_DEPTH * rig.length
+    middle = skin[np.abs((skin - rest[bone]) @ along - end) < TIP_SLAB].mean(0)
+    middle += along * (end - (middle - rest[bone]) @ along)
+    return middle + back * mesh.distance(middle, back)
 
 
 def complete_joints(

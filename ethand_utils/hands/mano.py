@@ -14,7 +14,8 @@ import numpy as np
 from ethand_utils.exceptions import EthandError
 from ethand_utils.hands.amodal import Hand, HandError
 from ethand_utils.hands.mano_file import CHAINS, FILES, WRIST, HandModelError, read_model
-from ethand_utils.hands.rig import MIRROR, fan_faces, hole_edge
+from ethand_utils.hands.rig import MIRROR
+from ethand_utils.hands.surface import fan_faces, hole_edge
 from ethand_utils.labels import FINGERS, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 
 MANO_VERTICES = 778

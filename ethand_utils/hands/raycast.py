@@ -1,6 +1,6 @@
 """Pinhole cameras, and triangle meshes that rays are cast at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import numpy as np
@@ -9,6 +9,7 @@ from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 
 FAR = 1e6  # m, depth of pixels whose ray hits nothing
+STEP = 2e-5  # m behind a surface where a ray that goes through it sets out again
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ class Camera:
 class Hits:
     """First hits of a camera's rays on one mesh: m of the size·size pixels.
 
-    `pixels` int [m] are their indices row by row, `depth` float32 [m] the distance along the ray in m, `corners`
-    int [m, 3] the vertices of the triangle and `bary` float32 [m, 3] their weights.
+    `pixels` int [m] are their indices row by row, `depth` float32 [m] the distance along the ray in m, `faces`
+    int [m] the triangles, `corners` int [m, 3] their vertices and `bary` float32 [m, 3] their weights.
     """
 
     pixels: np.ndarray
     depth: np.ndarray
+    faces: np.ndarray
     corners: np.ndarray
     bary: np.ndarray
 
@@ -58,7 +60,12 @@ class Hits:
 
     def subset(self, which: np.ndarray) -> "Hits":
         """Return the hits that `which` bool [m] or int selects."""
-        return Hits(self.pixels[which], self.depth[which], self.corners[which], self.bary[which])
+        return Hits(*(getattr(self, each.name)[which] for each in fields(self)))
+
+    @staticmethod
+    def concatenate(hits: list["Hits"]) -> "Hits":
+        """Return several hits as one."""
+        return Hits(*(np.concatenate([getattr(each, one.name) for each in hits]) for one in fields(Hits)))
 
     def full_depth(self, size: int) -> np.ndarray:
         """Return `depth` of all pixels float32 [size·size], FAR where nothing is hit."""
@@ -94,15 +101,37 @@ class Mesh:
         high = np.clip(np.ceil(pixels.max(0)).astype(int), 0, size)
         window = (np.arange(low[1], high[1])[:, None] * size + np.arange(low[0], high[0])).ravel()
         if not len(window):
-            return Hits(window, np.zeros(0, np.float32), np.zeros((0, 3), int), np.zeros((0, 3), np.float32))
+            return self._cast(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), window)
         directions, origins = rays[window], np.zeros((len(window), 3), np.float32)
         if posed:
             directions, origins = directions @ rotation.astype(np.float32), origins + translation.astype(np.float32)
+        return self._cast(origins, directions, window)
+
+    def through(self, rays: np.ndarray, hits: Hits, seen: int) -> Hits:
+        """Return the first hits on the first `seen` faces of the mesh alone, of a camera at the origin.
+
+        `hits` are those on all faces, of its `rays` float32 [size·size, 3]. Rays that hit another face go on behind it.
+        """
+        found, behind = [hits.subset(hits.faces < seen)], hits.subset(hits.faces >= seen)
+        while len(behind.pixels):
+            directions, start = rays[behind.pixels], behind.depth + STEP
+            further = self._cast(directions * start[:, None], directions, behind.pixels, start)
+            found.append(further.subset(further.faces < seen))
+            behind = further.subset(further.faces >= seen)
+        return Hits.concatenate(found)
+
+    def distance(self, point: np.ndarray, direction: np.ndarray) -> float:
+        """Return how far (m) the mesh is from a `point` [3] in a unit `direction` [3]; NaN where it is not."""
+        hits = self._cast(point[None].astype(np.float32), direction[None].astype(np.float32), np.zeros(1, int))
+        return float(hits.depth[0]) if len(hits.depth) else float("nan")
+
+    def _cast(self, origins: np.ndarray, directions: np.ndarray, pixels: np.ndarray, start=0.0) -> Hits:
+        """Return the first hits of the rays [n] of these `pixels` that set out at depths `start` m."""
         result = self._scene.run(origins, directions, query="INTERSECT", output=True)
         hit = np.flatnonzero(result["primID"] >= 0)
-        u, v = result["u"][hit], result["v"][hit]
-        corners = self.faces[result["primID"][hit]]
-        return Hits(window[hit], result["tfar"][hit], corners, np.stack([1 - u - v, u, v], 1))
+        faces, u, v = result["primID"][hit], result["u"][hit], result["v"][hit]
+        depth = (result["tfar"] + start)[hit]
+        return Hits(pixels[hit], depth, faces, self.faces[faces], np.stack([1 - u - v, u, v], 1))
 
     def blocks(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return whether rays from `origins` float32 [n, 3] along `directions` float32 [n, 3] hit it: bool [n]."""

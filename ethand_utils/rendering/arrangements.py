@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.hands.rig import MIRROR, WRIST_LIMITS, Pose, PosedRig, Shape, load_rig, pose_joints, skin_vertices
+from ethand_utils.hands.rig import MIRROR, WRIST_LIMITS, Pose, PosedRig, Rig, Shape, pose_joints, skin_vertices
+from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import LEFT, RIGHT
 from ethand_utils.rendering.contact import first_contact, hand_spheres, overlap
 from ethand_utils.rendering.poses import FREE, named_pose, sample_pose
@@ -38,9 +39,14 @@ class Arm:
     @staticmethod
     def from_pose(name: str, pose: Pose, shape: Shape, rotation: np.ndarray) -> "Arm":
         """Create an arm with the middle of its hand at the origin."""
-        posed = pose_joints(load_rig(), pose.fingers[None], pose.wrist[None], shape)
+        posed = pose_joints(load_rig(shape.rig), pose.fingers[None], pose.wrist[None], shape)
         arm = Arm(name, pose, shape, rotation, np.zeros(3), posed)
         return arm.moved(-arm.joints[:-1].mean(0))
+
+    @property
+    def rig(self) -> Rig:
+        """The rig of its hand."""
+        return load_rig(self.shape.rig)
 
     @property
     def joints(self) -> np.ndarray:
@@ -50,7 +56,7 @@ class Arm:
     @property
     def radii(self) -> np.ndarray:
         """Radii float [S] m of the spheres that fill the arm."""
-        return hand_spheres().scaled_radii(load_rig(), self.shape)
+        return hand_spheres(self.rig).scaled_radii(self.rig, self.shape)
 
     def spheres(self) -> np.ndarray:
         """Return the centres float [S, 3] m of the spheres that fill the arm."""
@@ -58,7 +64,7 @@ class Arm:
 
     def spheres_in(self, posed: PosedRig) -> np.ndarray:
         """Return the same with other joint angles: float [B, S, 3] m."""
-        return hand_spheres().posed_centres(posed) @ self.rotation.T + self.translation
+        return hand_spheres(self.rig).posed_centres(posed) @ self.rotation.T + self.translation
 
     def moved(self, shift: np.ndarray) -> "Arm":
         """Return the same arm, shifted by [3] m."""
@@ -67,12 +73,12 @@ class Arm:
     def with_fingers(self, fingers: np.ndarray) -> "Arm":
         """Return the same arm with other angles of the `fingers` [5, 4] rad."""
         pose = Pose.clipped(fingers, self.pose.wrist)
-        posed = pose_joints(load_rig(), pose.fingers[None], pose.wrist[None], self.shape)
+        posed = pose_joints(self.rig, pose.fingers[None], pose.wrist[None], self.shape)
         return replace(self, pose=pose, posed=posed)
 
     def vertices(self) -> np.ndarray:
         """Return the skin's vertices float [V, 3] m."""
-        return skin_vertices(load_rig(), self.posed) @ self.rotation.T + self.translation
+        return skin_vertices(self.rig, self.posed) @ self.rotation.T + self.translation
 
 
 def apart(rng: np.random.Generator, shape: Shape) -> list[Arm]:
@@ -143,8 +149,8 @@ def pointing(rng: np.random.Generator, shape: Shape) -> list[Arm]:
     name = str(rng.choice(["point", "point", "two", "pinch", "rocker"]))
     hand = facing_rotation(direction, np.array([-0.5, -0.5, -0.7]) + rng.normal(0, 0.4, 3))
     arms = [hanging_arm(rng, shape), reaching_arm(name, hand, rng, shape)]
-    tip = arms[RIGHT].joints[load_rig().phalanges[INDEX, 2] + 1]
-    goal = arms[LEFT].joints[rng.integers(len(load_rig().names) - 1)]
+    tip = arms[RIGHT].joints[arms[RIGHT].rig.phalanges[INDEX, 2] + 1]
+    goal = arms[LEFT].joints[rng.integers(len(arms[LEFT].rig.names) - 1)]
     return _bring_together(_align_points(arms, tip, goal, rng.normal(0, 0.006, 3)), direction)
 
 
@@ -253,11 +259,11 @@ def _align_points(arms: list[Arm], right: np.ndarray, left: np.ndarray, offset: 
 
 
 def _knuckles(arm: Arm) -> np.ndarray:
-    return arm.joints[load_rig().phalanges[1:, 0]].mean(0)
+    return arm.joints[arm.rig.phalanges[1:, 0]].mean(0)
 
 
 def _tips(arm: Arm) -> np.ndarray:
-    return arm.joints[load_rig().phalanges[1:, 2] + 1].mean(0)
+    return arm.joints[arm.rig.phalanges[1:, 2] + 1].mean(0)
 
 
 def _close_fingers(arms: list[Arm], hand: int, target: tuple, slack: float = SLACK) -> list[Arm]:
@@ -266,8 +272,8 @@ def _close_fingers(arms: list[Arm], hand: int, target: tuple, slack: float = SLA
     start = arm.pose.fingers
     bend = np.clip(np.radians(target) - start, 0, None) * [0, 1, 1, 1]
     fingers = start + np.linspace(0, 1, CLOSING_STEPS)[:, None, None] * bend
-    posed = pose_joints(load_rig(), fingers, np.broadcast_to(arm.pose.wrist, (len(fingers), 2)), arm.shape)
-    finger_of = load_rig().finger_of[hand_spheres().joint]
+    posed = pose_joints(arm.rig, fingers, np.broadcast_to(arm.pose.wrist, (len(fingers), 2)), arm.shape)
+    finger_of = arm.rig.finger_of[hand_spheres(arm.rig).joint]
     moving = finger_of >= 0
     depth = overlap(arm.spheres_in(posed)[:, moving] * MIRROR, arm.radii[moving], other.spheres(), other.radii)
     closed = start.copy()
@@ -285,10 +291,10 @@ def _interleave(arms: list[Arm], rng: np.random.Generator) -> list[Arm]:
     Candidates are half a finger to either side along the knuckles, from knuckle on knuckle outwards.
     """
     left, right = arms
-    row = right.joints[load_rig().phalanges[[1, 4], 0]]
+    row = right.joints[right.rig.phalanges[[1, 4], 0]]
     pitch = (row[0] - row[1]) / 3 * rng.choice([-1, 1])
     shifts = np.array([-ACROSS * back + pitch * aside for back in np.linspace(0.03, 0.09, 9) for aside in SIDE_STEPS])
-    fingers = load_rig().finger_of[hand_spheres().joint] > THUMB
+    fingers = right.rig.finger_of[hand_spheres(right.rig).joint] > THUMB
     moved = right.spheres()[fingers] + shifts[:, None]
     depth = overlap(moved, right.radii[fingers], left.spheres() * MIRROR, left.radii).max(1)
     free = np.flatnonzero(depth < INTERLEAVED_SLACK)

@@ -6,11 +6,12 @@ from functools import cache
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ethand_utils.hands.rig import FOREARM_RINGS, FOREARM_START, PosedRig, Rig, Shape, load_rig
+from ethand_utils.hands.rig import PosedRig, Rig, Shape
 from ethand_utils.labels import PALM
 
 SPHERE_STEP = 0.007  # m between spheres along a finger
 PALM_CELL, PALM_RADIUS = 0.013, 0.0095  # m between and within spheres of the palm, one layer a side
+FOREARM_STEPS = (0.03, 0.06, 0.1, 0.15)  # m beyond the wrist of the forearm's spheres
 REACH = 0.014  # m: a vertex whose nearest neighbour on the other mesh is farther cannot be inside it
 
 
@@ -34,9 +35,8 @@ class Spheres:
 
 
 @cache
-def hand_spheres() -> Spheres:
-    """Fill the generic hand with spheres: rows along phalanges and forearm, two layers in the palm."""
-    rig = load_rig()
+def hand_spheres(rig: Rig) -> Spheres:
+    """Fill an arm with spheres: rows along phalanges and forearm, two layers in the palm."""
     groups = [_finger_spheres(rig), _palm_spheres(rig), _forearm_spheres(rig)]
     centres, radii, joint = (np.concatenate(values) for values in zip(*groups, strict=True))
     return Spheres(centres, radii, joint)
@@ -85,10 +85,11 @@ def _palm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _forearm_spheres(rig: Rig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return centres, radii and joints of a row of spheres along the forearm."""
-    skin, rings = rig.vertices[rig.vertices[:, 2] >= FOREARM_START], FOREARM_RINGS[1:5]
-    centre = (skin[:, :2].min(0) + skin[:, :2].max(0)) / 2
-    girth = [np.linalg.norm(skin[np.abs(skin[:, 2] - z) < 0.01, :2] - centre, axis=1).mean() for z in rings]
-    return np.array([[*centre, z] for z in rings]), np.array(girth), np.full(len(rings), rig.joint("forearm"))
+    forearm = rig.vertices[np.unique(rig.forearm)]
+    slabs = [forearm[np.abs(forearm[:, 2] - z) < 0.025] for z in FOREARM_STEPS]
+    centres = np.array([(slab.min(0) + slab.max(0)) / 2 for slab in slabs])
+    girth = [np.linalg.norm((slab - c)[:, :2], axis=1).mean() for slab, c in zip(slabs, centres, strict=True)]
+    return centres, np.array(girth), np.full(len(centres), rig.joint("forearm"))
 
 
 def overlap(a: np.ndarray, a_radii: np.ndarray, b: np.ndarray, b_radii: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from scipy.spatial.transform import Rotation
 
 from ethand_utils.hands.amodal import amodal_masks, beyond_frame
 from ethand_utils.hands.raycast import FAR, Camera, Hits, Mesh
-from ethand_utils.hands.rig import load_rig
 from ethand_utils.labels import FRONT_NONE
 from ethand_utils.rendering.backdrop import background, camera_response
 from ethand_utils.rendering.scenes import Limb, Scene
@@ -23,7 +22,8 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> dict[str, np.nd
     camera, rays = _view(scene, size)
     meshes = [limb and Mesh(limb.vertices, limb.faces) for limb in scene.limbs]
     hits = [mesh and mesh.first_hits(camera, size, rays) for mesh in meshes]
-    return {"image": _shade(scene, meshes, hits, rays, size, rng), **_ground_truth(scene, hits, rays, size)}
+    truth = _ground_truth(scene, meshes, hits, rays, size)
+    return {"image": _shade(scene, meshes, hits, rays, size, rng), **truth}
 
 
 def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
@@ -32,8 +32,9 @@ def render_masks(scene: Scene, size: int) -> dict[str, np.ndarray]:
     Depth is each arm's along the optical axis, in m, as if alone; 0 where there is none.
     """
     camera, rays = _view(scene, size)
-    hits = [limb and Mesh(limb.vertices, limb.faces).first_hits(camera, size, rays) for limb in scene.limbs]
-    return _ground_truth(scene, hits, rays, size)
+    meshes = [limb and Mesh(limb.vertices, limb.faces) for limb in scene.limbs]
+    hits = [mesh and mesh.first_hits(camera, size, rays) for mesh in meshes]
+    return _ground_truth(scene, meshes, hits, rays, size)
 
 
 def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:
@@ -42,9 +43,15 @@ def _view(scene: Scene, size: int) -> tuple[Camera, np.ndarray]:
     return camera, camera.rays(size)
 
 
-def _ground_truth(scene: Scene, hits: list[Hits | None], rays: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """Return `masks`, `front` and `depth` of both limbs' hits, 0 outside the frame."""
-    masks, front = amodal_masks(hits, [load_rig().part_weights] * 2, size)
+def _ground_truth(
+    scene: Scene, meshes: list[Mesh | None], hits: list[Hits | None], rays: np.ndarray, size: int
+) -> dict[str, np.ndarray]:
+    """Return `masks`, `front` and `depth` of both limbs' meshes and first hits, 0 outside the frame."""
+    alone = [
+        limb and mesh.through(rays, limb_hits, len(limb.rig.faces))
+        for limb, mesh, limb_hits in zip(scene.limbs, meshes, hits, strict=True)
+    ]
+    masks, front = amodal_masks(hits, alone, [limb and limb.rig.part_weights for limb in scene.limbs], size)
     depth = np.zeros((2, size * size), np.float32)
     for hand, limb_hits in enumerate(hits):
         if limb_hits is not None:
@@ -80,7 +87,7 @@ def _shade_limb(subject, limb: Limb, visible: Hits, casters: list[Mesh], dome, r
     used[visible.corners] = True
     light = np.zeros((len(used), 4), np.float32)
     light[used] = _light(limb, used, casters, *dome)
-    values = visible.interpolate(np.concatenate([skin_fields(), limb.normals, light], axis=1, dtype=np.float32))
+    values = visible.interpolate(np.concatenate([skin_fields(limb.rig), limb.normals, light], axis=1, dtype=np.float32))
     fields, normals, light = np.split(values, [-7, -4], axis=1)
     skin = surface(fields, subject, rng)
     return _skin_radiance(skin, normals, light[:, 0], light[:, 1:], rays[visible.pixels])

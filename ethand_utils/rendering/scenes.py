@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ethand_utils.hands.raycast import Camera, vertex_normals
-from ethand_utils.hands.rig import MIRROR, load_rig
+from ethand_utils.hands.rig import MIRROR, Rig
 from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.rendering.arrangements import ARRANGEMENTS, INTERLEAVED_SLACK, SLACK, Arm, hanging_arm
 from ethand_utils.rendering.contact import first_contact, overlap, penetration
@@ -36,8 +36,12 @@ VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=6
 
 @dataclass(frozen=True)
 class Limb:
-    """One posed arm: `vertices` [V, 3], `joints` [J, 3] in m, the vertices' outward unit `normals`, `faces` [F, 3]."""
+    """One posed arm of a `rig`: `vertices` [V, 3], `joints` [J, 3] in m, the vertices' outward unit `normals`.
 
+    `faces` [F, 3] are those of `Rig.arm`: the hand's, closed at its end, then the forearm's.
+    """
+
+    rig: Rig
     vertices: np.ndarray
     normals: np.ndarray
     faces: np.ndarray
@@ -46,8 +50,8 @@ class Limb:
     @staticmethod
     def from_arm(arm: Arm) -> "Limb":
         """Create a right limb from an arm."""
-        vertices, faces = arm.vertices(), load_rig().faces
-        return Limb(vertices, vertex_normals(vertices, faces), faces, arm.joints)
+        vertices, rig = arm.vertices(), arm.rig
+        return Limb(rig, vertices, vertex_normals(vertices, rig.skin), rig.arm, arm.joints)
 
     def moved(self, shift: np.ndarray) -> "Limb":
         """Return the same limb shifted by [3] m."""
@@ -55,12 +59,12 @@ class Limb:
 
     def mirrored(self) -> "Limb":
         """Return the limb of the other side."""
-        return Limb(self.vertices * MIRROR, self.normals * MIRROR, self.faces[:, ::-1], self.joints * MIRROR)
+        return Limb(self.rig, self.vertices * MIRROR, self.normals * MIRROR, self.faces[:, ::-1], self.joints * MIRROR)
 
     def rotated(self, rotation: Rotation) -> "Limb":
         """Return the same limb rotated about the origin."""
         vertices, normals, joints = map(rotation.apply, (self.vertices, self.normals, self.joints))
-        return Limb(vertices, normals, self.faces, joints)
+        return replace(self, vertices=vertices, normals=normals, joints=joints)
 
 
 @dataclass(frozen=True)

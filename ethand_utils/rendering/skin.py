@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ethand_utils.hands.raycast import vertex_normals
-from ethand_utils.hands.rig import load_rig
+from ethand_utils.hands.rig import Rig
 from ethand_utils.rendering.subjects import Subject
 
 NOISE_SIDE = 32  # voxels of the tiling noise, a power of two
@@ -19,15 +19,14 @@ NO_JOINT = 1.0  # m, distance along the finger where there is none
 
 
 @cache
-def skin_fields() -> np.ndarray:
-    """Compute fields of the generic hand's skin, float32 [V, 8] at its vertices, to be interpolated.
+def skin_fields(rig: Rig) -> np.ndarray:
+    """Compute fields of a rig's skin, float32 [V, 8] at its vertices, to be interpolated.
 
     Rest position (3, m), how far the skin faces the back of the hand (−1…1), distance to a nail's middle in half axes,
     distance along the finger to the middle and to the end joint (m, signed), nearness of a fingertip or knuckle (0…1).
     """
-    rig = load_rig()
     count = len(rig.vertices)
-    normals = vertex_normals(rig.vertices, rig.faces)
+    normals = vertex_normals(rig.vertices, rig.skin)
     nail = np.full(count, 3.0)
     along = np.full((count, 2), NO_JOINT)
     flush = np.zeros(count)
