@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from ethand_utils.hands.joints import CHAINS, WRIST, landmarks
 from ethand_utils.hands.raycast import Camera
-from ethand_utils.hands.rig import MIRROR, Shape, load_rig, pose_joints
+from ethand_utils.hands.rig import MIRROR, Shape, pose_joints
+from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import N_JOINTS
 from ethand_utils.rendering.poses import free_pose
 
@@ -21,16 +22,16 @@ PICTURES = 4  # different images; frames share them
 
 def annotated_joints(posed):
     """Return the joints [21, 3] m that data sets annotate, in the first of some poses of the generic hand."""
-    rig, hanging = load_rig(forearm=False), np.zeros(N_JOINTS, int)
+    rig, hanging = load_rig().hand, np.zeros(N_JOINTS, int)
     hanging[CHAINS[:, :3]], hanging[CHAINS[:, 3]] = rig.phalanges, rig.phalanges[:, -1]
     hanging[[WRIST, CHAINS[0, 0]]] = rig.joint("wrist")
-    return (posed.linear[0, hanging] @ landmarks()[..., None])[..., 0] + posed.shift[0, hanging]
+    return (posed.linear[0, hanging] @ landmarks(load_rig())[..., None])[..., 0] + posed.shift[0, hanging]
 
 
 def hand_joints(rng):
     """Return annotated joints [21, 3] m of a right hand in a random pose, the centre of its palm at the origin."""
     pose = free_pose(rng)
-    joints = annotated_joints(pose_joints(load_rig(forearm=False), pose.fingers[None], pose.wrist[None], Shape()))
+    joints = annotated_joints(pose_joints(load_rig().hand, pose.fingers[None], pose.wrist[None], Shape()))
     return (joints - joints[[WRIST, *CHAINS[1:, 0]]].mean(0)) @ Rotation.random(rng=rng).as_matrix().T
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.hands.rig import MIRROR, load_rig
+from ethand_utils.hands.rig import MIRROR
+from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import FINGERS, PALM
 
 VERTICES, EDGE = 778, 16  # of MANO's mesh, and along its wrist; 2 · 778 − 2 − 16 = 1538 faces

@@ -66,8 +66,8 @@ def test_rooms_and_the_help_text_import_no_torch():
 
 
 def test_code_depends_on_the_module_that_defines_what_it_takes_from_a_room():
-    assert imported_modules("from ethand_utils.hands import load_rig") == {"hands.rig"}
-    assert imported_modules("from ethand_utils.hands.rig import load_rig") == {"hands.rig"}
+    assert imported_modules("from ethand_utils.hands import load_rig") == {"hands.rigs"}
+    assert imported_modules("from ethand_utils.hands.rigs import load_rig") == {"hands.rigs"}
     assert imported_modules("from ethand_utils.hands import raycast") == {"hands.raycast"}
     files = {Path(file).name for file in module_files("rendering.subjects")}
     assert {"subjects.py", "rig.py"} <= files

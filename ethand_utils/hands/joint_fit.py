@@ -146,24 +146,20 @@ def _section(breadth: np.ndarray) -> np.ndarray:
 def _size(generic: np.ndarray, points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scale [B] over `generic` joints [21, 3] from all bones, and the breadth [B] from the finger bases."""
     bases = CHAINS[1:, 0]
-    scale = _ratio(
-        generic, points, valid, np.r_[CHAINS[:, :3].ravel(), [WRIST] * 4], np.r_[CHAINS[:, 1:].ravel(), bases]
-    )
+    starts, ends = np.r_[CHAINS[:, :3].ravel(), [WRIST] * 4], np.r_[CHAINS[:, 1:].ravel(), bases]
+    scale = _ratio(generic, points, valid, starts, ends)
     scale = np.clip(np.where(np.isfinite(scale), scale, 1), *SCALES)
     measured = _ratio(generic, points, valid, bases[:-1], bases[1:]) / scale
     measured = np.clip(np.where(np.isfinite(measured), measured, BREADTH), *BREADTHS)
     return scale, BREADTH ** (1 - BREADTH_SHARE) * measured**BREADTH_SHARE
 
 
-def _ratio(
-    generic: np.ndarray, points: np.ndarray, valid: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
-    """Return the median [B] of the distances from joints `starts` to `ends` over the generic hand's; NaN if none."""
+def _ratio(generic: np.ndarray, points: np.ndarray, valid: np.ndarray, starts, ends) -> np.ndarray:
+    """Return the median [B] of the distances from joints `starts` to `ends` over the `generic` ones; NaN if none."""
     both = valid[:, starts] & valid[:, ends]
     measured = np.linalg.norm(points[:, ends] - points[:, starts], axis=-1)
-    ratios = np.sort(
-        np.where(both, measured / np.linalg.norm(generic[ends] - generic[starts], axis=-1), np.inf), axis=1
-    )  # inf last: the median is among the valid
+    lengths = np.linalg.norm(generic[ends] - generic[starts], axis=-1)
+    ratios = np.sort(np.where(both, measured / lengths, np.inf), axis=1)  # inf last: the median is among the valid
     count = both.sum(1)
     low, high = ((count - 1) // 2).clip(0), (count // 2).clip(0, len(starts) - 1)
     return np.where(count > 0, (ratios[np.arange(len(points)), low] + ratios[np.arange(len(points)), high]) / 2, np.nan)

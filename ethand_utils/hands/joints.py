@@ -42,10 +42,10 @@ def landmarks(rig: Rig) -> np.ndarray:
     for finger, (chain, bones) in enumerate(zip(CHAINS, rig.phalanges, strict=True)):
         backs = axes[bones, :, 1] + np.concatenate([palm[None], axes[bones[:-1], :, 1]])  # half bent at each joint
         shares = FINGER_SHARES if finger else THUMB_SHARES
-        for joint, bone, back, share in zip(chain, bones, directions(backs), shares, strict=False):
-            points[joint] = _at_depth(
-                mesh, rest[bone] + (0 if finger or bone > bones[0] else rig.thumb_base), back, share
-            )
+        starts = rest[bones]
+        starts[0] += rig.thumb_base if finger == 0 else 0
+        for joint, start, back, share in zip(chain, starts, directions(backs), shares, strict=False):
+            points[joint] = _at_depth(mesh, start, back, share)
         points[chain[3]] = _fingertip(rig, mesh, bones[-1])
     return points
 

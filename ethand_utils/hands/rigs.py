@@ -12,6 +12,6 @@ RIGS = {WEBXR: read_webxr}  # each rig's surface
 
 @cache
 def load_rig(name: str = WEBXR) -> Rig:
-    """Return a right hand of RIGS as a Rig, in metres. Raises EthandError for an unknown one, or when it is not here."""
+    """Return a right hand of RIGS, in metres. Raises EthandError for an unknown one, or if it cannot be fetched."""
     require_known("rig", name, RIGS)
     return build_rig(RIGS[name]())

@@ -95,7 +95,7 @@ def _split(surface: Surface, end: float) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _bend_wrist(weights: np.ndarray, beyond: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Return weights with the forearm's, which takes over `beyond` [V] m the hand's end; until there the hand is stiff."""
+    """Return weights with the forearm's, which takes over `beyond` [V] m the hand's end; the hand is stiff there."""
     forearm = np.clip(beyond / WRIST_BLEND, 0, 1)[:, None]
     wrist = np.eye(len(names) - 1)[names.index("wrist")]
     hand = np.where(beyond[:, None] > 0, wrist, weights)

@@ -61,13 +61,10 @@ def read_webxr() -> Surface:
 
 def _thin_palm(vertices, weights, rest, names) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices and rest matrices of a hand whose palm is drawn towards its back; the thumb moves along."""
-    joints, knuckles = (
-        rest[:, :3, 3],
-        [names.index(f"{finger}-finger-phalanx-proximal") for finger in ("index", "middle", "ring")],
-    )
+    joints, middle = rest[:, :3, 3], names.index("middle-finger-phalanx-proximal")
 
     def rise(points: np.ndarray) -> np.ndarray:
-        to_fingers = (joints[knuckles, 2].mean() - points[:, 2]) / PALM_END
+        to_fingers = (joints[middle, 2] - points[:, 2]) / PALM_END
         share = (1 - PALM_DEPTH) * np.clip(1 - to_fingers, 0, 1)
         return share * np.clip(BACK - points[:, 1], 0, None)
 
@@ -117,14 +114,12 @@ def _fetch_mesh(path: Path) -> bytes:
         with urllib.request.urlopen(PACKAGE, timeout=TIMEOUT) as answer:
             package = answer.read()
     except OSError as error:
-        remedy = f"connect this machine to the npm registry once, or copy {path} from a machine that has it"
         raise EthandError(
-            f"the hand mesh could not be fetched from {PACKAGE} ({first_line(error)}); {remedy}"
+            f"the hand mesh could not be fetched from {PACKAGE} ({first_line(error)}); connect this machine to the npm "
+            f"registry once, or copy {path} from a machine that has it"
         ) from None
     if base64.b64encode(hashlib.sha512(package).digest()).decode() != PACKAGE_SHA512:
-        raise EthandError(
-            f"{PACKAGE} arrived with an unexpected checksum; check what answers for the npm registry here"
-        )
+        raise EthandError(f"{PACKAGE} arrived with an unexpected checksum; check what serves the npm registry here")
     with tarfile.open(fileobj=io.BytesIO(package)) as tar:
         mesh = tar.extractfile(MESH_IN_PACKAGE).read()
     if hashlib.sha256(mesh).hexdigest() != MESH_SHA256:

@@ -22,8 +22,8 @@ WORST, WORST_JOINT = 8.0, 30.0  # mm of residual, as mean and of a single joint,
 def fit_hands(joints: np.ndarray, known: np.ndarray, rig: Rig | None = None) -> tuple[Hand | None, Hand | None]:
     """Fit a rig to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
 
-    The `rig` is the first of RIGS by default. `known` bool [2, 21] says which are known; a hand without any is None. Raises HandError where too few are known, or
-    where the residual is too large for the joints of a hand.
+    The `rig` is the first of RIGS by default. `known` bool [2, 21] says which are known; a hand without any is None.
+    Raises HandError where too few are known, or where the residual is too large for the joints of a hand.
     """
     present = np.flatnonzero(known.any(1))
     for hand in present:

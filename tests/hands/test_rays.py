@@ -57,11 +57,30 @@ def test_nearer_wall_is_in_front_and_both_keep_their_masks():
     near, far = quad(1.0, -9, 0.0), quad(2.0, -0.25, 9)
     hits = [mesh.first_hits(CAMERA, 128, rays) for mesh in (near, far)]
     palm = np.eye(N_CLASSES)[[PALM] * 4]
-    masks, front = amodal_masks(hits, [palm, palm], 128)
+    masks, front = amodal_masks(hits, hits, [palm, palm], 128)
     near_columns, far_columns = masks[LEFT, 0] == PALM, masks[RIGHT, 0] == PALM
     assert (near_columns & far_columns).any()
     np.testing.assert_array_equal(front[0] == FRONT_LEFT, near_columns)
     np.testing.assert_array_equal(front[0] == FRONT_RIGHT, far_columns & ~near_columns)
-    swapped, front_swapped = amodal_masks(hits[::-1], [palm, palm], 128)
+    swapped, front_swapped = amodal_masks(hits[::-1], hits[::-1], [palm, palm], 128)
     np.testing.assert_array_equal(swapped, masks[::-1])
     np.testing.assert_array_equal(front_swapped, np.array([0, 2, 1])[front])
+
+
+def test_rays_go_on_through_faces_that_are_not_to_be_seen():
+    rays, both = CAMERA.rays(128), quad(1.0, -9, 0.0)
+    corners = np.concatenate([quad(2.0, -9, 9).vertices, both.vertices])
+    faces = np.concatenate([both.faces, both.faces + 4])  # the far wall's first
+    mesh = Mesh(corners, faces)
+    hits = mesh.first_hits(CAMERA, 128, rays)
+    seen = mesh.through(rays, hits, 2)
+    assert set(np.round(hits.depth * rays[hits.pixels, 2], 3)) == {1.0, 2.0}
+    np.testing.assert_array_equal(np.sort(seen.pixels), np.arange(128 * 128))
+    np.testing.assert_allclose(seen.depth * rays[seen.pixels, 2], 2.0, atol=1e-4)
+    np.testing.assert_array_equal(mesh.through(rays, hits, 4).depth, hits.depth)
+
+
+def test_distance_is_that_of_the_nearest_wall_ahead():
+    wall = quad(2.0, -9, 9)
+    assert np.isclose(wall.distance(np.zeros(3), np.array([0.0, 0, 1])), 2)
+    assert np.isnan(wall.distance(np.zeros(3), np.array([0.0, 0, -1])))

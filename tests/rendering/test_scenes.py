@@ -8,10 +8,11 @@ from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from ethand_utils import labels
-from ethand_utils.hands.amodal import occluded_share
+from ethand_utils.hands.amodal import amodal_masks, occluded_share
 from ethand_utils.hands.raycast import Camera, Hits, Mesh, vertex_normals
-from ethand_utils.hands.rig import Pose, Shape, load_rig
-from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, N_CLASSES, RIGHT
+from ethand_utils.hands.rig import Pose, Shape
+from ethand_utils.hands.rigs import load_rig
+from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 from ethand_utils.rendering.arrangements import ARRANGEMENTS, Arm
 from ethand_utils.rendering.poses import FREE, POSES
 from ethand_utils.rendering.render import render, render_masks
@@ -24,6 +25,8 @@ CAMERA = Camera((300.0, 300.0), (64.0, 64.0))  # sees about 0.26 m at 0.6 m
 SIZE = 64  # px
 BACK_TO_CAMERA = Rotation.from_euler("X", -90, degrees=True)  # rig → camera frame, fingers up
 SEEDS = range(6)
+SIDE_NAMES = ("back", "palm", "thumb", "little finger", "fingertips", "arm")
+SIDES = [(-90, 0), (90, 0), (-90, 90), (-90, -90), (0, 0), (0, 180)]
 
 
 def open_limb(side: str, shift=(0.0, 0.09, 0.6), view: Rotation = BACK_TO_CAMERA) -> Limb:
@@ -94,11 +97,12 @@ def test_what_is_beside_the_image_is_not_met(shift):
 
 def test_vertex_normals_have_unit_length_and_point_outwards():
     limb = open_limb("left")
-    np.testing.assert_allclose(np.linalg.norm(limb.normals, axis=1), 1, atol=1e-9)
-    np.testing.assert_allclose(limb.normals, vertex_normals(limb.vertices, limb.faces), atol=1e-9)
-    origins = (limb.vertices + limb.normals * 1e-3).astype(np.float32)
+    on_skin = np.unique(limb.rig.skin)
+    vertices, normals = limb.vertices[on_skin], limb.normals[on_skin]
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(limb.normals, vertex_normals(limb.vertices, limb.rig.skin[:, ::-1]), atol=1e-9)
     mesh = Mesh(limb.vertices, limb.faces)
-    assert mesh.blocks(origins, -limb.normals.astype(np.float32)).all()
+    assert mesh.blocks((vertices + normals * 1e-3).astype(np.float32), -normals.astype(np.float32)).all()
 
 
 def test_each_part_appears_in_some_view_of_an_open_hand():
@@ -115,10 +119,37 @@ def test_mask_ends_at_the_wrist_and_the_forearm_is_background(angle):
     view = Rotation.from_euler("Y", angle, degrees=True) * BACK_TO_CAMERA
     scene = scene_of(None, open_limb("right", shift=(0, 0.02, 0.6), view=view))
     hits, mask = cast(scene, RIGHT), render_masks(scene, SIZE)["masks"][RIGHT].ravel()
-    beyond_wrist = hits.interpolate(load_rig().vertices)[:, 2] > 0
-    assert beyond_wrist.sum() > 50
-    np.testing.assert_array_equal(mask[hits.pixels] > 0, ~beyond_wrist)
-    assert mask.astype(bool).sum() == (~beyond_wrist).sum()
+    on_forearm = hits.faces >= len(load_rig().faces)
+    assert on_forearm.sum() > 50
+    assert (mask[hits.pixels] > 0)[~on_forearm].all()
+    hidden = (mask[hits.pixels] > 0)[on_forearm]  # what the forearm hides is seen through the wrist
+    assert (mask[hits.pixels][on_forearm][hidden] == PALM).all()
+    assert hidden.mean() < 0.2
+    assert set(np.flatnonzero(mask)) <= set(hits.pixels)
+
+
+# The arm's own side is among them: from there the mask is seen through the wrist.
+SIX_SIDES = [Rotation.from_euler("XY", angles, degrees=True) for angles in SIDES]
+
+
+@pytest.mark.parametrize("side", range(len(SIX_SIDES)))
+@pytest.mark.parametrize("wrist", [-0.8, 0.0, 0.8])
+def test_from_every_side_a_mask_has_no_hole_and_is_that_of_the_hand_without_its_forearm(side, wrist):
+    rig, pose = load_rig(), Pose(np.zeros((5, 4)), np.array([wrist, 0.1]))
+    arm = Arm.from_pose("rest", pose, Shape(), np.eye(3))
+    limb = Limb.from_arm(arm).rotated(SIX_SIDES[side]).moved(np.array([0, 0, 1.2]))
+    scene = within_frame(scene_of(None, limb))
+    mask = render_masks(scene, 2 * SIZE)["masks"][RIGHT]
+    hand = Mesh(limb.vertices, rig.faces)
+    camera = scene.camera.crop(*scene.crop, 2 * SIZE)
+    hits = hand.first_hits(camera, 2 * SIZE, camera.rays(2 * SIZE))
+    np.testing.assert_array_equal(np.flatnonzero(mask), hits.pixels)
+    together = amodal_masks([None, hits], [None, hits], [None, rig.part_weights], 2 * SIZE)[0][RIGHT]
+    np.testing.assert_array_equal(mask, together)
+    palm = mask == PALM
+    assert mask[binary_fill_holes(palm)].all()  # no hole with palm all around it
+    if "arm" in SIDE_NAMES[side]:
+        assert palm.sum() > 0.3 * (mask > 0).sum()
 
 
 def test_mask_fits_the_projected_vertices_of_the_hand():
@@ -232,14 +263,15 @@ def test_all_hand_types_are_drawn_and_mostly_two_hands():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_left_limb_is_a_left_hand_and_right_a_right_one(seed):
     rig, scene = load_rig(), random_scene(seed)
-    arm = rig.vertices[:, 2] > 0.01  # follows the forearm rigidly
+    arm = rig.weights[:, rig.joint("forearm")] == 1
     rest = np.c_[rig.vertices[arm], np.ones(arm.sum())]
     for limb, handedness in zip(scene.limbs, (-1, 1), strict=True):
         affine = np.linalg.lstsq(rest, limb.vertices[arm], rcond=None)[0]
         assert np.linalg.det(affine[:3]) * handedness > 0.3
-        a, b, c = (limb.vertices - limb.joints[0])[limb.faces].transpose(1, 0, 2)
+        skin = rig.skin if handedness > 0 else rig.skin[:, ::-1]
+        a, b, c = (limb.vertices - limb.joints[0])[skin].transpose(1, 0, 2)
         assert (a * np.cross(b, c)).sum() > 0  # wound outwards
-        np.testing.assert_allclose(limb.normals, vertex_normals(limb.vertices, limb.faces), atol=1e-6)
+        np.testing.assert_allclose(limb.normals, vertex_normals(limb.vertices, skin), atol=1e-6)
 
 
 def test_persons_left_arm_comes_from_the_right_of_most_images(two_hand_scenes):
@@ -329,8 +361,8 @@ def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sle
         shown, hits = (sample["image"] > 0).all(-1), cast(scene, hand, size)
         np.testing.assert_array_equal(shown, (sample["image"] > 0).any(-1))
         np.testing.assert_array_equal(np.flatnonzero(shown), hits.pixels)
-        of_hand = hits.interpolate(load_rig().vertices)[:, 2] <= 0  # up to the wrist line
-        np.testing.assert_array_equal(np.flatnonzero(sample["masks"][hand]), hits.pixels[of_hand])
+        of_hand = hits.faces < len(load_rig().faces)
+        assert sample["masks"][hand].ravel()[hits.pixels[of_hand]].all()
 
 
 def test_camera_does_not_shift_the_image_against_the_mask(monkeypatch):
