@@ -149,9 +149,9 @@ class _Python2Pickler(pickle._Pickler):
 
 
 def _cut_rig():
-    """The rig without its forearm: vertices, faces, weights of the 16 joints and the joints."""
+    """The rig's hand, open at its end as MANO's is: vertices, faces, weights of the 16 joints and the joints."""
     rig = load_rig()
-    faces = rig.faces[(rig.vertices[rig.faces, 2] <= 0).all(1)]
+    faces = rig.faces[(rig.faces < rig.faces.max()).all(1)]
     used, faces = np.unique(faces, return_inverse=True)
     parts = [PALM, *(part for finger in JOINTS for part in FINGERS[finger])]
     weights = rig.part_weights[used][:, parts]

@@ -10,7 +10,8 @@ import pandas as pd
 from ethand_utils.files import FileError, first_line
 from ethand_utils.labels import HANDS
 
-FORMAT = 1
+# 1: masks of rendered and fitted hands were open at the wrist, and hidden by their own forearm.
+FORMAT = 2
 ARRAYS = ("images", "masks", "front", "depth", "confidence")
 # Columns of an index: the hands' bounding box, px of the camera's frame, and the share of each hand that is occluded.
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
@@ -54,7 +55,8 @@ class Store:
         self.meta = self._read("meta.json", _read_meta)
         if self.meta.get("format") != FORMAT:
             raise StoreError(
-                f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}; build it again"
+                f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}, in which hands are closed at "
+                "the wrist; the command that made it makes it anew"
             )
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)

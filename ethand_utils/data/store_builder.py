@@ -111,17 +111,29 @@ def chunk_starts(count: int) -> range:
 def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
     """Return the complete store at `path` if it is to be kept.
 
-    Raises StoreError where something else must not be replaced.
+    One of the plan's, but of an older format, is not. Raises StoreError where something else must not be replaced.
     """
     if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
         raise StoreError(f"{path}: holds something that is no store; choose another folder")
     if replace or not (path / "meta.json").exists():
+        return None
+    if _is_older(path, plan):
         return None
     store = Store(path)
     if store.meta != plan.meta_json():
         raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
     _tidy(path)
     return store
+
+
+def _is_older(path: Path, plan: StorePlan) -> bool:
+    """Return whether the store at `path` is what the plan makes, but of an older format, so that it is made anew."""
+    try:
+        meta, new = json.loads((path / "meta.json").read_text()), plan.meta_json()
+        same = all(meta[name] == new[name] for name in (meta.keys() & new.keys()) - {"format", "renderer"})
+        return meta["format"] < FORMAT and same
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return False
 
 
 def _swap(work: Path, path: Path) -> None:

@@ -26,7 +26,7 @@ from ethand_utils.analysis.confusion import (
 )
 from ethand_utils.analysis.predictions import Predictions, PredictionsError
 from ethand_utils.app.browser import WORST_SIZE, ErrorBrowser, page_script
-from ethand_utils.data.store import Store
+from ethand_utils.data.store import FORMAT, Store
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import COLOURS, N_CLASSES, PARTS, SAFE_COLOURS
@@ -341,7 +341,7 @@ def _write_store(path, rows, count, size, rng):
     np.save(path / "images.npy", rng.integers(0, 255, (count, size, size, 3), np.uint8))
     np.save(path / "masks.npy", rng.integers(0, N_CLASSES, (count, 2, size, size)).astype(np.uint8))
     pd.DataFrame(rows).to_parquet(path / "index.parquet")
-    meta = {"format": 1, "size": size, "count": count, "arrays": ["images", "masks"]}
+    meta = {"format": FORMAT, "size": size, "count": count, "arrays": ["images", "masks"]}
     (path / "meta.json").write_text(json.dumps(meta))
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from ethand_utils.data import store_builder, workers
 from ethand_utils.data.datasets import describe, open_dataset
-from ethand_utils.data.store import ARRAYS, Store, StoreError, array_layout
+from ethand_utils.data.store import ARRAYS, FORMAT, Store, StoreError, array_layout
 from ethand_utils.data.store_builder import Shard, StorePlan, build_shard, build_store, merge_shards
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import FileError, atomic_write, write_json
@@ -92,7 +92,7 @@ def test_store_is_a_folder_of_arrays_an_index_and_settings(tmp_path):
     assert set(contents(tmp_path / "s")) == {"meta.json", "index.parquet", "images.npy", "masks.npy", "front.npy"}
     assert [file.name for file in tmp_path.iterdir()] == ["s"]
     meta = json.loads((tmp_path / "s" / "meta.json").read_text())
-    assert meta == {"format": 1, "size": SIZE, "count": 10, "arrays": ["images", "masks", "front"], **META}
+    assert meta == {"format": FORMAT, "size": SIZE, "count": 10, "arrays": ["images", "masks", "front"], **META}
     assert np.load(tmp_path / "s" / "masks.npy", mmap_mode="r").shape == (10, 2, SIZE, SIZE)
 
 
@@ -518,8 +518,25 @@ def test_index_with_too_few_rows_is_refused(tmp_path):
 def test_store_of_another_format_is_refused(tmp_path):
     build(tmp_path / "s")
     write_json(tmp_path / "s" / "meta.json", {**Store(tmp_path / "s").meta, "format": 99})
-    with pytest.raises(StoreError, match=r"meta\.json: format 99, expected 1"):
+    with pytest.raises(StoreError, match=rf"meta\.json: format 99, expected {FORMAT}"):
         Store(tmp_path / "s")
+
+
+def test_a_store_of_an_older_format_is_refused_for_reading_and_made_anew(tmp_path):
+    meta = build(tmp_path / "s").meta
+    write_json(tmp_path / "s" / "meta.json", {**meta, "format": FORMAT - 1, "renderer": "an older one"})
+    with pytest.raises(StoreError, match="closed at the wrist; the command that made it makes it anew"):
+        Store(tmp_path / "s")
+    assert build(tmp_path / "s").meta == meta
+
+
+@pytest.mark.parametrize("other", [{"source": "mine"}, {"seed": 5}, {"count": 9}])
+def test_an_older_store_of_other_settings_is_not_replaced(tmp_path, other):
+    meta = {**build(tmp_path / "s").meta, "format": FORMAT - 1, **other}
+    write_json(tmp_path / "s" / "meta.json", meta)
+    with pytest.raises(StoreError, match="format"):
+        build(tmp_path / "s")
+    assert json.loads((tmp_path / "s" / "meta.json").read_text()) == meta
 
 
 def test_absent_store_is_refused_with_advice(tmp_path):

@@ -19,6 +19,7 @@ from ethand_utils.hands.mano import MAX_RESIDUAL, ManoHands
 from ethand_utils.hands.mano_file import FILES, SHAPES, HandModelError, read_model
 from ethand_utils.hands.raycast import Camera, Mesh
 from ethand_utils.hands.rig import MIRROR
+from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import FINGERS, HANDS, JOINT_PARTS, LEFT, N_CLASSES, N_JOINTS, PALM, RIGHT
 
 FLOAT32 = 3e-7  # m, of smplx's arithmetic at a hand half a metre from the origin
@@ -392,6 +393,25 @@ def test_parts_are_where_they_belong(mano_hands):
         inner = frame.world[side, [row for row in range(N_JOINTS) if row % 4]]
         for joint, near in zip(inner, [JOINT_PARTS[row] for row in range(N_JOINTS) if row % 4], strict=True):
             assert parts[np.linalg.norm(hand.vertices - joint, axis=1).argmin()] in near
+
+
+@pytest.mark.parametrize("angles", [(-90, 0), (90, 0), (-90, 90), (-90, -90), (0, 0), (0, 180)])
+def test_the_rig_and_its_likeness_in_manos_format_have_the_same_mask_from_six_sides(mano_hands, angles):
+    rig = load_rig().hand
+    values = {name: value.astype(np.float32) for name, value in flat(made_model()).items()}
+    vertices, _ = mano_hands.models[RIGHT].pose(**values)
+    model = mano_hands.models[RIGHT]
+    likeness = Hand(vertices, model.faces, model.part_weights, np.zeros(N_JOINTS))
+    hand = Hand(rig.vertices, rig.faces, rig.part_weights, np.zeros(N_JOINTS))
+    view = Rotation.from_euler("XY", angles, degrees=True).as_matrix()
+    away = rig.vertices.mean(0) - view.T @ (0, 0, 0.9)
+    masks = [
+        hand_masks((None, each), CAMERA, view, away, (106, 17, 300), SIZE, FRAME)["masks"][RIGHT]
+        for each in (likeness, hand)
+    ]
+    both, either = ((masks[0] > 0) & (masks[1] > 0)).sum(), ((masks[0] > 0) | (masks[1] > 0)).sum()
+    assert both / either > 0.95
+    assert (masks[0] == masks[1])[(masks[0] > 0) & (masks[1] > 0)].mean() > 0.9
 
 
 def test_residual_is_the_distance_to_each_annotated_joint_in_mm(mano_hands):
