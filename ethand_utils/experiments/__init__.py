@@ -8,7 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "config": ["load_profile"],
+        "config": ["concerning", "load_profile"],
         "methods": [
             "GENERATED_IMAGES",
             "METHODS",
