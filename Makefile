@@ -11,14 +11,14 @@ TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-l
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-install: $(READY)  ## everything into .venv (about 6 GB), the hand mesh into the user's cache
+install: $(READY)  ## everything into .venv (about 6 GB), the hands into the user's cache
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -c "from ethand_utils.hands.webxr import mesh_file; mesh_file()"
+	$(BIN)/python -c "from ethand_utils.hands.rigs import RIGS, load_rig; [load_rig(name) for name in RIGS]"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small

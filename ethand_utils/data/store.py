@@ -55,8 +55,8 @@ class Store:
         self.meta = self._read("meta.json", _read_meta)
         if self.meta.get("format") != FORMAT:
             raise StoreError(
-                f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT}, in which hands are closed at "
-                "the wrist; the command that made it makes it anew"
+                f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT} (hands closed at the "
+                "wrist); the command that made it makes it anew"
             )
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)

@@ -3,12 +3,14 @@
 import cv2
 import numpy as np
 
+from ethand_utils.rendering.photos import photo_background
 from ethand_utils.rendering.scenes import Scene
 from ethand_utils.rendering.subjects import Subject
 
 CLOTH_SHARE = 0.7  # of the images that show clothes behind the hands
 FULL_CLOTH_SHARE = 0.35  # of those, clothes that fill the image
-MONOCHROME_SHARE = 0.5
+MONOCHROME_SHARE, PHOTO_MONOCHROME_SHARE = 0.5, 0.1  # of the capture's cameras, of those that take photographs
+CAST, PHOTO_CAST = ((0.95, 0.36), (1.55, 0.95)), ((0.9, 0.8), (1.1, 1.2))  # least and greatest gain of green and blue
 REFERENCE_SIZE = 128  # px a side of the crop that lengths in px below refer to
 STAR_SIDE = 71  # px of a light's picture, odd
 JPEG_SHARE = 0.5
@@ -16,7 +18,12 @@ HAND_GREY = 0.25  # radiance of hands for which a camera is set; darker skin get
 
 
 def background(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return radiance float32 [size, size, 3] of the dome: black, its lights with flares, often a person's clothes."""
+    """Return radiance float32 [size, size, 3] of what is behind the hands: a photograph, or the dome.
+
+    The dome is black, with its lights and their flares, and often a person's clothes.
+    """
+    if scene.photo:
+        return photo_background(size, rng)
     image = np.full((size, size, 3), rng.uniform(0.0, 0.05) ** 2, np.float32)
     if rng.random() < CLOTH_SHARE:
         cloth = _cloth(scene.subject, size, rng)
@@ -127,20 +134,23 @@ def _add_light(image: np.ndarray, star: np.ndarray, cover: np.ndarray | int, rng
     image[rows, columns] += (rng.uniform(0.3, 1.2) * piece)[..., None] * rng.uniform(0.8, 1.0, 3).astype(np.float32)
 
 
-def camera_response(radiance: np.ndarray, middle_grey: float, rng: np.random.Generator) -> np.ndarray:
+def camera_response(
+    radiance: np.ndarray, middle_grey: float, rng: np.random.Generator, photo: bool = False
+) -> np.ndarray:
     """Return the camera's uint8 image of radiance float32 [size, size, 3].
 
-    `middle_grey` is the radiance of the hands, for which the exposure is set. About half of the cameras are
-    monochrome, the others see skin in a yellow-green cast; then come defocus, gamma, noise and JPEG.
+    `middle_grey` is the radiance of the hands, for which the exposure is set. About half of the capture's cameras are
+    monochrome, the others see skin in a yellow-green cast; one that takes a `photo` is mostly true to colours. Then
+    come defocus, gamma, noise and JPEG.
     """
     size = len(radiance)
     exposure = rng.uniform(0.10, 0.30) / HAND_GREY * (HAND_GREY / middle_grey) ** rng.uniform(0.4, 0.9)
     radiance = radiance * np.float32(exposure)
-    mono = rng.random() < MONOCHROME_SHARE
+    mono = rng.random() < (PHOTO_MONOCHROME_SHARE if photo else MONOCHROME_SHARE)
     if mono:
         radiance = cv2.transform(radiance, np.array([[0.4, 0.45, 0.15]], np.float32))
     else:
-        green, blue = rng.uniform(0.95, 1.55), rng.uniform(0.36, 0.95)
+        green, blue = rng.uniform(*(PHOTO_CAST if photo else CAST))
         radiance = radiance * np.array([1.0, green, blue], np.float32)
     blur = rng.uniform(0.45, 0.8) * size / REFERENCE_SIZE
     if rng.random() < 0.05:

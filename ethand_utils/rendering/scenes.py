@@ -10,28 +10,14 @@ from ethand_utils.hands.rig import MIRROR, Rig
 from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, HAND_TYPES, HANDS, LEFT, RIGHT
 from ethand_utils.rendering.arrangements import ARRANGEMENTS, INTERLEAVED_SLACK, SLACK, Arm, hanging_arm
 from ethand_utils.rendering.contact import first_contact, overlap, penetration
+from ethand_utils.rendering.occluders import Occluder, find_grip, sample_occluder
+from ethand_utils.rendering.options import DEFAULT_OPTIONS, VIEWS, RenderOptions, Views
 from ethand_utils.rendering.subjects import Subject
 
 SINGLE_HAND_SHARE = 0.3
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 MAX_PENETRATION = 0.0055  # m that one hand may run into the other
 MAX_WIDTH = 200.0  # px that the hands take up
-
-
-@dataclass(frozen=True)
-class Views:
-    """Distribution of cameras: ±`yaw` degrees about the person's front, a `round_share` of them all around and above.
-
-    Arms hold the hands askew by about `askew` degrees.
-    """
-
-    yaw: float
-    askew: float
-    round_share: float
-
-
-# The whole dome; and an easier choice, from which small nets learn in minutes.
-VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=60, askew=0, round_share=0)}
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,7 @@ class Scene:
     `camera` and the size `frame` (width, height) px are the capture's, `bbox` (x, y, w, h) the hands' in its frame,
     `crop` (x, y, side) the square about it. `poses` names each hand's pose ("" if absent), `arrangement` the
     interaction type of both ("single": one hand); `penetration` is the depth in m to which they run into each other.
+    The camera is rolled by `roll` rad about its optical axis; a `photo` has a photograph behind the hands.
     """
 
     limbs: tuple[Limb | None, Limb | None]
@@ -85,6 +72,9 @@ class Scene:
     arrangement: str = "single"
     poses: tuple[str, str] = ("", "")
     penetration: float = 0.0
+    roll: float = 0.0
+    occluder: Occluder | None = None
+    photo: bool = False
 
     @property
     def hand_type(self) -> str:
@@ -94,12 +84,13 @@ class Scene:
 
 
 def sample_scene(
-    rng: np.random.Generator, subject: Subject, hand_type: str | None = None, views: str = "round"
+    rng: np.random.Generator, subject: Subject, hand_type: str | None = None, options: RenderOptions = DEFAULT_OPTIONS
 ) -> Scene:
-    """Sample a scene of a subject's hands before a camera of the capture, one of VIEWS.
+    """Sample a scene of a subject's hands before a camera, with what the `options` add to the capture's.
 
     `hand_type` is one of HAND_TYPES, sampled when None.
     """
+    rolls, occluders, photos = rng.spawn(3)
     if hand_type is None:
         single = rng.random() < SINGLE_HAND_SHARE
         hand_type = str(rng.choice(HAND_TYPES[:2])) if single else HAND_TYPES[-1]
@@ -110,7 +101,21 @@ def sample_scene(
         arms = [arm if name == hand_type else None for name in HANDS]
         limbs = _limbs(arms)
     poses = tuple(arm.name if arm else "" for arm in arms)
-    return _view_limbs(rng, subject, limbs, _sample_view(rng, VIEWS[views]), arrangement, poses, depth)
+    view = _sample_view(rng, VIEWS[options.views])
+    roll = rolls.uniform(-np.pi, np.pi) if rolls.random() < options.rotation_share else 0.0
+    view = Rotation.from_euler("Z", roll) * view if roll else view
+    scene = _view_limbs(rng, subject, limbs, view, arrangement, poses, depth)
+    occluder = _sample_occluder(occluders, scene) if occluders.random() < options.occluder_share else None
+    return replace(scene, roll=roll, occluder=occluder, photo=photos.random() < options.photo_share)
+
+
+def _sample_occluder(rng: np.random.Generator, scene: Scene) -> Occluder:
+    """Sample an object in or before the hands of a scene."""
+    present = [(hand, limb) for hand, limb in enumerate(scene.limbs) if limb]
+    grips = [find_grip(limb.rig, limb.joints, hand) for hand, limb in present]
+    ends = [limb.rig.faces.max() for _, limb in present]  # the hands' skin, without the middle of the wall behind it
+    skin = [(limb.vertices[:end], limb.normals[:end]) for (_, limb), end in zip(present, ends, strict=True)]
+    return sample_occluder(rng, scene.subject.skin, grips, skin)
 
 
 def _sample_two_hands(rng: np.random.Generator, subject: Subject) -> tuple[str, list[Arm], list[Limb], float]:

@@ -11,7 +11,9 @@ from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
 from ethand_utils.data.store_builder import Shard, StorePlan, build_stores
 from ethand_utils.dependencies import module_files
 from ethand_utils.hands.amodal import occluded_share
-from ethand_utils.labels import LEFT, RIGHT
+from ethand_utils.hands.rig import ANNY, WEBXR
+from ethand_utils.labels import HANDS, LEFT, RIGHT
+from ethand_utils.rendering.occluders import covered_share
 from ethand_utils.rendering.options import DEFAULT_OPTIONS, RenderOptions
 from ethand_utils.rendering.render import render, render_masks
 from ethand_utils.rendering.scenes import sample_scene
@@ -22,6 +24,7 @@ from ethand_utils.sources.request import ReadRequest
 SPLITS = {"train": 0, "val": 1, "test": 2, "unpaired_images": 3, "unpaired_labels": 4}
 TRUTH = "unpaired_truth"
 SAMPLES_PER_SUBJECT = 25
+COVERED = tuple(f"covered_{hand}" for hand in HANDS)  # columns of the index: share that an occluder hides
 
 
 def read(root: None, out: Path, request: ReadRequest) -> dict[str, Store]:
@@ -100,9 +103,10 @@ class RenderedSample:
 
     def __call__(self, i: int) -> dict:
         code, person = SPLITS[self.split], i % self.subjects
-        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]))
+        second = np.random.default_rng([self.seed, code, 2, person]).random() < self.options.second_rig_share
+        subject = sample_subject(np.random.default_rng([self.seed, code, 0, person]), ANNY if second else WEBXR)
         rng = np.random.default_rng([self.seed, code, 1, i])
-        scene = sample_scene(rng, subject, views=self.options.views)
+        scene = sample_scene(rng, subject, options=self.options)
         sample = render(scene, self.size, rng) if self.with_image else render_masks(scene, self.size)
         row = {
             "id": f"{self.split}-{i:07d}",
@@ -117,7 +121,11 @@ class RenderedSample:
             "arrangement": scene.arrangement,
             "pose_left": scene.poses[LEFT],
             "pose_right": scene.poses[RIGHT],
+            "rig": subject.shape.rig,
             "penetration_mm": 1000 * scene.penetration,
+            "roll_deg": float(np.degrees(scene.roll)),
+            "occluder": scene.occluder.kind if scene.occluder else "",
+            **dict(zip(COVERED, covered_share(sample["masks"], sample["covered"]), strict=True)),
             "source": "",
         }
         truth = {name: sample[name] for name in ("masks", "front", "depth")}

@@ -525,7 +525,7 @@ def test_store_of_another_format_is_refused(tmp_path):
 def test_a_store_of_an_older_format_is_refused_for_reading_and_made_anew(tmp_path):
     meta = build(tmp_path / "s").meta
     write_json(tmp_path / "s" / "meta.json", {**meta, "format": FORMAT - 1, "renderer": "an older one"})
-    with pytest.raises(StoreError, match="closed at the wrist; the command that made it makes it anew"):
+    with pytest.raises(StoreError, match=r"closed at the wrist\); the command that made it makes it anew"):
         Store(tmp_path / "s")
     assert build(tmp_path / "s").meta == meta
 
@@ -668,8 +668,8 @@ def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
     for split in rendered_source.SPLITS:
         drawn = people.setdefault(split, set())
 
-        def noted(rng, drawn=drawn):
-            subject = real(rng)
+        def noted(rng, rig, drawn=drawn):
+            subject = real(rng, rig)
             drawn.add((subject.shape, tuple(subject.skin)))
             return subject
 
@@ -683,7 +683,7 @@ def test_splits_share_no_hand_shape_nor_skin(monkeypatch):
 
 def test_splits_share_no_scene(monkeypatch):
     one = rendered_source.sample_subject(np.random.default_rng(0))
-    monkeypatch.setattr(rendered_source, "sample_subject", lambda rng: one)
+    monkeypatch.setattr(rendered_source, "sample_subject", lambda rng, rig: one)
     makes = [RenderedSample(split, subjects=4, size=16, seed=0, with_image=False) for split in rendered_source.SPLITS]
     masks = {make(i)["masks"].tobytes() for make in makes for i in range(4)}
     assert len(masks) == 4 * len(makes)

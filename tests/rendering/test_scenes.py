@@ -332,7 +332,7 @@ def plain(monkeypatch):
         return Surface(np.full((len(fields), 3), 0.5, np.float32), np.zeros((len(fields), 3), np.float32), 0)
 
     monkeypatch.setattr("ethand_utils.rendering.render.background", black)
-    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, grey, rng: radiance)
+    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, *_: radiance)
     monkeypatch.setattr("ethand_utils.rendering.render.surface", even)
     monkeypatch.setattr("ethand_utils.rendering.render._clefts", no_clefts)
 
@@ -354,7 +354,7 @@ def rendered(scene: Scene, size: int = SIZE, seed: int = 0) -> dict[str, np.ndar
 @pytest.mark.parametrize("hand", [LEFT, RIGHT], ids=HANDS)
 def test_image_of_a_hand_differs_from_black_exactly_where_its_rays_hit(hand, sleeve, size, monkeypatch):
     monkeypatch.setattr("ethand_utils.rendering.render.background", black)
-    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, grey, rng: radiance)
+    monkeypatch.setattr("ethand_utils.rendering.render.camera_response", lambda radiance, *_: radiance)
     for seed in range(4):
         scene = within_frame(random_scene(seed, HANDS[hand]))
         sample = rendered(replace(scene, subject=replace(scene.subject, sleeve=sleeve)), size, seed)
@@ -460,7 +460,8 @@ def test_rendered_arrays_have_the_stores_shapes_and_values(size, seed):
     shapes = {name: (array.shape, array.dtype) for name, array in sample.items()}
     byte = np.dtype("uint8")
     expected = {"image": ((size, size, 3), byte), "masks": ((2, size, size), byte), "front": ((size, size), byte)}
-    assert shapes == {**expected, "depth": ((2, size, size), np.dtype("float32"))}
+    expected |= {"depth": ((2, size, size), np.dtype("float32")), "covered": ((2, size, size), np.dtype("bool"))}
+    assert shapes == expected
     assert sample["masks"].max() < N_CLASSES
     assert set(np.unique(sample["front"])) <= {FRONT_NONE, FRONT_LEFT, FRONT_RIGHT}
     depth = sample["depth"][sample["depth"] != 0]

@@ -25,9 +25,7 @@ def test_a_share_out_of_bounds_is_refused_in_one_line(name, value):
 
 
 def test_unknown_views_are_refused_naming_the_nearest():
-    with pytest.raises(
-        EthandError, match=r"views 'fromt': unknown \(did you mean front\?\); expected one of round"
-    ):
+    with pytest.raises(EthandError, match=r"views 'fromt': unknown \(did you mean front\?\); expected one of round"):
         RenderOptions("fromt")
 
 
@@ -65,3 +63,13 @@ def test_the_command_refuses_a_share_in_one_line_and_writes_nothing(ethand, tmp_
     assert status != 0
     assert errors.strip() == "ethand: occluder_share: 2.0, expected a number from 0 to 1"
     assert not (tmp_path / "d").exists()
+
+
+def test_a_data_set_with_all_options_is_the_same_whatever_the_number_of_workers(tmp_path):
+    counts = COUNTS | {"train": 9, "size": 24}
+    options = RenderOptions(rotation_share=1, occluder_share=1, photo_share=1)
+    for workers in (1, 2):
+        rendered.render_dataset(tmp_path / str(workers), **counts, options=options, workers=workers)
+    files = [file.relative_to(tmp_path / "1") for file in (tmp_path / "1").rglob("*") if file.is_file()]
+    assert len(files) > 10
+    assert all((tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes() for file in files)
