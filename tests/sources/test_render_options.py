@@ -9,6 +9,7 @@ from ethand_utils.data.store import StoreError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.run import Run
+from ethand_utils.hands.rig import ANNY, WEBXR
 from ethand_utils.rendering.options import DEFAULT_OPTIONS, SHARES, RenderOptions
 from ethand_utils.sources import rendered
 from ethand_utils.sources.request import ReadRequest
@@ -73,3 +74,13 @@ def test_a_data_set_with_all_options_is_the_same_whatever_the_number_of_workers(
     files = [file.relative_to(tmp_path / "1") for file in (tmp_path / "1").rglob("*") if file.is_file()]
     assert len(files) > 10
     assert all((tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes() for file in files)
+
+
+def test_people_have_the_second_rig_in_its_share():
+    def rigs(share: float) -> list[str]:
+        options = RenderOptions(second_rig_share=share)
+        return [rendered.RenderedSample("train", 20, 16, 0, False, options)(i)["row"]["rig"] for i in range(20)]
+
+    none, some, every = map(rigs, (0, 0.5, 1))
+    assert (set(none), set(every)) == ({WEBXR}, {ANNY})
+    assert 4 < some.count(ANNY) < 16
