@@ -30,8 +30,9 @@ TWIST = np.radians([50, *[25] * 4])  # bounds of a finger's roll about its first
 TWIST_STEADY = 0.35  # length of the sum of a finger's two hinge axes at which half of the measured roll is trusted
 SCALES = (0.45, 1.6)  # of a whole hand over the generic one; children's are smaller
 
-# Flesh over the generic hand's at the same length, calibrated on outlines: hands are broader, by as much as
-# the finger bases are apart (weighted by BREADTH_SHARE), deeper, and thumbs and fingers stouter.
+# Flesh over the generic hand's at the same length, calibrated on outlines: hands are broader, by as much as the finger
+# bases are apart (weighted by BREADTH_SHARE), deeper, and thumbs and fingers stouter, by as much as people's index
+# finger and thumb are broader (`subjects.FINGER_BREADTH`).
 BREADTH, BREADTH_SHARE, BREADTHS = 1.1, 0.3, (0.9, 1.3)
 DEPTH = 1.1
 GIRTH = np.array([1.05, *[1.12] * 4])

@@ -16,7 +16,7 @@ BORDER = 0.008  # m about a border between two parts in which their weights chan
 
 # Borders of parts beyond the joints, as shares of that length, index to pinky; at the knuckles, on the back and on the
 # palm's side. Those of the thumb lie at its joints.
-KNUCKLE_BACK = np.array([-0.7, -0.7, -0.7, -0.7]) / 157
+KNUCKLE_BACK = -0.7 / 157
 KNUCKLE_PALM = np.array([5.8, -1.0, 2.2, 1.8]) / 157
 END_JOINT = np.array([3.6, 6.0, 1.5, 1.5]) / 157
 
@@ -136,7 +136,7 @@ def _past_borders(rig: Rig, finger: int, own: np.ndarray) -> np.ndarray:
             height = (rig.vertices - joints[joint]) @ axes[joint, :, 1]
             low, high = np.quantile(height[own & (np.abs(past[border]) < BORDER)], (0, 1))
             back = np.clip((height - low) / (high - low), 0, 1)
-            past[border] -= rig.length * (back * KNUCKLE_BACK[finger - 1] + (1 - back) * KNUCKLE_PALM[finger - 1])
+            past[border] -= rig.length * (back * KNUCKLE_BACK + (1 - back) * KNUCKLE_PALM[finger - 1])
         if finger > 0 and border == 2:
             past[border] -= rig.length * END_JOINT[finger - 1]
     return past

@@ -8,7 +8,7 @@ from ethand_utils.hands.amodal import Hand, HandError, hand_masks
 from ethand_utils.hands.joint_fit import fit_joints
 from ethand_utils.hands.joints import CHAINS, ORDERS, WRIST
 from ethand_utils.hands.raycast import Camera
-from ethand_utils.hands.rig import MIRROR, Rig, skin_vertices
+from ethand_utils.hands.rig import MIRROR, skin_vertices
 from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import BOX_OVER_JOINTS, HAND_TYPES, HANDS, LEFT, N_JOINTS
 from ethand_utils.sources.interhand_frames import Frame
@@ -19,11 +19,11 @@ SMALLEST = 4  # px a side of a crop that may still show a hand
 WORST, WORST_JOINT = 8.0, 30.0  # mm of residual, as mean and of a single joint, beyond which a fit is refused
 
 
-def fit_hands(joints: np.ndarray, known: np.ndarray, rig: Rig | None = None) -> tuple[Hand | None, Hand | None]:
-    """Fit a rig to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
+def fit_hands(joints: np.ndarray, known: np.ndarray) -> tuple[Hand | None, Hand | None]:
+    """Fit the generic hand to a left and a right hand: `joints` float [2, 21, 3] m, in the order of `JOINT_PARTS`.
 
-    The `rig` is the first of RIGS by default. `known` bool [2, 21] says which are known; a hand without any is None.
-    Raises HandError where too few are known, or where the residual is too large for the joints of a hand.
+    `known` bool [2, 21] says which are known; a hand without any is None. Raises HandError where too few are known, or
+    where the residual is too large for the joints of a hand.
     """
     present = np.flatnonzero(known.any(1))
     for hand in present:
@@ -31,7 +31,7 @@ def fit_hands(joints: np.ndarray, known: np.ndarray, rig: Rig | None = None) -> 
             raise HandError(f"joints: too few of the {HANDS[hand]} hand")
         if known[hand, [WRIST, *CHAINS[1:, 0]]].sum() < FEWEST_PALM:
             raise HandError(f"joints: too few of the {HANDS[hand]} hand's palm")
-    rig = (rig or load_rig()).hand
+    rig = load_rig().hand
     hands: list[Hand | None] = [None, None]
     if len(present):
         mirror = np.where(present[:, None] == LEFT, MIRROR, 1)[:, None]
