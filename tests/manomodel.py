@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
+from ethand_utils.hands.joints import CHAINS, WRIST, landmarks
 from ethand_utils.hands.rig import MIRROR
 from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import FINGERS, PALM
@@ -156,7 +157,7 @@ def _cut_rig():
     parts = [PALM, *(part for finger in JOINTS for part in FINGERS[finger])]
     weights = rig.part_weights[used][:, parts]
     order = [list(FINGERS).index(finger) for finger in JOINTS]
-    joints = rig.rest[[rig.joint("wrist"), *rig.phalanges[order].ravel()], :3, 3]
+    joints = landmarks(rig)[[WRIST, *CHAINS[order, :3].ravel()]]
     return rig.vertices[used], faces.reshape(-1, 3), weights / weights.sum(1, keepdims=True), joints
 
 
