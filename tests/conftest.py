@@ -37,8 +37,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
-    """Stores by name of a rendered data set of 32 px: train 16, val 8, test 8, unpaired 16. Read only."""
-    return render_dataset(tmp_path_factory.mktemp("rendered"), 16, 8, 8, 16, size=SIZE)
+    """Stores by name of a rendered data set of 32 px: train 16, val 8, test 8, unpaired 16. Read only.
+
+    Of another seed's few images, Adam may make much of differences in rounding, or twenty steps may learn too little.
+    """
+    return render_dataset(tmp_path_factory.mktemp("rendered"), 16, 8, 8, 16, size=SIZE, seed=1)
 
 
 @pytest.fixture(scope="session")
