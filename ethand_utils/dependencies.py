@@ -33,17 +33,24 @@ def _imports(file: Path) -> frozenset[str]:
 def imported_modules(code: str) -> set[str]:
     """Return the dotted names, below the package, of the modules that a piece of Python imports.
 
-    A name that a room offers (`from ethand_utils.hands import load_rig`) counts as the module that defines it, so that
-    code depends on what it uses and not on a whole room. A string that is a module's full name counts as an import:
-    registries name modules in this way, to import them when they are used.
+    A name that a room offers counts as the module that defines it, so that code depends on what it uses and not on a
+    whole room: both `from ethand_utils.hands import load_rig` and `hands.load_rig` after `from ethand_utils import
+    hands`. A string that is a module's full name counts as an import: registries name modules in this way, to import
+    them when they are used.
     """
-    modules = set()
-    for node in ast.walk(ast.parse(code)):
+    modules, rooms, tree = set(), {}, ast.parse(code)
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
             inside = node.module.split(".")[1:]
             modules |= {_defining_module(inside, alias.name) for alias in node.names}
+            rooms |= {alias.asname or alias.name: [*inside, alias.name] for alias in node.names}
         elif isinstance(node, ast.Constant) and re.fullmatch(rf"{PACKAGE.name}(\.\w+)+", str(node.value)):
             modules.add(node.value.partition(".")[2])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            inside = rooms.get(node.value.id, [])
+            if inside and PACKAGE.joinpath(*inside).is_dir():
+                modules.add(_defining_module(inside, node.attr))
     return modules
 
 

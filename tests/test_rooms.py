@@ -69,6 +69,10 @@ def test_code_depends_on_the_module_that_defines_what_it_takes_from_a_room():
     assert imported_modules("from ethand_utils.hands import load_rig") == {"hands.rigs"}
     assert imported_modules("from ethand_utils.hands.rigs import load_rig") == {"hands.rigs"}
     assert imported_modules("from ethand_utils.hands import raycast") == {"hands.raycast"}
+    by_room = "from ethand_utils import hands\nhands.load_rig()"
+    assert imported_modules(by_room) == {"hands", "hands.rigs"}
+    inner = "from ethand_utils.training import cyclegan\ncyclegan.Cycles()"
+    assert imported_modules(inner) == {"training.cyclegan", "training.cyclegan.scores"}
     files = {Path(file).name for file in module_files("rendering.subjects")}
     assert {"subjects.py", "rig.py"} <= files
     assert "render.py" not in files

@@ -56,7 +56,7 @@ class Store:
         if self.meta.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path}/meta.json: format {self.meta.get('format')}, expected {FORMAT} (hands closed at the "
-                "wrist); the command that made it makes it anew"
+                "wrist); make it anew with the command that made it"
             )
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)

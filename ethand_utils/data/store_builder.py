@@ -115,9 +115,7 @@ def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
     """
     if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
         raise StoreError(f"{path}: holds something that is no store; choose another folder")
-    if replace or not (path / "meta.json").exists():
-        return None
-    if _is_older(path, plan):
+    if replace or not (path / "meta.json").exists() or _is_older(path, plan):
         return None
     store = Store(path)
     if store.meta != plan.meta_json():

