@@ -49,6 +49,7 @@ N_JOINTS = len(JOINT_PARTS)
 HANDS = ("left", "right")
 LEFT, RIGHT = 0, 1
 N_CHANNELS = len(HANDS) * N_CLASSES
+ORDER_CHANNEL = N_CHANNELS  # of a net that also says which hand is in front: the logit that the right one is
 HAND_TYPES = ("right", "left", "interacting")
 
 # Values of a store's `front` map.

@@ -49,10 +49,12 @@ def render(
     seed: Seed = 0,
     workers: Workers = 0,
     views: Annotated[str, typer.Option(help="cameras: round the whole dome, or in front of the person")] = "round",
+    single_share: Annotated[float, typer.Option(help=SHARES["single_share"])] = RenderOptions.single_share,
     second_rig_share: Annotated[float, typer.Option(help=SHARES["second_rig_share"])] = RenderOptions.second_rig_share,
     rotation_share: Annotated[float, typer.Option(help=SHARES["rotation_share"])] = RenderOptions.rotation_share,
     occluder_share: Annotated[float, typer.Option(help=SHARES["occluder_share"])] = RenderOptions.occluder_share,
     photo_share: Annotated[float, typer.Option(help=SHARES["photo_share"])] = RenderOptions.photo_share,
+    box_jitter: Annotated[float, typer.Option(help=SHARES["box_jitter"])] = RenderOptions.box_jitter,
     depth: Annotated[bool, typer.Option("--depth", help="store each limb's depth in metres, too")] = False,
     part: Part = None,
 ):
@@ -65,7 +67,8 @@ def render(
     from ethand_utils.sources.rendered import render_dataset
 
     shard, workers = None if part is None else Shard.parse(part), workers or _cores()
-    options = RenderOptions(views, second_rig_share, rotation_share, occluder_share, photo_share)
+    shares = (single_share, second_rig_share, rotation_share, occluder_share, photo_share, box_jitter)
+    options = RenderOptions(views, *shares)
     render_dataset(out, train, val, test, unpaired, size, seed, workers, depth=depth, options=options, shard=shard)
     _print_built(out, part)
 

@@ -10,7 +10,9 @@ from fastai.data.load import DataLoader
 from ethand_utils.data.augment import Augmentation, normalise, sample_params, transform
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
+from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, LEFT, RIGHT
 
+FRONT_FLAG = 32  # above all part ids; added to the ids of the hand in front
 MIN_SAMPLES = 2  # fewest samples that batch normalisation can work with
 
 
@@ -28,7 +30,8 @@ class StoreLoader(DataLoader):
     With a `label_fraction` below 1, that fraction of the samples is repeated, in fresh orders and augmentations, until
     an epoch has as many batches as the full store gives. The choice depends on the store's size alone, and a smaller
     fraction is a subset of a larger one. A dataloader is pickled as its arguments; unpickling opens the stores again.
-    Raises LoaderError for a fraction outside (0, 1].
+    With `front`, the hand in front int64 [B, H, W] comes after the masks. Raises LoaderError for a fraction outside
+    (0, 1].
     """
 
     def __init__(
@@ -40,17 +43,19 @@ class StoreLoader(DataLoader):
         device: torch.device | str = "cpu",
         masks_from: Store | None = None,
         label_fraction: float = 1.0,
+        front: bool = False,
     ):
         if not 0 < label_fraction <= 1:
             raise LoaderError(
                 f"label_fraction {label_fraction:g}: expected a fraction of the samples above 0, at most 1"
             )
-        options = {"seed": seed, "masks_from": masks_from, "label_fraction": label_fraction}
+        options = {"seed": seed, "masks_from": masks_from, "label_fraction": label_fraction, "front": front}
         self.arguments = {"store": store, "bs": bs, **options}
         self.images, labels = store.require("images").images, (masks_from or store).require("masks")
         self.masks, self.confidence = labels.masks, labels.confidence
+        self.front = store.require("front").front if front else None
         self.augmentation, self.seed, self.epoch, self.sharded = augmentation, seed, -1, (0, 1)
-        self.description = repr([store.meta, labels.meta, bs, augmentation, seed, label_fraction])
+        self.description = repr([store.meta, labels.meta, bs, augmentation, seed, label_fraction, front])
         training = augmentation is not None
         super().__init__(
             range(len(store)), bs=min(bs, len(store)), shuffle=training, drop_last=training, device=torch.device(device)
@@ -102,18 +107,25 @@ class StoreLoader(DataLoader):
         arrays = self._read(samples[positions], number)
         images, masks, *rest = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays)
         if self.augmentation is None:
-            return (normalise(images), masks.long(), *rest)
+            return (normalise(images), *self._labels(masks.long()), *rest)
         seed = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(1, np.uint64)[0] >> 1
         count = len(images) * self.sharded[1]
         params = sample_params(count, self.augmentation, torch.Generator().manual_seed(int(seed)))
         if self.sharded[1] > 1:
             params = params.subset(torch.from_numpy(positions))
-        return (*transform(images, masks, self.augmentation, params), *rest)
+        images, masks = transform(images, masks, self.augmentation, params)
+        return (images, *self._labels(masks), *rest)
+
+    def _labels(self, masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return masks int64 as read, or with the hand in front those of `split_front`."""
+        return (masks,) if self.front is None else split_front(masks)
 
     def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
         """Read images, masks and, where there is one, confidence of the samples of batch `number`, as stored."""
-        arrays = (self.images, self.masks, *([] if self.confidence is None else [self.confidence]))
-        return tuple(array[samples] for array in arrays)
+        masks = self.masks[samples]
+        if self.front is not None:
+            masks = add_front(masks, self.front[samples])
+        return (self.images[samples], masks, *([] if self.confidence is None else [self.confidence[samples]]))
 
     def _positions(self, samples: np.ndarray) -> np.ndarray:
         """Return the positions in the batch of this process's samples, in their order."""
@@ -124,6 +136,21 @@ class StoreLoader(DataLoader):
         if self.confidence is not None:
             order = np.argsort(-self.confidence[samples], kind="stable")
         return order[rank::world_size]
+
+
+def add_front(masks: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """Return masks uint8 [n, 2, H, W] with FRONT_FLAG added to the hand that `front` uint8 [n, H, W] says is in front.
+
+    Whatever moves the masks or exchanges the hands so moves `front` with them.
+    """
+    hands = np.array([FRONT_LEFT, FRONT_RIGHT]).reshape(1, -1, 1, 1)
+    return masks + FRONT_FLAG * (front[:, None] == hands).astype(np.uint8)
+
+
+def split_front(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Invert `add_front`: return masks int64 [n, 2, H, W], and the hand in front int64 [n, H, W]."""
+    flagged = (masks >= FRONT_FLAG).long()
+    return masks % FRONT_FLAG, FRONT_LEFT * flagged[:, LEFT] + FRONT_RIGHT * flagged[:, RIGHT]
 
 
 def _restored(arguments: dict, state: dict) -> StoreLoader:
@@ -142,13 +169,17 @@ def make_dls(
     device: torch.device | str = "cpu",
     pseudo: Store | None = None,
     label_fraction: float = 1.0,
+    front: bool = False,
 ) -> DataLoaders:
     """Create fastai DataLoaders: `train` augmented (with the masks of `pseudo` if given), `valid` as it is.
 
-    With a `label_fraction` below 1, only that fraction of `train` is used (see `StoreLoader`).
+    With a `label_fraction` below 1, only that fraction of `train` is used; with `front`, batches also have the hand in
+    front (see `StoreLoader`).
     """
     loaders = (
-        StoreLoader(train, bs, augmentation, seed, device, masks_from=pseudo, label_fraction=label_fraction),
-        StoreLoader(valid, 2 * bs, None, seed, device),
+        StoreLoader(
+            train, bs, augmentation, seed, device, masks_from=pseudo, label_fraction=label_fraction, front=front
+        ),
+        StoreLoader(valid, 2 * bs, None, seed, device, front=front),
     )
     return DataLoaders(*loaders, device=torch.device(device))

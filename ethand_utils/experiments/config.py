@@ -52,6 +52,7 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
     data: str | None = setting(None, "folder of InterHand2.6M, the course's files or stores; null: render", "data")
     mano_dir: str | None = setting(None, "folder of MANO_{RIGHT,LEFT}.pkl (InterHand2.6M); null: generic hand", "data")
     train: int = setting(4000, "images with masks to train on (a limit where data are read)", "data", ge=1)
@@ -60,10 +61,12 @@ class Profile(BaseModel):
     unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1)
     size: int = setting(64, "side of images and masks, px", "data", ge=16)
     views: Literal[*VIEWS] = setting("front", "rendered cameras: round (whole dome) or front (of the person)", "data")
+    single_share: float = share_setting("single_share")
     second_rig_share: float = share_setting("second_rig_share")
     rotation_share: float = share_setting("rotation_share")
     occluder_share: float = share_setting("occluder_share")
     photo_share: float = share_setting("photo_share")
+    box_jitter: float = share_setting("box_jitter")
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
     render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
     processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)
@@ -182,7 +185,7 @@ def _schemas() -> dict[str, dict]:
 
 
 def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
-    """Load a profile by name (`ci`, `tiny`, `small`, `paper`) or file, with `changes` to single settings.
+    """Load a profile by name (`ci`, `tiny`, `small`, `paper`, `release`) or file, with `changes` to single settings.
 
     Settings that a file lacks take their defaults, and a line on stderr says so. Raises ProfileError for an unknown
     profile or setting (naming the nearest) and for a value that does not fit.

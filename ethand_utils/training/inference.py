@@ -1,5 +1,6 @@
 """Inference: masks of images, and export of a net."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +11,134 @@ from tqdm.auto import tqdm
 from ethand_utils.data.augment import normalise
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
-from ethand_utils.training.losses import per_hand
-from ethand_utils.training.pseudo_labels import foreground_prob
+from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, ORDER_CHANNEL, RIGHT
+from ethand_utils.training.losses import order, per_hand
+
+PRESENCE_AREA = 0.02  # share of an image's pixels that a hand has at least
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Inference:
+    """How a net is used: with the mirrored image too, and which hands count as absent.
+
+    With `mirrored` the probabilities of the image and of its mirror image are averaged. A hand is absent whose
+    `hand_presence` is below `presence` and below the other hand's: what its channels see then belongs to the other one.
+    """
+
+    mirrored: bool = False
+    presence: float = 0.0
+
+    @staticmethod
+    def of(notes: dict) -> "Inference":
+        """Return the settings that the notes of `load_weights` give; plain inference where they give none."""
+        return Inference(**notes.get("inference", {}))
+
+
+PLAIN = Inference()
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of n images: `masks` uint8 [n, 2, H, W], the mean probability `confidence` of their parts [n],
+    `presence` of each hand float32 [n, 2], and `front` uint8 [n, H, W], None where the net does not say it.
+    """
+
+    masks: np.ndarray
+    confidence: np.ndarray
+    presence: np.ndarray
+    front: np.ndarray | None
+
+
 def predict_masks(
     model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict masks uint8 [n, 2, H, W] and `foreground_prob` float32 [n] of images uint8 RGB [n, H, W, 3]."""
+    predicted = predict(model, images, bs=bs, progress=progress)
+    return predicted.masks, predicted.confidence
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, images: np.ndarray, how: Inference = PLAIN, bs: int = 64, progress: bool = False
+) -> Predicted:
+    """Predict images uint8 RGB [n, H, W, 3]."""
     model.eval()
-    device = next(model.parameters()).device
-    masks, confidence = [np.zeros((0, 2, *images.shape[1:3]), np.uint8)], [np.zeros(0, np.float32)]
-    for start in tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch"):
-        batch = normalise(torch.from_numpy(np.array(images[start : start + bs])).to(device))
-        if device.type == "cpu":
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        logits = model(batch).float()
-        masks.append(per_hand(logits).argmax(2).to(torch.uint8).cpu().numpy())
-        confidence.append(foreground_prob(logits).cpu().numpy())
-    return np.concatenate(masks), np.concatenate(confidence)
+    device, size = next(model.parameters()).device, images.shape[1:3]
+    starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
+    batches = [
+        _predict_batch(model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how)
+        for start in starts
+    ]
+    if not batches:
+        batches = [(np.zeros((0, 2, *size), np.uint8), np.zeros(0, np.float32), np.zeros((0, 2), np.float32), None)]
+    *arrays, front = zip(*batches, strict=True)
+    return Predicted(*map(np.concatenate, arrays), None if front[0] is None else np.concatenate(front))
+
+
+def _predict_batch(model: nn.Module, images: torch.Tensor, how: Inference) -> tuple[np.ndarray | None, ...]:
+    """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
+    batch = normalise(images)
+    if batch.device.type == "cpu":
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    hands, right_in_front = _probabilities(model(batch).float())
+    if how.mirrored:
+        others, left_in_front = _probabilities(model(batch.flip(3)).float())
+        hands = (hands + others.flip(1).flip(4)) / 2  # a mirrored left hand is a right one
+        if right_in_front is not None:
+            right_in_front = (right_in_front + 1 - left_in_front.flip(2)) / 2
+    presence = hand_presence(hands)
+    hands = without_absent(hands, presence, how.presence)
+    probability, masks = hands.max(2)
+    part = masks > 0
+    confidence = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)
+    front = None if right_in_front is None else _front(part, right_in_front)
+    arrays = (masks.to(torch.uint8), confidence, presence, front)
+    return tuple(None if array is None else array.cpu().numpy() for array in arrays)
+
+
+def _probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return class probabilities [B, 2, 17, H, W], and that the right hand is in front [B, H, W] if the net says it."""
+    says_order = logits.shape[1] > ORDER_CHANNEL
+    return per_hand(logits).softmax(2), order(logits).sigmoid() if says_order else None
+
+
+def hand_presence(hands: torch.Tensor) -> torch.Tensor:
+    """Return for each hand a score [B, 2] in 0…1 that it is there, of class probabilities [B, 2, 17, H, W].
+
+    It is the mean probability of a part over the pixels predicted to be one, counted over PRESENCE_AREA of the image
+    where they are fewer: a hand of few pixels is as doubtful as one of low probability.
+    """
+    background = hands[:, :, 0]
+    predicted = hands.argmax(2) > 0
+    least = PRESENCE_AREA * background.shape[-1] * background.shape[-2]
+    return ((1 - background) * predicted).sum((2, 3)) / predicted.sum((2, 3)).clamp(min=least)
+
+
+def without_absent(hands: torch.Tensor, presence: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return class probabilities [B, 2, 17, H, W] in which an absent hand is background (see `Inference`).
+
+    The other hand gets its parts where it has none itself, as both have the same ids.
+    """
+    absent = (presence < threshold) & (presence < presence.flip(1))
+    if not absent.any():
+        return hands
+    share = hands[:, :, :1] * hands.flip(1)[:, :, 1:]
+    alone = torch.cat([hands[:, :, :1] * hands.flip(1)[:, :, :1], hands[:, :, 1:] + share], 2)
+    nothing = torch.zeros_like(hands)
+    nothing[:, :, 0] = 1
+    absent, other = absent.view(-1, 2, 1, 1, 1), absent.flip(1).view(-1, 2, 1, 1, 1)
+    return torch.where(absent, nothing, torch.where(other, alone, hands))
+
+
+def _front(part: torch.Tensor, right_in_front: torch.Tensor) -> torch.Tensor:
+    """Return `front` uint8 [B, H, W] of the pixels bool [B, 2, H, W] of both hands.
+
+    An arm hides the other hand beyond its own mask too, but not where there is no such arm.
+    """
+    there = part.flatten(2).any(2)
+    right = torch.where(there.all(1)[:, None, None], right_in_front > 0.5, there[:, RIGHT, None, None])
+    front = torch.where(right, FRONT_RIGHT, FRONT_LEFT)
+    return torch.where(part.any(1), front, FRONT_NONE).to(torch.uint8)
 
 
 def export_model(model: nn.Module, size: int, out: str | Path, format: str = "onnx") -> None:

@@ -12,11 +12,14 @@ from torch import nn
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.labels import (
     CLASS_WEIGHTS,
+    FRONT_NONE,
+    FRONT_RIGHT,
     HANDS,
     INVERSE_FREQUENCY,
     LEFT,
     N_CHANNELS,
     N_CLASSES,
+    ORDER_CHANNEL,
     RIGHT,
     inverse_frequency,
 )
@@ -25,6 +28,7 @@ from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum, w
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
 DICE_SMOOTH = 0.1
+ORDER_SHARE = 0.2  # of the order's loss beside that of the masks
 D_CHANNELS = {"softmax": N_CHANNELS, "straight_through": N_CHANNELS, "argmax": len(HANDS)}  # channels of D's input
 ADVERSARIAL_INPUTS = tuple(D_CHANNELS)
 REDUCTIONS = ("sum", "mean")  # over the two hands
@@ -55,10 +59,11 @@ class SegmentationLoss(nn.Module):
         self.loss, self.class_weights, self.hands = loss, class_weights, hands
         self.register_buffer("weights", torch.tensor(weights_of_classes(class_weights, masks)))
 
-    def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Compute the scalar loss."""
+    def forward(self, logits: torch.Tensor, masks: torch.Tensor, front: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the scalar loss; with `front` int64 [B, H, W], ORDER_SHARE of `order_loss` is added."""
         value = LOSSES[self.loss].compute(logits, masks, self.weights.to(logits))
-        return value / len(HANDS) if self.hands == "mean" else value
+        value = value / len(HANDS) if self.hands == "mean" else value
+        return value if front is None else value + ORDER_SHARE * order_loss(logits, front)
 
     def extra_repr(self) -> str:
         """Return the formula and the settings, for `repr`."""
@@ -118,6 +123,13 @@ def dice(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def ce_dice(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Compute the report's mixture: 0.35 cross-entropy + 0.65 Dice, summed over the two hands."""
     return CE_SHARE * cross_entropy(logits, masks, weights) + DICE_SHARE * dice(logits, masks)
+
+
+def order_loss(logits: torch.Tensor, front: torch.Tensor) -> torch.Tensor:
+    """Compute binary cross-entropy of the hand in front, of logits [B, 35, H, W], over the pixels that have one."""
+    loss = F.binary_cross_entropy_with_logits(order(logits), (front == FRONT_RIGHT).to(logits), reduction="none")
+    arm = (front != FRONT_NONE).to(logits)
+    return all_reduce_sum((loss * arm).sum()) / all_reduce_sum(arm.sum()).clamp(min=1)
 
 
 def hand_by_hand(formula: str, loss: nn.Module) -> Loss:
@@ -212,5 +224,10 @@ def one_hot_maps(masks: torch.Tensor) -> torch.Tensor:
 
 
 def per_hand(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits [B, 34, H, W] as [B, 2, 17, H, W], left hand first."""
-    return logits.unflatten(1, (len(HANDS), N_CLASSES))
+    """Return the masks' logits [B, 2, 17, H, W], left hand first, of logits [B, 34 or 35, H, W]."""
+    return logits[:, :N_CHANNELS].unflatten(1, (len(HANDS), N_CLASSES))
+
+
+def order(logits: torch.Tensor) -> torch.Tensor:
+    """Return the logit [B, H, W] that the right hand is in front, of logits [B, 35, H, W]."""
+    return logits[:, ORDER_CHANNEL]
