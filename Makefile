@@ -6,7 +6,7 @@ READY := .venv/.ready
 # A process a core takes a file at a time, in the order of tests/conftest.py: the longest first.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install run check test lab lint bench clean
+.PHONY: help install run release check test lab lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,11 @@ $(READY): requirements.lock pyproject.toml
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small
 	$(BIN)/ethand run $(PROFILE)
+
+release: $(READY)  ## train the net of the package again, and put it there
+	$(BIN)/ethand run release
+	mkdir -p ethand_utils/training/released
+	cp outputs/release/release/weights.safetensors ethand_utils/training/released/hands.safetensors
 
 check: lint  ## style and unit tests, before each commit
 	$(TESTS) -m "not slow"

@@ -46,7 +46,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "effects_display",
             "variant_effects",
         ],
-        "evaluate": ["evaluate_store", "overall_scores", "part_scores", "predict_photo", "save_photo"],
+        "evaluate": ["evaluate_store", "overall_scores", "part_scores"],
+        "hand_finder": ["find_views", "plain_view", "view_box"],
         "image_plots": [
             "colour_mask",
             "contact_sheet",
@@ -57,6 +58,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "save_figure",
             "strips",
         ],
+        "photos": ["predict_view", "save_photo"],
+        "recipes": ["read_recipes"],
         "real_frames": ["MEASURES", "arrangement_percentages", "measure_frames", "measure_store"],
         "tables": [
             "independent_people",

@@ -1,4 +1,4 @@
-"""Evaluation of trained nets: scores on stores and on real frames, masks of photos, submissions to the course."""
+"""Evaluation of trained nets: scores on stores and on real frames, submissions to the course."""
 
 import contextlib
 import gzip
@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
 from ethand_utils.analysis.confusion import sparse_counts
-from ethand_utils.analysis.image_plots import overlay
 from ethand_utils.analysis.predictions import relative_path, write_counts
-from ethand_utils.data.crops import ImageError, crop_image, crop_square, uncrop_masks
+from ethand_utils.data.crops import crop_square
 from ethand_utils.data.store import Store
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
@@ -26,18 +24,18 @@ from ethand_utils.labels import HANDS, PARTS, slug
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import CourseError, encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
-from ethand_utils.training.inference import predict_masks
-from ethand_utils.training.metrics import joint_scores, parts_at, sample_scores, summary
+from ethand_utils.training.inference import PLAIN, Inference, predict, predict_masks
+from ethand_utils.training.metrics import joint_scores, order_accuracy, parts_at, sample_scores, summary
 
-OVERLAY_SIZE = 384  # px of each panel of a photo's overlay
 # Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 
-def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None) -> dict:
+def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None, how: Inference = PLAIN) -> dict:
     """Compute all scores of a net on a store with ground truth: `metrics.summary`, and where they come from.
 
-    That is `images_per_s`, `scored_on` (the store's name) and `scored_samples`.
+    That is `images_per_s`, `scored_on` (the store's name) and `scored_samples`. Of a net that says which hand is in
+    front there is `order_accuracy` too.
 
     With `out`, the predictions are written there as a store of masks and confidence, with `metrics.parquet`, the scores
     of every sample, and `confusion.npz`, its confusion counts, beside them. An older store of predictions there is
@@ -45,13 +43,19 @@ def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None
     """
     store.require("images", "masks")
     began = time.time()
-    masks, confidence = predict_masks(model, store.images, progress=True)
+    predicted = predict(model, store.images, how, progress=True)
+    masks, confidence = predicted.masks, predicted.confidence
     speed = len(store) / max(time.time() - began, 1e-9)
     truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
     if out is not None:
         _write_predictions(Path(out), store, masks, confidence, sample_scores(masks, truth, front))
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
-    return summary(masks, truth, front) | origin
+    order = (
+        {}
+        if front is None or predicted.front is None
+        else {"order_accuracy": order_accuracy(predicted.front, truth, front)}
+    )
+    return summary(masks, truth, front) | order | origin
 
 
 def _write_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
@@ -113,49 +117,6 @@ def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.nd
     joints = np.stack([(frame.joints - (x, y)) * (size / width) for x, y, width in squares])
     # A mirrored left hand is a right one: mirrored back, the two hands exchange their masks.
     return parts_at(np.concatenate([plain, mirrored[:, ::-1, :, ::-1]]), np.concatenate([joints, joints]))
-
-
-def predict_photo(
-    model: nn.Module, image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None
-) -> dict[str, np.ndarray]:
-    """Predict the masks of one photo uint8 [H, W, 3], with the hands in `box` (x, y, w, h px; None: the whole photo).
-
-    Returns `crop` uint8 [size, size, 3], `crop_masks` uint8 [2, size, size], `masks` uint8 [2, H, W] in the photo's
-    frame, and `confidence`.
-    """
-    height, width = image.shape[:2]
-    longer = max(height, width)
-    square = crop_square(box) if box else ((width - longer) / 2, (height - longer) / 2, longer)
-    crop = crop_image(image, square, size)
-    masks, confidence = predict_masks(model, crop[None])
-    in_photo = uncrop_masks(masks[0], square, height, width)
-    return {"crop": crop, "crop_masks": masks[0], "masks": in_photo, "confidence": float(confidence[0])}
-
-
-def save_photo(folder: str | Path, prediction: dict[str, np.ndarray]) -> None:
-    """Write the result of `predict_photo`: `left.png` and `right.png` (ids 0…16, the photo's frame) and `overlay.png`.
-
-    The overlay shows the crop enlarged, plain and with each hand's parts.
-    """
-    crop = prediction["crop"]
-    panels = [crop, *(overlay(crop, mask) for mask in prediction["crop_masks"])]
-    sheet = Image.fromarray(np.concatenate(panels, axis=1))
-    enlarged = sheet.resize((3 * OVERLAY_SIZE, OVERLAY_SIZE), Image.Resampling.NEAREST)
-    images = {hand: Image.fromarray(mask) for hand, mask in zip(HANDS, prediction["masks"], strict=True)}
-    for name, image in (images | {"overlay": enlarged}).items():
-        with atomic_write(Path(folder) / f"{name}.png") as temporary:
-            image.save(temporary)
-
-
-def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Parse `x,y,w,h` in px. Raises ImageError for anything but four numbers, width and height above 0."""
-    try:
-        x, y, w, h = map(float, text.split(","))
-    except ValueError:
-        raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
-    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
-        raise ImageError(f"--box {text}: expected numbers, width and height above 0")
-    return x, y, w, h
 
 
 def submit(model: nn.Module, store: Store, out: str | Path) -> int:

@@ -7,7 +7,7 @@ anchors, crops and thresholds are those of MediaPipe's graphs `palm_detection_cp
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from platformdirs import user_cache_dir
 
+from ethand_utils.data.crops import TurnedSquare, crop_square
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import BOX_OVER_JOINTS
+from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX
 from ethand_utils.wheels import fetch_wheel
 
 PACKAGE = "mediapipe==0.10.21"
@@ -27,12 +28,13 @@ NETS = {
     "palm_detection_full": "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54",
     "hand_landmark_full": "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3",
 }
-PALM_BOX_OVER_POINTS = 1.0
 PALM_SIZE, LANDMARK_SIZE = 192, 224  # px a side of the nets' images
 GRIDS = ((24, 2), (12, 6))  # cells a side of the palm net's two grids, and anchors a cell
 MIN_SCORE, MIN_PRESENCE = 0.5, 0.5
 SAME_PALM, SAME_HAND = 0.3, 0.4  # IoU of boxes from which two are of one palm, and of one hand
 ROI_OVER_PALM, ROI_SHIFT = 2.6, 0.5  # side of a hand's square over its palm's, and its shift towards the fingers
+MIDDLE_KNUCKLE = 9  # landmark of the middle finger's base; the wrist is 0
+AROUND, MAX_AROUND = 1.8, 1024  # side of the square in which a box's hands are looked for over its crop's; px at most
 WRIST, MIDDLE = 0, 2  # the palm net's points at the wrist and the middle finger's base
 VIEWS = (1.6, 1.0, 0.5)  # squares in which palms are looked for, over the photo's longer side
 MIN_TILE = 256  # px of the photo's side from which parts of it are searched too
@@ -42,9 +44,9 @@ ALIKE = 2.0  # largest ratio of their sides
 
 @dataclass(frozen=True)
 class FoundHand:
-    """A hand of a photo: its 21 landmarks [21, 2] px (MediaPipe's order), the net's presence, and that it is a right one.
+    """A hand of a photo: its 21 landmarks [21, 2] px (MediaPipe's order), that it is one, and a right one.
 
-    Presence and `right` are probabilities.
+    `presence` and `right` are probabilities.
     """
 
     landmarks: np.ndarray
@@ -52,19 +54,62 @@ class FoundHand:
     right: float
 
     @property
+    def up(self) -> np.ndarray:
+        """The direction of the fingers, a unit vector [2]."""
+        return unit(self.landmarks[MIDDLE_KNUCKLE] - self.landmarks[0])
+
+    def moved(self, matrix: np.ndarray) -> "FoundHand":
+        """Return the hand where an affine [2, 3] of pixel indices puts it."""
+        return replace(self, landmarks=(self.landmarks - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5)
+
+    @property
     def box(self) -> tuple[float, float, float, float]:
         """The box (x, y, w, h) px about its landmarks, as large as a data set's boxes are about joints."""
         return _padded(self.landmarks)
 
 
-def find_boxes(image: np.ndarray) -> list[tuple[float, float, float, float]]:
-    """Return the boxes (x, y, w, h) px of the hands in a photo uint8 RGB [H, W, 3], two hands that are near in one.
-
-    The largest comes first. Raises FileError when the nets cannot be fetched.
+@dataclass(frozen=True)
+class HandView:
+    """Where a photo shows one or two hands: their `box` (x, y, w, h) px, the `square` to see them in, fingers upwards,
+    and the hand (LEFT or RIGHT) where there is one alone; None where there are two, or nothing was found.
     """
-    groups = pair_hands(find_hands(image))
-    boxes = [_padded(np.concatenate([hand.landmarks for hand in group])) for group in groups]
-    return sorted(boxes, key=lambda box: -box[2] * box[3])
+
+    box: tuple[float, float, float, float]
+    square: TurnedSquare
+    side: int | None = None
+
+
+def find_views(image: np.ndarray) -> list[HandView]:
+    """Return the hands of a photo uint8 RGB [H, W, 3], two that are near each other as one view, the largest first.
+
+    Raises EthandError when the nets cannot be fetched.
+    """
+    views = [_view(group) for group in pair_hands(find_hands(image))]
+    return sorted(views, key=lambda view: -view.square.side)
+
+
+def view_box(image: np.ndarray, box: tuple[float, float, float, float]) -> HandView:
+    """Return the view of the hands in a `box` (x, y, w, h) px of a photo, turned as those found there are.
+
+    Where none is found the photo is taken as it is. Raises EthandError when the nets cannot be fetched.
+    """
+    plain = plain_view(box)
+    around = TurnedSquare(plain.square.centre, AROUND * plain.square.side)
+    size = int(np.clip(around.side, PALM_SIZE, MAX_AROUND))
+    matrix = around.matrix(size)
+    found = [hand.moved(matrix) for hand in find_hands(around.crop(image, size))]
+    hands = [hand for hand in found if _inside(hand.landmarks.mean(0), box)]
+    if not hands:
+        return plain
+    up = unit(sum(hand.up for hand in hands)) if len(hands) > 1 else hands[0].up
+    side = int(hands[0].right > 0.5) if len(hands) == 1 else None
+    return replace(plain, square=replace(plain.square, up=tuple(up)), side=side)
+
+
+def plain_view(box: tuple[float, float, float, float]) -> HandView:
+    """Return the view of a box (x, y, w, h) px as the course crops it, nothing known of its hands."""
+    x, y, side = crop_square(box)
+    return HandView(box, TurnedSquare((x + side / 2, y + side / 2), side))
 
 
 def pair_hands(hands: list[FoundHand]) -> list[list[FoundHand]]:
@@ -101,17 +146,18 @@ def _squares(height: int, width: int) -> list[tuple[float, float, float]]:
         if share >= 1:
             squares.append(((width - side) / 2, (height - side) / 2, side))
         elif longer >= MIN_TILE:
-            across, down = (np.linspace(0, max(0, length - side), 1 + (length > side) * 2) for length in (width, height))
-            squares += [(x, y, side) for y in dict.fromkeys(down) for x in dict.fromkeys(across)]
+            across, down = (
+                np.linspace(0, max(0, length - side), 3 if length > side else 1) for length in (width, height)
+            )
+            squares += [(x, y, side) for y in down for x in across]
     return squares
 
 
 def _palms(image: np.ndarray, square: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the palms of a square (x, y, side) px of a photo, as `_find_palms` does."""
     x, y, side = square
-    scale = side / PALM_SIZE
-    matrix = np.array([[scale, 0, x + (scale - 1) / 2], [0, scale, y + (scale - 1) / 2]])
-    raw, logits = _run("palm_detection_full", _warped(image, matrix, PALM_SIZE, scale), ("Identity", "Identity_1"))
+    view = TurnedSquare((x + side / 2, y + side / 2), side).crop(image, PALM_SIZE)
+    raw, logits = _run("palm_detection_full", view, ("Identity", "Identity_1"))
     scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1), -100, 100)))
     chosen = scores >= MIN_SCORE
     values = raw.reshape(-1, 9, 2)[chosen] / PALM_SIZE
@@ -153,32 +199,20 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def _landmarks(image: np.ndarray, palm: np.ndarray) -> FoundHand:
     """Return the hand of a palm's points [7, 2] px, seen upright in a square about it."""
-    towards = palm[MIDDLE] - palm[WRIST]
-    up = towards / max(np.linalg.norm(towards), 1e-6)
-    right = np.array([-up[1], up[0]])
+    up = unit(palm[MIDDLE] - palm[WRIST])
     low, high = palm.min(0), palm.max(0)
-    side = max(high - low) * PALM_BOX_OVER_POINTS * ROI_OVER_PALM
-    middle = (low + high) / 2 + up * ROI_SHIFT * side / ROI_OVER_PALM
-    scale = side / LANDMARK_SIZE
-    linear = scale * np.stack([right, -up], 1)
-    matrix = np.concatenate([linear, (middle - linear @ np.full(2, (LANDMARK_SIZE - 1) / 2))[:, None]], 1)
-    outputs = ("Identity", "Identity_1", "Identity_2")
-    points, presence, handedness = _run("hand_landmark_full", _warped(image, matrix, LANDMARK_SIZE, scale), outputs)
-    points = points.reshape(21, 3)[:, :2] - 0.5
-    return FoundHand(points @ linear.T + matrix[:, 2] + 0.5, float(presence.ravel()[0]), float(handedness.ravel()[0]))
+    side = max(high - low) * ROI_OVER_PALM
+    square = TurnedSquare(tuple((low + high) / 2 + up * ROI_SHIFT * side / ROI_OVER_PALM), side, tuple(up))
+    view, outputs = square.crop(image, LANDMARK_SIZE), ("Identity", "Identity_1", "Identity_2")
+    points, presence, right = _run("hand_landmark_full", view, outputs)
+    hand = FoundHand(points.reshape(21, 3)[:, :2], float(presence.item()), float(right.item()))
+    return hand.moved(square.matrix(LANDMARK_SIZE))
 
 
-def _warped(image: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> np.ndarray:
-    """Return size×size px of a photo by the affine [2, 3] from the result's px to its own, black beyond its border.
-
-    A photo that shrinks is first reduced by area, so that fine detail does not turn into noise.
-    """
-    if scale > 2:
-        factor = 2 ** int(np.log2(scale))
-        small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-        image, matrix = small, np.concatenate([matrix[:, :2], (matrix[:, 2:] + 0.5)], 1) / factor
-        matrix[:, 2] -= 0.5
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+def unit(vector: np.ndarray) -> np.ndarray:
+    """Return a vector [2] at length 1; upwards where it has none."""
+    length = np.linalg.norm(vector)
+    return vector / length if length > 1e-6 else np.array([0.0, -1.0])
 
 
 def _run(name: str, image: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
@@ -189,7 +223,7 @@ def _run(name: str, image: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndar
 
 @cache
 def _net(name: str) -> cv2.dnn.Net:
-    return cv2.dnn.readNetFromTFLite(str(net_file(name)))
+    return cv2.dnn.readNetFromTFLite(str(net_file(name)), cv2.dnn.ENGINE_CLASSIC)  # the new one gives one output only
 
 
 def net_file(name: str) -> Path:
@@ -203,6 +237,21 @@ def net_file(name: str) -> Path:
                 with atomic_write(path.with_name(path.name.replace(name, net))) as temporary:
                     temporary.write_bytes(archive.read(f"mediapipe/modules/{net.removesuffix('_full')}/{net}.tflite"))
     return path
+
+
+def _view(group: list[FoundHand]) -> HandView:
+    """Return the view of one or two hands: the course's square about them, turned so that their fingers are above."""
+    landmarks, up = np.concatenate([hand.landmarks for hand in group]), unit(sum(hand.up for hand in group))
+    frame = np.stack([(-up[1], up[0]), -up], 1)  # from the turned frame to the photo's
+    x, y, w, h = _padded(landmarks @ frame)
+    centre = frame @ (x + w / 2, y + h / 2)
+    square = TurnedSquare(tuple(centre.tolist()), CROP_OVER_BOX * max(w, h), tuple(up.tolist()))
+    return HandView(_padded(landmarks), square, int(group[0].right > 0.5) if len(group) == 1 else None)
+
+
+def _inside(point: np.ndarray, box: tuple[float, float, float, float]) -> bool:
+    x, y, w, h = box
+    return bool(x <= point[0] <= x + w and y <= point[1] <= y + h)
 
 
 def _padded(landmarks: np.ndarray) -> tuple[float, float, float, float]:

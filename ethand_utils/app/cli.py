@@ -23,11 +23,14 @@ app.add_typer(cli_data.app, name="data")
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of the run")]
 Weights = Annotated[Path, typer.Option(help="weights.safetensors of a training")]
+OwnWeights = Annotated[
+    Path | None, typer.Option("--weights", help="weights.safetensors of a training; default: the net of the package")
+]
 
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Argument(help="profile: ci, tiny, small, paper, or a YAML file")] = "tiny",
+    profile: Annotated[str, typer.Argument(help="profile: ci, tiny, small, paper, release, or a YAML file")] = "tiny",
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="change a setting; may be repeated"),
@@ -108,7 +111,7 @@ def index(folder: RunFolder):
 
 @app.command()
 def evaluate(
-    weights: Weights,
+    weights: OwnWeights = None,
     store: Annotated[
         Path | None, typer.Option("--data", help="store with images and masks, such as outputs/tiny/data/test")
     ] = None,
@@ -130,6 +133,7 @@ def evaluate(
     from ethand_utils.analysis import evaluate as evaluation
     from ethand_utils.data.store import Store
     from ethand_utils.sources.interhand_frames import read_frames
+    from ethand_utils.training.inference import Inference
     from ethand_utils.training.learner import best_device, to_device
     from ethand_utils.training.models import load_weights
 
@@ -143,7 +147,7 @@ def evaluate(
     if frames is not None:
         _print_scores(*evaluation.score_frames(model, samples, notes["size"]), as_json=as_json)
     else:
-        _print_scores(evaluation.evaluate_store(model, samples, out), as_json=as_json)
+        _print_scores(evaluation.evaluate_store(model, samples, out, Inference.of(notes)), as_json=as_json)
 
 
 def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
@@ -161,32 +165,29 @@ def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="photos, any format that Pillow reads")],
-    weights: Weights,
-    out: Annotated[Path, typer.Option(help="folder for the masks; several photos get a folder each below it")],
+    images: Annotated[list[Path], typer.Argument(help="photos of any format that Pillow reads, or folders of them")],
+    weights: OwnWeights = None,
+    out: Annotated[Path, typer.Option(help="folder for the masks; several photos get a folder each below it")] = Path(
+        "hands"
+    ),
     box: Annotated[
         str,
-        typer.Option(help="x,y,w,h of the hands' box in px, as in InterHand2.6M; default: the whole photo"),
+        typer.Option(help="x,y,w,h of the hands' box in px, as in InterHand2.6M; default: the hands are looked for"),
     ] = "",
 ):
     """Predict the masks of photos.
 
-    Writes left.png and right.png, part ids 0…16 in the photo's own size, and overlay.png for people to look at.
-    """
-    from ethand_utils.analysis import evaluate as evaluation
-    from ethand_utils.data.crops import read_image
-    from ethand_utils.training.learner import best_device, to_device
-    from ethand_utils.training.models import load_weights
+    Writes left.png and right.png (part ids 0…16 in the photo's own size, hidden parts included), visible.png (what is
+    seen: right hand 1…16, left hand 17…32), overlay.png to look at, and hands.json. Hands that are far apart get a
+    numbered folder each. A photo without hands gets a hands.json that says so, and is no error.
 
-    crop = evaluation.parse_box(box) if box else None
-    photos = {path: read_image(path) for path in images}
-    model, notes = load_weights(weights)
-    model = to_device(model, best_device())
-    for path, photo in photos.items():
-        prediction = evaluation.predict_photo(model, photo, notes["size"], crop)
-        folder = out if len(images) == 1 else out / path.stem
-        evaluation.save_photo(folder, prediction)
-        print(f"{folder}: left.png, right.png, overlay.png; confidence {prediction['confidence']:.2f}")
+    The exit status is 1 if a photo could not be read, after all others are done, and if nothing was asked that can be
+    done.
+    """
+    from ethand_utils.app.photo_command import predict_photos
+
+    if not predict_photos(images, weights, out, box):
+        sys.exit(1)
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """Reading photos, cropping them as the course does, and putting masks of crops back into the frame."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -51,6 +53,54 @@ def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -
     padded = Image.fromarray(image).crop((left, top, left + reach, top + reach))
     box = (x - left, y - top, x - left + side, y - top + side)
     return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+@dataclass(frozen=True)
+class TurnedSquare:
+    """A square of a photo: its `centre` (x, y) and `side` in px, and its direction `up`, a unit vector (x, y)."""
+
+    centre: tuple[float, float]
+    side: float
+    up: tuple[float, float] = (0.0, -1.0)
+
+    def matrix(self, size: int) -> np.ndarray:
+        """Return the affine [2, 3] from pixel indices of the square at `size`×`size` px to those of the photo."""
+        across = (-self.up[1], self.up[0])
+        linear = self.side / size * np.stack([across, np.negative(self.up)], 1)
+        return np.concatenate([linear, (self.centre - linear @ np.full(2, size / 2))[:, None]], 1) + _half_pixel(linear)
+
+    def crop(self, image: np.ndarray, size: int) -> np.ndarray:
+        """Return the square of an image uint8 [H, W, 3] at `size`×`size` px, black beyond the frame."""
+        return warp_image(image, self.matrix(size), size)
+
+    def uncrop(self, maps: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Put maps uint8 [k, size, size] of the square back into the frame: uint8 [k, height, width], nearest."""
+        matrix, how = self.matrix(maps.shape[-1]), cv2.INTER_NEAREST
+        return np.stack([cv2.warpAffine(np.ascontiguousarray(one), matrix, (width, height), flags=how) for one in maps])
+
+
+def _half_pixel(linear: np.ndarray) -> np.ndarray:
+    """Return what turns an affine of positions, whose pixels have their middles at ½, into one of indices."""
+    shift = np.zeros((2, 3))
+    shift[:, 2] = linear @ np.full(2, 0.5) - 0.5
+    return shift
+
+
+def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Return size×size px of an image uint8 [H, W, 3], black beyond its border.
+
+    `matrix` [2, 3] is the affine from the result's pixel indices to the image's. An image that shrinks is first reduced
+    by area, so that fine detail does not turn into noise.
+    """
+    shrinks = int(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if shrinks >= 2:
+        height, width = (max(1, length // shrinks) for length in image.shape[:2])
+        matrix = matrix.copy()
+        matrix[:, 2] += 0.5
+        matrix *= np.array([[width / image.shape[1]], [height / image.shape[0]]])
+        matrix[:, 2] -= 0.5
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def uncrop_masks(masks: np.ndarray, crop: tuple[float, float, float], height: int, width: int) -> np.ndarray:

@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "main_method",
             "table_methods",
         ],
-        "run": ["open_run", "save_result", "write_table"],
+        "run": ["commit", "open_run", "save_result", "write_table"],
     },
 )

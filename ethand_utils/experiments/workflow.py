@@ -48,6 +48,7 @@ SETTINGS = {
     "06_pseudo_labels": concerning("pseudo"),
     "08_ablation": ("label_fractions",),
     "11_cyclegan": concerning("augment", "loss", "optimiser", "cyclegan"),
+    "14_release": concerning("augment", "loss", "optimiser", "g1"),
 }
 
 
@@ -82,6 +83,8 @@ def stages(profile: Profile) -> list[Stage]:
 
     Raises MethodError for a method that does not exist.
     """
+    if profile.chain == "release":
+        return release_stages(profile)
     methods, gpus = chosen_methods(profile), profile.processes
     trainings = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods]
     fractions = [stage for fraction in profile.label_fractions for stage in fraction_stages(fraction, profile)]
@@ -104,6 +107,15 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)),
         Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), needs, parameters),
         Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), needs, parameters),
+    ]
+
+
+def release_stages(profile: Profile) -> list[Stage]:
+    """Return the steps that make the net of the package."""
+    makes = ("release/result.json", "release/weights.safetensors", "figures/release.png")
+    return [
+        Stage("01_data", "01_data", ("data_summary.csv",)),
+        Stage("14_release", "14_release", makes, ("01_data",), gpus=profile.processes),
     ]
 
 

@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "discriminator_state",
         ],
         "callbacks": ["CourseMIoU"],
-        "inference": ["export_model", "predict_masks"],
+        "inference": ["Inference", "PLAIN", "export_model", "predict", "predict_masks", "presence_threshold"],
         "learner": ["Phase", "best_device", "save_final_weights", "to_device", "train_phases"],
         "losses": [
             "D_CHANNELS",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -22,7 +23,7 @@ class Inference:
     """How a net is used: with the mirrored image too, and which hands count as absent.
 
     With `mirrored` the probabilities of the image and of its mirror image are averaged. A hand is absent whose
-    `hand_presence` is below `presence` and below the other hand's: what its channels see then belongs to the other one.
+    `hand_presence` is below `presence`, but for the likelier one: what its channels see then belongs to the other hand.
     """
 
     mirrored: bool = False
@@ -59,14 +60,24 @@ def predict_masks(
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, images: np.ndarray, how: Inference = PLAIN, bs: int = 64, progress: bool = False
+    model: nn.Module,
+    images: np.ndarray,
+    how: Inference = PLAIN,
+    side: int | None = None,
+    enlarge: int = 1,
+    bs: int = 64,
+    progress: bool = False,
 ) -> Predicted:
-    """Predict images uint8 RGB [n, H, W, 3]."""
+    """Predict images uint8 RGB [n, H, W, 3].
+
+    `side` is the hand (LEFT or RIGHT) of images that show one hand, where that is known otherwise. Masks and front are
+    `enlarge` times as large as the images: probabilities are interpolated, which gives smooth borders.
+    """
     model.eval()
-    device, size = next(model.parameters()).device, images.shape[1:3]
+    device, size = next(model.parameters()).device, [enlarge * side_px for side_px in images.shape[1:3]]
     starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
     batches = [
-        _predict_batch(model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how)
+        _predict_batch(model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, side, enlarge)
         for start in starts
     ]
     if not batches:
@@ -75,7 +86,9 @@ def predict(
     return Predicted(*map(np.concatenate, arrays), None if front[0] is None else np.concatenate(front))
 
 
-def _predict_batch(model: nn.Module, images: torch.Tensor, how: Inference) -> tuple[np.ndarray | None, ...]:
+def _predict_batch(
+    model: nn.Module, images: torch.Tensor, how: Inference, side: int | None, enlarge: int
+) -> tuple[np.ndarray | None, ...]:
     """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
     batch = normalise(images)
     if batch.device.type == "cpu":
@@ -87,7 +100,9 @@ def _predict_batch(model: nn.Module, images: torch.Tensor, how: Inference) -> tu
         if right_in_front is not None:
             right_in_front = (right_in_front + 1 - left_in_front.flip(2)) / 2
     presence = hand_presence(hands)
-    hands = without_absent(hands, presence, how.presence)
+    hands = without_absent(hands, absent_hands(presence, how.presence, side))
+    if enlarge > 1:
+        hands, right_in_front = _enlarged(hands, right_in_front, enlarge)
     probability, masks = hands.max(2)
     part = masks > 0
     confidence = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)
@@ -114,12 +129,30 @@ def hand_presence(hands: torch.Tensor) -> torch.Tensor:
     return ((1 - background) * predicted).sum((2, 3)) / predicted.sum((2, 3)).clamp(min=least)
 
 
-def without_absent(hands: torch.Tensor, presence: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return class probabilities [B, 2, 17, H, W] in which an absent hand is background (see `Inference`).
+def presence_threshold(presence: np.ndarray, there: np.ndarray, share: float) -> float:
+    """Return the presence that at most `share` of the absent hands exceed; 0 where all are there.
 
-    The other hand gets its parts where it has none itself, as both have the same ids.
+    `presence` float [n, 2] and `there` bool [n, 2] are those of images with known hands.
     """
-    absent = (presence < threshold) & (presence < presence.flip(1))
+    absent = presence[~there]
+    return float(np.quantile(absent, 1 - share)) if len(absent) else 0.0
+
+
+def absent_hands(presence: torch.Tensor, threshold: float, side: int | None = None) -> torch.Tensor:
+    """Return which hands [B, 2] are absent: those below `threshold`, but for `side` (None: the likelier) where only
+    one or none is above.
+    """
+    absent = presence < threshold
+    likelier = presence.argmax(1) if side is None else torch.full_like(presence[:, 0], side, dtype=torch.long)
+    alone = torch.arange(2, device=presence.device) != likelier[:, None]
+    return torch.where(absent.any(1, keepdim=True), alone, absent)
+
+
+def without_absent(hands: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
+    """Return class probabilities [B, 2, 17, H, W] in which the hands `absent` bool [B, 2] are background.
+
+    The other hand gets their parts where it has none itself, as both have the same ids.
+    """
     if not absent.any():
         return hands
     share = hands[:, :, :1] * hands.flip(1)[:, :, 1:]
@@ -128,6 +161,15 @@ def without_absent(hands: torch.Tensor, presence: torch.Tensor, threshold: float
     nothing[:, :, 0] = 1
     absent, other = absent.view(-1, 2, 1, 1, 1), absent.flip(1).view(-1, 2, 1, 1, 1)
     return torch.where(absent, nothing, torch.where(other, alone, hands))
+
+
+def _enlarged(
+    hands: torch.Tensor, right_in_front: torch.Tensor | None, factor: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return `_probabilities` interpolated to `factor` times the size."""
+    how = {"scale_factor": factor, "mode": "bilinear", "align_corners": False}
+    hands = F.interpolate(hands.flatten(1, 2), **how).unflatten(1, hands.shape[1:3])
+    return hands, None if right_in_front is None else F.interpolate(right_in_front[:, None], **how)[:, 0]
 
 
 def _front(part: torch.Tensor, right_in_front: torch.Tensor) -> torch.Tensor:

@@ -86,6 +86,16 @@ def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, regi
     return np.divide(both, either, out=np.full(both.shape, np.nan), where=enough)
 
 
+def order_accuracy(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray) -> float:
+    """Compute the share of pixels that name the hand in front, of those where both hands are; NaN without any.
+
+    `predicted` and `front` are `front` maps [n, H, W], `truth` the masks [n, 2, H, W]. Where the prediction has no hand
+    it names none, and is wrong.
+    """
+    both = (truth > 0).all(1)
+    return nanmean((predicted == front)[both].astype(float))
+
+
 def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:
     """Return float [n, 2]: NaN for a present hand, else 1 if enough pixels to score a part are predicted, or 0."""
     absent = counts[..., 1:, :].sum((-1, -2)) == 0

@@ -14,6 +14,7 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import N_CHANNELS
 
+RELEASED = Path(__file__).parent / "released" / "hands.safetensors"  # notebook 14 makes it
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
 # Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).
@@ -135,21 +136,25 @@ def discriminator(
     return nn.Sequential(*layers, bounded(nn.Conv2d(widths[-1], 1, *last)))
 
 
-def save_weights(model: nn.Module, path: str | Path, **notes) -> None:
-    """Write weights as safetensors with the net's configuration and `notes` (JSON values), whole or not at all."""
+def save_weights(model: nn.Module, path: str | Path, half: bool = False, **notes) -> None:
+    """Write weights as safetensors with the net's configuration and `notes` (JSON values), whole or not at all.
+
+    With `half`, floats are kept in 16 bits; `load_weights` makes them 32 again.
+    """
     metadata = {"ethand": json.dumps({"model": model.recipe, **notes})}
-    content = save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata)
+    tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    content = save({k: v.contiguous() for k, v in tensors.items()}, metadata)
     with atomic_write(path) as temporary:  # written by Python, whose errors `atomic_write` knows
         temporary.write_bytes(content)
 
 
-def load_weights(path: str | Path, arch: str | None = None) -> tuple[nn.Module, dict]:
-    """Load the net of a file of `save_weights`, in evaluation mode, and its notes.
+def load_weights(path: str | Path | None, arch: str | None = None) -> tuple[nn.Module, dict]:
+    """Load the net of a file of `save_weights` (None: RELEASED, the package's own), in evaluation mode, and its notes.
 
     A segmentation net is expected, or one of DISCRIMINATORS where `arch` is `discriminator`. Raises WeightsError when
     the file is missing, not written by `save_weights`, or of another kind of net.
     """
-    path = Path(path)
+    path = Path(path or RELEASED)
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads((file.metadata() or {})["ethand"])

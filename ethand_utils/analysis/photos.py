@@ -1,0 +1,175 @@
+"""Masks of photos: the hands that a photo shows, what a net makes of them, and the files that say so."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from ethand_utils.analysis.hand_finder import HandView
+from ethand_utils.data.crops import ImageError
+from ethand_utils.exceptions import EthandError
+from ethand_utils.files import atomic_write, write_json
+from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
+from ethand_utils.training.inference import PLAIN, Inference, predict
+
+SHOWN_SIZE = 256  # px of a photo's square, at least, in which masks are interpolated and shown
+LEFT_OFFSET = N_CLASSES - 1  # added to the left hand's ids in visible.png, as in the course's files
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+RESULT = "hands.json"
+OPACITY = 0.6  # of masks over a photo
+
+
+@dataclass(frozen=True)
+class PhotoHands:
+    """One or two hands of a photo.
+
+    `view` is where they are, `crop` uint8 [S, S, 3] its square with `crop_masks` uint8 [2, S, S]; `masks` uint8
+    [2, H, W] and `front` uint8 [H, W] (None: the net does not say it) lie in the photo's frame. `presence` of each hand
+    float [2] and `confidence` are in 0…1.
+    """
+
+    view: HandView
+    crop: np.ndarray
+    crop_masks: np.ndarray
+    masks: np.ndarray
+    front: np.ndarray | None
+    presence: np.ndarray
+    confidence: float
+
+    @property
+    def visible(self) -> np.ndarray | None:
+        """The part that is seen at each pixel: uint8 [H, W], right hand 1…16, left hand 17…32; None without `front`."""
+        if self.front is None:
+            return None
+        left, right = (np.where(self.front == hand + 1, self.masks[hand], 0) for hand in (LEFT, RIGHT))
+        return (right + np.where(left > 0, left + LEFT_OFFSET, 0)).astype(np.uint8)
+
+    def describe(self) -> dict:
+        """Return what `hands.json` says of them."""
+        box = [round(value, 1) for value in self.view.box]
+        hands = {name: self._describe_hand(hand) for hand, name in enumerate(HANDS)}
+        return {"box": box, "confidence": round(self.confidence, 4), **hands}
+
+    def _describe_hand(self, hand: int) -> dict:
+        area = np.bincount(self.masks[hand].ravel(), minlength=N_CLASSES)
+        pixels, occluded = int(area[1:].sum()), None
+        if self.front is not None and pixels:
+            other = (self.masks[hand] > 0) & (self.front != hand + 1) & (self.front != FRONT_NONE)
+            occluded = round(float(other.sum() / pixels), 4)
+        parts = {slug(name): int(area[part]) for part, name in enumerate(PARTS) if part and area[part]}
+        presence = round(float(self.presence[hand]), 4)
+        return {"present": pixels > 0, "presence": presence, "occluded_share": occluded, "part_areas_px": parts}
+
+
+def predict_view(model: nn.Module, image: np.ndarray, size: int, view: HandView, how: Inference = PLAIN) -> PhotoHands:
+    """Predict the hands that a photo uint8 RGB [H, W, 3] shows in a view, by a net of `size` px.
+
+    Raises ImageError when the view lies outside the photo.
+    """
+    height, width = image.shape[:2]
+    enlarge = -(-SHOWN_SIZE // size)
+    shown = size * enlarge
+    _require_inside(view, height, width)
+    seen = predict(model, view.square.crop(image, size)[None], how, view.side, enlarge)
+    in_photo = view.square.uncrop(seen.masks[0], height, width)
+    front = None if seen.front is None else view.square.uncrop(seen.front, height, width)[0]
+    crop = view.square.crop(image, shown)
+    return PhotoHands(view, crop, seen.masks[0], in_photo, front, seen.presence[0], float(seen.confidence[0]))
+
+
+def _require_inside(view: HandView, height: int, width: int) -> None:
+    (x, y), reach = view.square.centre, view.square.side / 2
+    if x + reach <= 0 or y + reach <= 0 or x - reach >= width or y - reach >= height:
+        box = ",".join(f"{value:g}" for value in view.box)
+        raise ImageError(f"box {box} px lies outside the photo of {width}×{height} px; expected the hands' x,y,w,h")
+
+
+def save_photo(folder: str | Path, photo: str, image: np.ndarray, hands: list[PhotoHands]) -> None:
+    """Write what was predicted of the photo named `photo`, uint8 RGB [H, W, 3], into `folder`.
+
+    Of one view that is `left.png` and `right.png` (part ids 0…16 in the photo's frame), `visible.png` where the net
+    says which hand is in front, and `overlay.png`; of several, a numbered folder each with the same. `hands.json`
+    describes them all, and is the only file where the photo has no hands.
+
+    Raises EthandError when one of these files is there and no `hands.json` beside it: something else made it.
+    """
+    folder = Path(folder)
+    single = len(hands) == 1
+    folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
+    files = {place / name: picture for place, one in zip(folders, hands, strict=True) for name, picture in _files(one)}
+    strange = next((path for path in (*files, folder / RESULT) if path.exists()), None)
+    if strange and not _is_ours(folder / RESULT):
+        raise EthandError(
+            f"{strange}: not made by `ethand predict`, and so not replaced; choose another folder (--out)"
+        )
+    for path, picture in files.items():
+        with atomic_write(path) as temporary:
+            Image.fromarray(picture).save(temporary)
+    results = [
+        one.describe() | {"folder": place.name if not single else "."}
+        for place, one in zip(folders, hands, strict=True)
+    ]
+    write_json(folder / RESULT, {"photo": photo, "width": image.shape[1], "height": image.shape[0], "hands": results})
+
+
+def _files(hands: PhotoHands) -> list[tuple[str, np.ndarray]]:
+    masks = [(f"{name}.png", mask) for name, mask in zip(HANDS, hands.masks, strict=True)]
+    visible = [] if hands.visible is None else [("visible.png", hands.visible)]
+    panels = [hands.crop, *(_overlay(hands.crop, mask) for mask in hands.crop_masks)]
+    return [*masks, *visible, ("overlay.png", np.concatenate(panels, axis=1))]
+
+
+def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Blend the parts' colours over an image; without the figures' library, which is slow to import."""
+    blended = (1 - OPACITY) * image + OPACITY * COLOURS[mask]
+    return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
+
+
+def _is_ours(result: Path) -> bool:
+    try:
+        return {"photo", "hands"} <= json.loads(result.read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the photos among `paths` and in the folders among them, and the files of the folders that are none.
+
+    A file that is named itself counts as a photo whatever its ending; in folders, endings decide (SUFFIXES).
+    """
+    photos, others = [], []
+    for path in paths:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if not path.is_dir() or (file.is_file() and file.suffix.lower() in SUFFIXES):
+                photos.append(file)
+            elif file.is_file():
+                others.append(file)
+    return photos, others
+
+
+def result_folders(photos: list[Path], out: Path) -> list[Path]:
+    """Return the folder of each photo's results: `out` for one alone, else one a photo below it, named as the photo.
+
+    Photos that would share a folder get their ending, or a number, too.
+    """
+    if len(photos) == 1:
+        return [out]
+    folders: list[Path] = []
+    for photo in photos:
+        names = [photo.stem, photo.name, *(f"{photo.stem}-{number}" for number in range(2, len(photos) + 1))]
+        folders.append(next(out / name for name in names if out / name not in folders))
+    return folders
+
+
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """Parse `x,y,w,h` in px. Raises ImageError for anything but four numbers, width and height above 0."""
+    try:
+        x, y, w, h = map(float, text.split(","))
+    except ValueError:
+        raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
+    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+        raise ImageError(f"--box {text}: expected numbers, width and height above 0")
+    return x, y, w, h
