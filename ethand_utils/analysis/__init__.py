@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "variant_effects",
         ],
         "evaluate": ["evaluate_store", "overall_scores", "part_scores"],
-        "hand_finder": ["find_views", "plain_view", "view_box"],
+        "hand_finder": ["find_views", "plain_view", "view_box", "whole_view"],
         "image_plots": [
             "colour_mask",
             "contact_sheet",

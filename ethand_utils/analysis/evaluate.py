@@ -24,8 +24,8 @@ from ethand_utils.labels import HANDS, PARTS, slug
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import CourseError, encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
-from ethand_utils.training.inference import PLAIN, Inference, predict, predict_masks
-from ethand_utils.training.metrics import joint_scores, order_accuracy, parts_at, sample_scores, summary
+from ethand_utils.training.inference import PLAIN, Inference, Predicted, predict, predict_masks
+from ethand_utils.training.metrics import joint_scores, nanmean, order_accuracy, parts_at, sample_scores, summary
 
 # Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
@@ -44,32 +44,33 @@ def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None
     store.require("images", "masks")
     began = time.time()
     predicted = predict(model, store.images, how, progress=True)
-    masks, confidence = predicted.masks, predicted.confidence
+    masks = predicted.masks
     speed = len(store) / max(time.time() - began, 1e-9)
     truth, front = np.asarray(store.masks), None if store.front is None else np.asarray(store.front)
+    order = {}
+    if front is not None and predicted.front is not None:
+        order = {"order_accuracy": order_accuracy(predicted.front, truth, front)}
     if out is not None:
-        _write_predictions(Path(out), store, masks, confidence, sample_scores(masks, truth, front))
+        _write_predictions(Path(out), store, predicted, sample_scores(masks, truth, front) | order)
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
-    order = (
-        {}
-        if front is None or predicted.front is None
-        else {"order_accuracy": order_accuracy(predicted.front, truth, front)}
-    )
+    order = {name: nanmean(values) for name, values in order.items()}
     return summary(masks, truth, front) | order | origin
 
 
-def _write_predictions(out: Path, store: Store, masks: np.ndarray, confidence: np.ndarray, scores: dict) -> None:
-    rows = store.index.to_dict("records")
+def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict) -> None:
+    rows, masks = store.index.to_dict("records"), predicted.masks
+    arrays = {"masks": masks, "front": predicted.front, "confidence": predicted.confidence}
+    arrays = {name: values for name, values in arrays.items() if values is not None}
     # With the digest, an interrupted build of another net's predictions is not continued here.
     digest = hashlib.sha256(masks.tobytes()).hexdigest()
     meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
     meta["data_path"] = relative_path(store, out)
 
     def sample(i: int) -> dict:
-        return {"masks": masks[i], "confidence": confidence[i], "row": rows[i]}
+        return {name: values[i] for name, values in arrays.items()} | {"row": rows[i]}
 
-    build_store(out, StorePlan(sample, len(store), store.size, ("masks", "confidence"), meta), replace=True)
-    table = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **scores})
+    build_store(out, StorePlan(sample, len(store), store.size, tuple(arrays), meta), replace=True)
+    table = pd.DataFrame({"id": store.index["id"], "confidence": predicted.confidence, **scores})
     with atomic_write(out / "metrics.parquet") as temporary:
         table.to_parquet(temporary, index=False)
     write_counts(out, sparse_counts(masks, store.masks))

@@ -106,6 +106,12 @@ def view_box(image: np.ndarray, box: tuple[float, float, float, float]) -> HandV
     return replace(plain, square=replace(plain.square, up=tuple(up)), side=side)
 
 
+def whole_view(image: np.ndarray) -> HandView:
+    """Return the view of a photo uint8 RGB [H, W, 3] that is a crop about the hands already."""
+    height, width = image.shape[:2]
+    return HandView((0, 0, width, height), TurnedSquare((width / 2, height / 2), max(height, width)))
+
+
 def plain_view(box: tuple[float, float, float, float]) -> HandView:
     """Return the view of a box (x, y, w, h) px as the course crops it, nothing known of its hands."""
     x, y, side = crop_square(box)

@@ -39,6 +39,7 @@ NUMBERS = {
     "course_miou_right": ("mIoU, right hand", False),
     "occluded_iou": ("occluded IoU", False),
     "visible_iou": ("visible IoU", False),
+    "order_accuracy": ("order accuracy", False),
     "confidence": ("confidence", False),
     "occluded": ("occluded share", True),
     "compared": ("mIoU, other model", False),

@@ -86,14 +86,15 @@ def region_iou(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray, regi
     return np.divide(both, either, out=np.full(both.shape, np.nan), where=enough)
 
 
-def order_accuracy(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray) -> float:
-    """Compute the share of pixels that name the hand in front, of those where both hands are; NaN without any.
+def order_accuracy(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """Compute for each image [n] the share of pixels that name the hand in front, of those where both hands are.
 
     `predicted` and `front` are `front` maps [n, H, W], `truth` the masks [n, 2, H, W]. Where the prediction has no hand
-    it names none, and is wrong.
+    it names none, and is wrong. NaN where both hands share fewer pixels than a part needs to be scored.
     """
     both = (truth > 0).all(1)
-    return nanmean((predicted == front)[both].astype(float))
+    right, shared = ((predicted == front) & both).sum((1, 2)), both.sum((1, 2))
+    return np.divide(right, shared, out=np.full(len(both), np.nan), where=shared >= min_pixels(truth.shape[-1]))
 
 
 def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:

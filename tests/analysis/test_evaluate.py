@@ -13,16 +13,13 @@ from torch import nn
 from ethand_utils.analysis.evaluate import (
     evaluate_store,
     overall_scores,
-    parse_box,
     part_scores,
-    predict_photo,
-    save_photo,
 )
 from ethand_utils.data import store_builder
 from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
-from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES, PALM, PARTS, slug
+from ethand_utils.labels import N_CHANNELS, N_CLASSES, PALM, PARTS, slug
 from ethand_utils.training.inference import export_model, predict_masks
 from ethand_utils.training.metrics import course_miou, sample_scores, summary
 from ethand_utils.training.models import create_model
@@ -265,62 +262,6 @@ def test_uncropped_masks_keep_their_ids_and_hands():
     assert frame.dtype == np.uint8
     assert (frame[:, 2:10, 4:12] == np.array([9, 16]).reshape(2, 1, 1)).all()
     assert (frame > 0).sum() == 2 * 64
-
-
-@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1,2,0,4", "1,2,3,-4", "nan,2,3,4", "1,2,inf,4"])
-def test_a_box_that_is_none_is_refused(text):
-    with pytest.raises(ImageError, match=r"^--box"):
-        parse_box(text)
-
-
-def test_a_box_is_four_numbers():
-    assert parse_box("1,2.5, 30,40") == (1, 2.5, 30, 40)
-    assert parse_box("-5,-6,30,40") == (-5, -6, 30, 40)
-
-
-def test_a_photos_masks_lie_in_its_frame():
-    logits = torch.zeros(N_CHANNELS, 32, 32)
-    logits[9], logits[N_CLASSES] = 5, 5  # a left palm everywhere, no right hand
-    prediction = predict_photo(Fixed(logits), photo(), 32, (20, 10, 16, 8))
-    assert prediction["crop"].shape == (32, 32, 3)
-    assert prediction["crop_masks"].shape == (2, 32, 32)
-    assert prediction["masks"].shape == (2, 40, 60)
-    assert (prediction["masks"][0, 4:24, 18:38] == 9).all()
-    assert prediction["masks"].sum() == 9 * 20 * 20
-    assert 0 < prediction["confidence"] < 1
-
-
-def test_without_a_box_the_whole_photo_is_seen():
-    logits = torch.zeros(N_CHANNELS, 32, 32)
-    logits[9] = 5
-    assert (predict_photo(Fixed(logits), photo(), 32)["masks"][0] == 9).all()
-
-
-def test_save_photo_writes_each_hands_ids_and_an_overlay(tmp_path):
-    image = photo()
-    prediction = predict_photo(net(), image, 32)
-    save_photo(tmp_path / "out", prediction)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["left.png", "overlay.png", "right.png"]
-    for hand, mask in zip(HANDS, prediction["masks"], strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"out/{hand}.png")), mask)
-    with Image.open(tmp_path / "out/overlay.png") as overlay:
-        assert overlay.size[0] == 3 * overlay.size[1]
-
-
-def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
-    image = photo()
-    prediction, save = predict_photo(net(), image, 32), Image.Image.save
-
-    def full(self, path, *args, **options):
-        if "overlay" in str(path):
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        return save(self, path, *args, **options)
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(EthandError, match=r"overlay\.png: could not be written.*No space left"):
-        save_photo(tmp_path, prediction)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["left.png", "right.png"]
 
 
 @pytest.mark.parametrize(("format", "library"), [("onnx", "onnxscript"), ("openvino", "openvino")])
