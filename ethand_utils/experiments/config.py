@@ -52,7 +52,6 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
     data: str | None = setting(None, "folder of InterHand2.6M, the course's files or stores; null: render", "data")
     mano_dir: str | None = setting(None, "folder of MANO_{RIGHT,LEFT}.pkl (InterHand2.6M); null: generic hand", "data")
     train: int = setting(4000, "images with masks to train on (a limit where data are read)", "data", ge=1)
@@ -71,6 +70,7 @@ class Profile(BaseModel):
     render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
     processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)
     tensorboard: bool = setting(False, "write events of all trainings for TensorBoard, below tensorboard/")
+    chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
 
     g1_arch: str = setting("unet", "architecture of G1, by its name in segmentation-models-pytorch", "g1", "cyclegan")
     g1_encoder: str | None = setting("tu-regnety_002", "encoder of G1, by smp's name", "g1", "cyclegan")

@@ -12,6 +12,7 @@ import torch
 from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, augment_batch, denormalise, normalise
 from ethand_utils.data.dataloaders import LoaderError, StoreLoader, make_dls
 from ethand_utils.data.store import StoreError
+from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT
 
 STRONG = Augmentation(scale=0.3, rotation=45, rotation_p=1, intensity=0.3, flip_p=0.5)
 NONE = Augmentation(scale=0, rotation=0, rotation_p=0, intensity=0, flip_p=0)
@@ -251,3 +252,31 @@ def test_pickled_dataloaders_give_the_same_batches(dataset):
     again = pickle.loads(pickle.dumps(dls))
     assert digests(again.train) == digests(dls.train)
     assert digests(again.valid) == digests(dls.valid)
+
+
+# ---- which hand is in front
+
+
+def test_front_moves_with_the_masks_and_its_hands(dataset):
+    store = dataset["train"]
+    settings = Augmentation(rotation=20, flip_p=0.5)
+    images, masks, front = StoreLoader(store, 8, settings, seed=3, front=True).one_batch()
+    plain_images, plain_masks = StoreLoader(store, 8, settings, seed=3).one_batch()
+    assert torch.equal(images, plain_images)
+    assert torch.equal(masks, plain_masks)
+    assert front.shape == masks[:, 0].shape
+    only = (masks > 0).sum(1) == 1
+    agree = torch.where(masks[:, 0] > 0, front == FRONT_LEFT, front == FRONT_RIGHT)[only]
+    assert agree.float().mean() > 0.8  # elsewhere the other hand's forearm is before the hand
+
+
+def test_front_is_that_of_the_store_without_augmentation(dataset):
+    _, masks, front = StoreLoader(dataset["val"], 4, front=True).one_batch()
+    np.testing.assert_array_equal(front, dataset["val"].front[:4])
+    np.testing.assert_array_equal(masks, dataset["val"].masks[:4])
+
+
+def test_a_loader_with_front_needs_it(dataset, make_store):
+    store = make_store({"images": np.zeros((4, 8, 8, 3), np.uint8), "masks": np.zeros((4, 2, 8, 8), np.uint8)})
+    with pytest.raises(StoreError, match=r"has no front\.npy"):
+        StoreLoader(store, 4, front=True)

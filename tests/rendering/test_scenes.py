@@ -8,12 +8,14 @@ from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from ethand_utils import labels
+from ethand_utils.data.crops import crop_square
 from ethand_utils.hands.amodal import amodal_masks, occluded_share
 from ethand_utils.hands.raycast import Camera, Hits, Mesh, vertex_normals
 from ethand_utils.hands.rig import Pose, Shape
 from ethand_utils.hands.rigs import load_rig
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, HANDS, LEFT, N_CLASSES, PALM, RIGHT
 from ethand_utils.rendering.arrangements import ARRANGEMENTS, Arm
+from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.rendering.poses import FREE, POSES
 from ethand_utils.rendering.render import render, render_masks
 from ethand_utils.rendering.scenes import FRAME, Limb, Scene, sample_scene
@@ -474,3 +476,31 @@ def test_higher_resolution_shows_the_same_masks():
     scene = random_scene(3)
     coarse, fine = render_masks(scene, 32)["masks"] > 0, render_masks(scene, 96)["masks"] > 0
     assert (coarse == fine[:, 1::3, 1::3]).all()  # the middle of 3×3 rays is the coarse ray
+
+
+# ---- single hands, and boxes that are off
+
+
+def test_the_share_of_single_hands_is_asked_for():
+    for share, expected in ((0.0, {"interacting"}), (1.0, {"left", "right"})):
+        options = RenderOptions(single_share=share)
+        scenes = [
+            sample_scene(rng, sample_subject(rng), options=options) for rng in map(np.random.default_rng, range(12))
+        ]
+        assert {scene.hand_type for scene in scenes} == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_jittered_box_is_resized_and_moved_within_its_bounds(seed):
+    plain, jittered = (
+        sample_scene(rng, sample_subject(rng), options=RenderOptions(box_jitter=jitter))
+        for jitter in (0.0, 0.25)
+        for rng in [np.random.default_rng(seed)]
+    )
+    np.testing.assert_array_equal(plain.limbs[RIGHT] is None, jittered.limbs[RIGHT] is None)
+    (x, y, w, h), (jx, jy, jw, jh) = plain.bbox, jittered.bbox
+    assert 1 / 1.25 <= jw / w <= 1.25
+    assert jw / w == pytest.approx(jh / h)
+    assert max(abs(jx + jw / 2 - x - w / 2), abs(jy + jh / 2 - y - h / 2)) <= max(w, h) * 0.125 + 1e-9
+    assert jittered.bbox != plain.bbox
+    assert jittered.crop == pytest.approx(crop_square(jittered.bbox))

@@ -15,7 +15,7 @@ from ethand_utils.sources import rendered
 from ethand_utils.sources.request import ReadRequest
 
 COUNTS = {"train": 2, "val": 1, "test": 1, "unpaired": 1, "size": 16}
-ALL = RenderOptions("front", 0.25, 1.0, 0.75, 0.5)
+ALL = RenderOptions("front", 0.6, 0.25, 1.0, 0.75, 0.5, 0.2)
 
 
 @pytest.mark.parametrize("name", SHARES)

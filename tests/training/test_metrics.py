@@ -26,6 +26,7 @@ from ethand_utils.training.metrics import (
     hand_miou,
     joint_accuracy,
     nanmean,
+    order_accuracy,
     part_iou,
     parts_at,
     region_iou,
@@ -337,3 +338,22 @@ def test_masks_of_other_values_are_not_scored():
     wrong = np.full((1, 2, 32, 32), 17, np.uint8)
     with pytest.raises(ValueError, match="masks hold values above 16"):
         course_miou(wrong, wrong)
+
+
+# ---- which hand is in front
+
+
+def test_order_accuracy_counts_pixels_that_both_hands_share():
+    truth, front = two_hands()
+    both = (truth > 0).all(1)
+    assert order_accuracy(front, truth, front) == [1]
+    assert order_accuracy(FRONT_LEFT + FRONT_RIGHT - front, truth, front) == [0]
+    half = front.copy()
+    half[0, :5][both[0, :5]] = FRONT_NONE
+    assert order_accuracy(half, truth, front) == [0.5]
+
+
+def test_order_accuracy_needs_shared_pixels():
+    truth, front = two_hands()
+    truth[:, 1] = 0
+    assert np.isnan(order_accuracy(front, truth, front)).all()
