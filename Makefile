@@ -11,7 +11,7 @@ TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-l
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-install: $(READY)  ## everything into .venv (about 6 GB), the hands into the user's cache
+install: $(READY)  ## everything into .venv (about 6 GB), the hands and the nets that find them into the user's cache
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -19,6 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -c "from ethand_utils.hands.rigs import RIGS, load_rig; [load_rig(name) for name in RIGS]"
+	$(BIN)/python -c "from ethand_utils.analysis.hand_finder import NETS, net_file; [net_file(name) for name in NETS]"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small

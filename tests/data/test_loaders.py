@@ -276,7 +276,7 @@ def test_front_is_that_of_the_store_without_augmentation(dataset):
     np.testing.assert_array_equal(masks, dataset["val"].masks[:4])
 
 
-def test_a_loader_with_front_needs_it(dataset, make_store):
-    store = make_store({"images": np.zeros((4, 8, 8, 3), np.uint8), "masks": np.zeros((4, 2, 8, 8), np.uint8)})
+def test_a_loader_with_front_needs_it(make_store):
+    store = make_store("plain", images=np.zeros((4, 8, 8, 3), np.uint8), masks=np.zeros((4, 2, 8, 8), np.uint8))
     with pytest.raises(StoreError, match=r"has no front\.npy"):
         StoreLoader(store, 4, front=True)

@@ -48,7 +48,16 @@ def test_the_defaults_are_those_of_tiny():
 
 
 def test_every_setting_concerns_a_stage_or_changes_no_result():
-    changing_nothing = ("render_parts", "processes", "tensorboard", "seeds", "methods", "label_fractions", "cyclegan")
+    changing_nothing = (
+        "render_parts",
+        "processes",
+        "tensorboard",
+        "chain",
+        "seeds",
+        "methods",
+        "label_fractions",
+        "cyclegan",
+    )
     assert tuple(key for key in Profile.model_fields if key not in concerning(*GROUPS)) == changing_nothing
     assert all(concerning(group) for group in GROUPS)
     named = {group for field in Profile.model_fields.values() for group in field.json_schema_extra["concerns"]}
