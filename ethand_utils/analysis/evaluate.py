@@ -88,7 +88,11 @@ def part_scores(scores: dict) -> np.ndarray:
 
 
 def score_frames(
-    model: nn.Module, frames: list[Frame], size: int, jitter: tuple[tuple[float, float, float], ...] = JITTER
+    model: nn.Module,
+    frames: list[Frame],
+    size: int,
+    jitter: tuple[tuple[float, float, float], ...] = JITTER,
+    how: Inference = PLAIN,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Compute `metrics.joint_scores` of a net on frames without masks: over all their joints, and a row a frame.
 
@@ -98,14 +102,14 @@ def score_frames(
     """
     parts, valid, rows = [], [], []
     for frame in tqdm(frames, desc="score", unit="frame"):
-        parts.append(_parts_at_joints(model, frame, size, jitter))
+        parts.append(_parts_at_joints(model, frame, size, jitter, how))
         valid.append(np.broadcast_to(frame.valid, parts[-1].shape))
         row = {"frame": frame.name, "hand_type": frame.hand_type, "joints": int(frame.valid.sum())}
         rows.append(row | joint_scores(parts[-1], valid[-1]))
     return joint_scores(np.concatenate(parts), np.concatenate(valid)), pd.DataFrame(rows)
 
 
-def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.ndarray:
+def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter, how: Inference) -> np.ndarray:
     """Predict the parts [2 · crops, 2, 21] at a frame's joints in its crops, plain ones and then mirrored ones."""
     left, top, side = crop_square(frame.bbox)
     squares = [
@@ -113,8 +117,7 @@ def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter) -> np.nd
         for dx, dy, zoom in jitter
     ]
     crops = frame_crops(frame, squares, size)
-    plain, _ = predict_masks(model, crops)
-    mirrored, _ = predict_masks(model, crops[:, :, ::-1])
+    plain, mirrored = predict(model, crops, how).masks, predict(model, crops[:, :, ::-1], how).masks
     joints = np.stack([(frame.joints - (x, y)) * (size / width) for x, y, width in squares])
     # A mirrored left hand is a right one: mirrored back, the two hands exchange their masks.
     return parts_at(np.concatenate([plain, mirrored[:, ::-1, :, ::-1]]), np.concatenate([joints, joints]))

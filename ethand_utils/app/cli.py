@@ -145,7 +145,7 @@ def evaluate(
     model, notes = load_weights(weights)
     model = to_device(model, best_device())
     if frames is not None:
-        _print_scores(*evaluation.score_frames(model, samples, notes["size"]), as_json=as_json)
+        _print_scores(*evaluation.score_frames(model, samples, notes["size"], how=Inference.of(notes)), as_json=as_json)
     else:
         _print_scores(evaluation.evaluate_store(model, samples, out, Inference.of(notes)), as_json=as_json)
 

@@ -83,3 +83,15 @@ def test_a_fraction_of_the_pairs_is_a_folder_inside_the_run_on_its_data(tmp_path
     for fraction in (0, 1.5, -1):
         with pytest.raises(RunError, match="expected a number above 0 and at most 1"):
             whole.at_fraction(fraction)
+
+
+# ---- the net of the package
+
+
+def test_the_chain_of_release_makes_one_net_and_depends_on_what_concerns_it():
+    data, release = workflow.stages(load_profile("release"))
+    assert (data.name, release.name) == ("01_data", "14_release")
+    assert "release/weights.safetensors" in release.makes
+    assert release.needs == ("01_data",)
+    assert {"g1_encoder", "lr", "photometric", "class_weights"} <= {*release.settings}
+    assert "g2_encoder" not in release.settings

@@ -418,7 +418,7 @@ def test_course_miou_over_batches_is_that_of_all_at_once(dataset):
     for _ in range(2):  # a second pass starts anew
         metric.reset()
         for part in (slice(0, 5), slice(5, 16)):
-            metric.accumulate(SimpleNamespace(pred=one_hot_maps(predicted[part]), y=masks[part]))
+            metric.accumulate(SimpleNamespace(pred=one_hot_maps(predicted[part]), yb=(masks[part],)))
     assert metric.value == pytest.approx(course_miou(predicted.numpy(), masks.numpy()))
 
 
