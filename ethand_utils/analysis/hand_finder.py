@@ -17,7 +17,7 @@ from platformdirs import user_cache_dir
 
 from ethand_utils.data.crops import TurnedSquare, crop_square
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX
+from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, LEFT, RIGHT
 from ethand_utils.wheels import fetch_wheel
 
 PACKAGE = "mediapipe==0.10.21"
@@ -54,6 +54,11 @@ class FoundHand:
     right: float
 
     @property
+    def side(self) -> int:
+        """LEFT or RIGHT, whichever is likelier."""
+        return RIGHT if self.right > 0.5 else LEFT
+
+    @property
     def up(self) -> np.ndarray:
         """The direction of the fingers, a unit vector [2]."""
         return unit(self.landmarks[MIDDLE_KNUCKLE] - self.landmarks[0])
@@ -71,12 +76,17 @@ class FoundHand:
 @dataclass(frozen=True)
 class HandView:
     """Where a photo shows one or two hands: their `box` (x, y, w, h) px, the `square` to see them in, fingers upwards,
-    and the hand (LEFT or RIGHT) where there is one alone; None where there are two, or nothing was found.
+    and the `hands` that were found there; none where nothing is known of them.
     """
 
     box: tuple[float, float, float, float]
     square: TurnedSquare
-    side: int | None = None
+    hands: tuple[FoundHand, ...] = ()
+
+    @property
+    def side(self) -> int | None:
+        """The hand, LEFT or RIGHT, where one alone was found."""
+        return self.hands[0].side if len(self.hands) == 1 else None
 
 
 def find_views(image: np.ndarray) -> list[HandView]:
@@ -101,9 +111,8 @@ def view_box(image: np.ndarray, box: tuple[float, float, float, float]) -> HandV
     hands = [hand for hand in found if _inside(hand.landmarks.mean(0), box)]
     if not hands:
         return plain
-    up = unit(sum(hand.up for hand in hands)) if len(hands) > 1 else hands[0].up
-    side = int(hands[0].right > 0.5) if len(hands) == 1 else None
-    return replace(plain, square=replace(plain.square, up=tuple(up)), side=side)
+    up = unit(sum(hand.up for hand in hands))
+    return replace(plain, square=replace(plain.square, up=tuple(up.tolist())), hands=tuple(hands))
 
 
 def whole_view(image: np.ndarray) -> HandView:
@@ -252,7 +261,7 @@ def _view(group: list[FoundHand]) -> HandView:
     x, y, w, h = _padded(landmarks @ frame)
     centre = frame @ (x + w / 2, y + h / 2)
     square = TurnedSquare(tuple(centre.tolist()), CROP_OVER_BOX * max(w, h), tuple(up.tolist()))
-    return HandView(_padded(landmarks), square, int(group[0].right > 0.5) if len(group) == 1 else None)
+    return HandView(_padded(landmarks), square, tuple(group))
 
 
 def _inside(point: np.ndarray, box: tuple[float, float, float, float]) -> bool:
@@ -269,7 +278,7 @@ def _padded(landmarks: np.ndarray) -> tuple[float, float, float, float]:
 def _alike(a: FoundHand, b: FoundHand) -> bool:
     """Return whether two hands are one left and one right, of about the same size."""
     sizes = sorted(max(hand.box[2:]) for hand in (a, b))
-    return (a.right > 0.5) != (b.right > 0.5) and sizes[1] <= ALIKE * sizes[0]
+    return a.side != b.side and sizes[1] <= ALIKE * sizes[0]
 
 
 def _gap(a: FoundHand, b: FoundHand) -> float:

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
+from ethand_utils.analysis.landmark_prior import landmark_prior
 from ethand_utils.data.crops import ImageError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write, write_json
@@ -73,11 +74,23 @@ def predict_view(model: nn.Module, image: np.ndarray, size: int, view: HandView,
     enlarge = -(-SHOWN_SIZE // size)
     shown = size * enlarge
     _require_inside(view, height, width)
-    seen = predict(model, view.square.crop(image, size)[None], how, view.side, enlarge)
+    crop = view.square.crop(image, size)
+    seen = predict(model, crop[None], how, view.side, enlarge, hands_prior(view, shown))
     in_photo = view.square.uncrop(seen.masks[0], height, width)
     front = None if seen.front is None else view.square.uncrop(seen.front, height, width)[0]
     crop = view.square.crop(image, shown)
     return PhotoHands(view, crop, seen.masks[0], in_photo, front, seen.presence[0], float(seen.confidence[0]))
+
+
+def hands_prior(view: HandView, size: int) -> np.ndarray | None:
+    """Return what the hands of a view say of its parts, float32 [2, 17, size, size]; None where none was found."""
+    if not view.hands:
+        return None
+    prior, matrix = np.ones((len(HANDS), N_CLASSES, size, size), np.float32), view.square.matrix(size)
+    for hand in view.hands:
+        inside = np.linalg.solve(matrix[:, :2], (hand.landmarks - 0.5 - matrix[:, 2]).T).T + 0.5
+        prior[hand.side] = landmark_prior(inside, size)
+    return prior
 
 
 def _require_inside(view: HandView, height: int, width: int) -> None:

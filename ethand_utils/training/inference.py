@@ -65,19 +65,23 @@ def predict(
     how: Inference = PLAIN,
     side: int | None = None,
     enlarge: int = 1,
+    prior: np.ndarray | None = None,
     bs: int = 64,
     progress: bool = False,
 ) -> Predicted:
     """Predict images uint8 RGB [n, H, W, 3].
 
     `side` is the hand (LEFT or RIGHT) of images that show one hand, where that is known otherwise. Masks and front are
-    `enlarge` times as large as the images: probabilities are interpolated, which gives smooth borders.
+    `enlarge` times as large as the images: probabilities are interpolated, which gives smooth borders. `prior` float32
+    [2, 17, H, W] of that size multiplies them: what is known otherwise of every image's hands.
     """
     model.eval()
     device, size = next(model.parameters()).device, [enlarge * side_px for side_px in images.shape[1:3]]
     starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
     batches = [
-        _predict_batch(model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, side, enlarge)
+        _predict_batch(
+            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, side, enlarge, prior
+        )
         for start in starts
     ]
     if not batches:
@@ -87,7 +91,12 @@ def predict(
 
 
 def _predict_batch(
-    model: nn.Module, images: torch.Tensor, how: Inference, side: int | None, enlarge: int
+    model: nn.Module,
+    images: torch.Tensor,
+    how: Inference,
+    side: int | None,
+    enlarge: int,
+    prior: np.ndarray | None,
 ) -> tuple[np.ndarray | None, ...]:
     """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
     batch = normalise(images)
@@ -103,6 +112,9 @@ def _predict_batch(
     hands = without_absent(hands, absent_hands(presence, how.presence, side))
     if enlarge > 1:
         hands, right_in_front = _enlarged(hands, right_in_front, enlarge)
+    if prior is not None:
+        hands = hands * torch.from_numpy(prior).to(hands)
+        hands = hands / hands.sum(2, keepdim=True)
     probability, masks = hands.max(2)
     part = masks > 0
     confidence = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)

@@ -14,7 +14,7 @@ from ethand_utils.analysis.photos import list_photos, parse_box, predict_view, r
 from ethand_utils.app import cli, photo_command
 from ethand_utils.data.crops import ImageError, TurnedSquare
 from ethand_utils.exceptions import EthandError
-from ethand_utils.labels import HANDS, LEFT, N_CHANNELS, N_CLASSES, ORDER_CHANNEL, PALM
+from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES, ORDER_CHANNEL, PALM
 from ethand_utils.training.models import create_model, save_weights
 
 
@@ -207,7 +207,7 @@ def test_a_photo_without_hands_is_no_error(weights, views, tmp_path, monkeypatch
 
 
 def test_one_unreadable_photo_does_not_stop_the_others(weights, views, tmp_path, monkeypatch, capsys):
-    views.append(HandView((0, 0, 60, 40), TurnedSquare((30, 20), 60), LEFT))
+    views.append(HandView((0, 0, 60, 40), TurnedSquare((30, 20), 60)))
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("a.png", "c.png"):
