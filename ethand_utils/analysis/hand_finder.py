@@ -84,9 +84,9 @@ class HandView:
     hands: tuple[FoundHand, ...] = ()
 
     @property
-    def side(self) -> int | None:
-        """The hand, LEFT or RIGHT, where one alone was found."""
-        return self.hands[0].side if len(self.hands) == 1 else None
+    def sides(self) -> tuple[int, ...]:
+        """The hands that were found, LEFT or RIGHT."""
+        return tuple({hand.side for hand in self.hands})
 
 
 def find_views(image: np.ndarray) -> list[HandView]:

@@ -75,7 +75,7 @@ def predict_view(model: nn.Module, image: np.ndarray, size: int, view: HandView,
     shown = size * enlarge
     _require_inside(view, height, width)
     crop = view.square.crop(image, size)
-    seen = predict(model, crop[None], how, view.side, enlarge, hands_prior(view, shown))
+    seen = predict(model, crop[None], how, view.sides, enlarge, hands_prior(view, shown))
     in_photo = view.square.uncrop(seen.masks[0], height, width)
     front = None if seen.front is None else view.square.uncrop(seen.front, height, width)[0]
     crop = view.square.crop(image, shown)

@@ -63,7 +63,7 @@ def predict(
     model: nn.Module,
     images: np.ndarray,
     how: Inference = PLAIN,
-    side: int | None = None,
+    sides: tuple[int, ...] = (),
     enlarge: int = 1,
     prior: np.ndarray | None = None,
     bs: int = 64,
@@ -71,16 +71,16 @@ def predict(
 ) -> Predicted:
     """Predict images uint8 RGB [n, H, W, 3].
 
-    `side` is the hand (LEFT or RIGHT) of images that show one hand, where that is known otherwise. Masks and front are
-    `enlarge` times as large as the images: probabilities are interpolated, which gives smooth borders. `prior` float32
-    [2, 17, H, W] of that size multiplies them: what is known otherwise of every image's hands.
+    `sides` are the hands (LEFT, RIGHT) that are known to be there: both, or one, where a second may have been missed.
+    Masks and front are `enlarge` times as large as the images: probabilities are interpolated, which gives smooth
+    borders. `prior` float32 [2, 17, H, W] of that size multiplies them: what is known otherwise of every image's hands.
     """
     model.eval()
     device, size = next(model.parameters()).device, [enlarge * side_px for side_px in images.shape[1:3]]
     starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
     batches = [
         _predict_batch(
-            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, side, enlarge, prior
+            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, sides, enlarge, prior
         )
         for start in starts
     ]
@@ -94,7 +94,7 @@ def _predict_batch(
     model: nn.Module,
     images: torch.Tensor,
     how: Inference,
-    side: int | None,
+    sides: tuple[int, ...],
     enlarge: int,
     prior: np.ndarray | None,
 ) -> tuple[np.ndarray | None, ...]:
@@ -109,7 +109,7 @@ def _predict_batch(
         if right_in_front is not None:
             right_in_front = (right_in_front + 1 - left_in_front.flip(2)) / 2
     presence = hand_presence(hands)
-    hands = without_absent(hands, absent_hands(presence, how.presence, side))
+    hands = without_absent(hands, absent_hands(presence, how.presence, sides))
     if enlarge > 1:
         hands, right_in_front = _enlarged(hands, right_in_front, enlarge)
     if prior is not None:
@@ -150,13 +150,16 @@ def presence_threshold(presence: np.ndarray, there: np.ndarray, share: float) ->
     return float(np.quantile(absent, 1 - share)) if len(absent) else 0.0
 
 
-def absent_hands(presence: torch.Tensor, threshold: float, side: int | None = None) -> torch.Tensor:
-    """Return which hands [B, 2] are absent: those below `threshold`, but for `side` (None: the likelier) where only
-    one or none is above.
+def absent_hands(presence: torch.Tensor, threshold: float, sides: tuple[int, ...] = ()) -> torch.Tensor:
+    """Return which hands [B, 2] are absent: those below `threshold`, but for the likelier one.
+
+    Where `sides` has both hands, none is. Where it has one, that takes the place of the likelier one.
     """
     absent = presence < threshold
-    likelier = presence.argmax(1) if side is None else torch.full_like(presence[:, 0], side, dtype=torch.long)
-    alone = torch.arange(2, device=presence.device) != likelier[:, None]
+    if len(sides) == 2:
+        return torch.zeros_like(absent)
+    there = torch.full_like(presence[:, 0], sides[0], dtype=torch.long) if sides else presence.argmax(1)
+    alone = torch.arange(2, device=presence.device) != there[:, None]
     return torch.where(absent.any(1, keepdim=True), alone, absent)
 
 

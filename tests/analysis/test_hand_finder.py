@@ -48,7 +48,7 @@ def test_a_turned_photo_gives_a_turned_view(turns):
     (plain,), (turned,) = find_views(image), find_views(np.ascontiguousarray(np.rot90(image, turns)))
     expected = np.linalg.matrix_power([[0, 1], [-1, 0]], turns) @ plain.square.up
     assert np.dot(expected, turned.square.up) > 0.95
-    assert turned.side == plain.side
+    assert turned.sides == plain.sides
     assert turned.square.side == pytest.approx(plain.square.side, rel=0.2)
 
 
@@ -56,14 +56,14 @@ def test_a_turned_photo_gives_a_turned_view(turns):
 def test_a_mirrored_hand_is_the_other_one():
     image, _, _ = annotated("freihand_00000355.jpg")
     (plain,), (mirrored,) = find_views(image), find_views(np.ascontiguousarray(image[:, ::-1]))
-    assert (plain.side, mirrored.side) == (RIGHT, LEFT)
+    assert (plain.sides, mirrored.sides) == ((RIGHT,), (LEFT,))
 
 
 @needs_photos
 def test_a_box_keeps_its_place_and_size_and_gets_the_hands_direction():
     image, box, _ = annotated("freihand_00000355.jpg")
     view = view_box(image, box)
-    assert view.side == RIGHT
+    assert view.sides == (RIGHT,)
     assert view.square.side == pytest.approx(1.25 * max(box[2:]))
     assert view.square.centre == pytest.approx((box[0] + box[2] / 2, box[1] + box[3] / 2))
     assert view.square.up[0] > 0.9  # its fingers point to the right

@@ -83,18 +83,19 @@ def test_presence_is_high_for_a_hand_and_low_for_few_pixels_or_none():
 
 
 @pytest.mark.parametrize(
-    ("presence", "side", "absent"),
+    ("presence", "sides", "absent"),
     [
-        ((0.9, 0.8), None, (False, False)),
-        ((0.9, 0.2), None, (False, True)),
-        ((0.3, 0.2), None, (False, True)),
-        ((0.9, 0.2), RIGHT, (True, False)),
-        ((0.3, 0.2), RIGHT, (True, False)),
-        ((0.9, 0.8), RIGHT, (False, False)),
+        ((0.9, 0.8), (), (False, False)),
+        ((0.9, 0.2), (), (False, True)),
+        ((0.3, 0.2), (), (False, True)),
+        ((0.9, 0.2), (RIGHT,), (True, False)),
+        ((0.3, 0.2), (RIGHT,), (True, False)),
+        ((0.9, 0.8), (RIGHT,), (False, False)),
+        ((0.9, 0.2), (LEFT, RIGHT), (False, False)),
     ],
 )
-def test_one_hand_at_least_is_there(presence, side, absent):
-    assert absent_hands(torch.tensor([presence]), 0.5, side).tolist() == [list(absent)]
+def test_one_hand_at_least_is_there(presence, sides, absent):
+    assert absent_hands(torch.tensor([presence]), 0.5, sides).tolist() == [list(absent)]
 
 
 def test_nothing_is_absent_without_a_threshold():
