@@ -113,10 +113,10 @@ def update(average: nn.Module, model: nn.Module, decay: float) -> None:
 def score(model: nn.Module, store: Store, frames: Path | None) -> dict[str, float]:
     """Return the scores of a net on a store, and its joint accuracy on real frames where there are any."""
     scores = summary(predict_masks(model, store.images)[0], np.asarray(store.masks), np.asarray(store.front))
-    kept = {name: scores[name] for name in ("course_miou", "occluded_iou", "absent_fp_rate")}
+    columns = {name: scores[name] for name in ("course_miou", "occluded_iou", "absent_fp_rate")}
     if frames:
-        kept["frames"] = score_frames(model, read_frames(frames), store.size)[0]["joint_accuracy"]
-    return kept
+        columns["frames"] = score_frames(model, read_frames(frames), store.size)[0]["joint_accuracy"]
+    return columns
 
 
 def main(

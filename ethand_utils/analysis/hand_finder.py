@@ -107,8 +107,8 @@ def view_box(image: np.ndarray, box: tuple[float, float, float, float]) -> HandV
     around = TurnedSquare(plain.square.centre, AROUND * plain.square.side)
     size = int(np.clip(around.side, PALM_SIZE, MAX_AROUND))
     matrix = around.matrix(size)
-    found = [hand.moved(matrix) for hand in find_hands(around.crop(image, size))]
-    hands = [hand for hand in found if _inside(hand.landmarks.mean(0), box)]
+    nearby = [hand.moved(matrix) for hand in find_hands(around.crop(image, size))]
+    hands = [hand for hand in nearby if _inside(hand.landmarks.mean(0), box)]
     if not hands:
         return plain
     up = unit(sum(hand.up for hand in hands))
@@ -149,8 +149,8 @@ def find_hands(image: np.ndarray) -> list[FoundHand]:
 
 def _find_palms(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return boxes [n, 4] px, scores [n] and points [n, 7, 2] px of the palms seen in any of the squares of VIEWS."""
-    seen = [_palms(image, square) for square in _squares(*image.shape[:2])]
-    return tuple(map(np.concatenate, zip(*seen, strict=True)))
+    palms = [_palms(image, square) for square in _squares(*image.shape[:2])]
+    return tuple(map(np.concatenate, zip(*palms, strict=True)))
 
 
 def _squares(height: int, width: int) -> list[tuple[float, float, float]]:

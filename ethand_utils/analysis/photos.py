@@ -72,14 +72,16 @@ def predict_view(model: nn.Module, image: np.ndarray, size: int, view: HandView,
     """
     height, width = image.shape[:2]
     enlarge = -(-SHOWN_SIZE // size)
-    shown = size * enlarge
+    large = size * enlarge
     _require_inside(view, height, width)
     crop = view.square.crop(image, size)
-    seen = predict(model, crop[None], how, view.sides, enlarge, hands_prior(view, shown))
-    in_photo = view.square.uncrop(seen.masks[0], height, width)
-    front = None if seen.front is None else view.square.uncrop(seen.front, height, width)[0]
-    crop = view.square.crop(image, shown)
-    return PhotoHands(view, crop, seen.masks[0], in_photo, front, seen.presence[0], float(seen.confidence[0]))
+    predicted = predict(model, crop[None], how, view.sides, enlarge, hands_prior(view, large))
+    in_photo = view.square.uncrop(predicted.masks[0], height, width)
+    front = None if predicted.front is None else view.square.uncrop(predicted.front, height, width)[0]
+    crop = view.square.crop(image, large)
+    return PhotoHands(
+        view, crop, predicted.masks[0], in_photo, front, predicted.presence[0], float(predicted.confidence[0])
+    )
 
 
 def hands_prior(view: HandView, size: int) -> np.ndarray | None:

@@ -64,7 +64,7 @@ def _summary(hands) -> str:
     """Return which hands were seen: `left and right hand`, or `no hands found`."""
     if not hands:
         return "no hands found"
-    seen = [" and ".join(name for name in ("left", "right") if one.describe()[name]["present"]) for one in hands]
+    names = [" and ".join(name for name in ("left", "right") if one.describe()[name]["present"]) for one in hands]
     return "; ".join(
-        f"{names or 'no'} hand, confidence {one.confidence:.2f}" for names, one in zip(seen, hands, strict=True)
+        f"{name or 'no'} hand, confidence {one.confidence:.2f}" for name, one in zip(names, hands, strict=True)
     )

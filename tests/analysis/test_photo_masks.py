@@ -187,9 +187,9 @@ def weights(tmp_path):
 @pytest.fixture
 def views(monkeypatch):
     """What `find_views` finds, in place of the nets."""
-    found = []
-    monkeypatch.setattr(photo_command, "find_views", lambda image: found)
-    return found
+    hands = []
+    monkeypatch.setattr(photo_command, "find_views", lambda image: hands)
+    return hands
 
 
 def predict(monkeypatch, *words):
@@ -234,7 +234,7 @@ def test_a_box_does_without_the_nets_that_find_hands(weights, tmp_path, monkeypa
     monkeypatch.setattr(hand_finder, "net_file", offline)
     hand_finder._net.cache_clear()
     Image.fromarray(photo()).save(tmp_path / "a.png")
-    words = (tmp_path / "a.png", "--weights", weights, "--out", tmp_path / "out")
-    assert predict(monkeypatch, *words, "--box", "20,10,16,8") == 0
+    arguments = (tmp_path / "a.png", "--weights", weights, "--out", tmp_path / "out")
+    assert predict(monkeypatch, *arguments, "--box", "20,10,16,8") == 0
     assert "not turned: could not be fetched" in capsys.readouterr().err
-    assert predict(monkeypatch, *words) == 1
+    assert predict(monkeypatch, *arguments) == 1

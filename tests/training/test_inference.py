@@ -44,11 +44,11 @@ def certain(left, right, size=8):
 
 
 def test_plain_inference_is_that_of_masks_alone():
-    seen = predict(net(), images())
+    predicted = predict(net(), images())
     masks, confidence = predict_masks(net(), images())
-    np.testing.assert_array_equal(seen.masks, masks)
-    np.testing.assert_array_equal(seen.confidence, confidence)
-    assert seen.front is None
+    np.testing.assert_array_equal(predicted.masks, masks)
+    np.testing.assert_array_equal(predicted.confidence, confidence)
+    assert predicted.front is None
 
 
 def test_a_mirrored_image_gives_mirrored_masks_of_the_other_hands():
@@ -61,15 +61,15 @@ def test_a_mirrored_image_gives_mirrored_masks_of_the_other_hands():
 
 
 def test_no_images_give_nothing():
-    seen = predict(net(), images(0), enlarge=2)
-    assert (seen.masks.shape, seen.presence.shape) == ((0, 2, 64, 64), (0, 2))
+    predicted = predict(net(), images(0), enlarge=2)
+    assert (predicted.masks.shape, predicted.presence.shape) == ((0, 2, 64, 64), (0, 2))
 
 
 def test_masks_may_be_larger_than_the_images():
-    seen = predict(net(N_CHANNELS + 1), images(), enlarge=4)
-    assert (seen.masks.shape, seen.front.shape) == ((3, 2, 128, 128), (3, 128, 128))
+    predicted = predict(net(N_CHANNELS + 1), images(), enlarge=4)
+    assert (predicted.masks.shape, predicted.front.shape) == ((3, 2, 128, 128), (3, 128, 128))
     small = predict(net(N_CHANNELS + 1), images())
-    assert (seen.masks[:, :, 2::4, 2::4] == small.masks).mean() > 0.6
+    assert (predicted.masks[:, :, 2::4, 2::4] == small.masks).mean() > 0.6
 
 
 def test_presence_is_high_for_a_hand_and_low_for_few_pixels_or_none():
@@ -134,9 +134,9 @@ def test_the_hand_in_front_is_where_a_hand_is(logit, front):
         def forward(self, pictures):
             return self.logits.expand(len(pictures), *self.logits.shape)
 
-    seen = predict(Fixed(), images(1, 8)).front[0]
-    assert (seen[:4] == FRONT_NONE).all()
-    assert (seen[4:] == front).all()
+    predicted = predict(Fixed(), images(1, 8)).front[0]
+    assert (predicted[:4] == FRONT_NONE).all()
+    assert (predicted[4:] == front).all()
 
 
 def test_half_weights_are_half_the_file_and_the_same_masks(tmp_path):
