@@ -8,9 +8,9 @@ from ethand_utils.labels import FINGERS, N_CLASSES, PALM
 # MediaPipe's landmarks: the wrist, then four of each finger from the base to the tip, the thumb first.
 WRIST, CHAIN = 0, 4
 PALM_CORNERS = (0, 1, 5, 9, 13, 17)
-RADIUS = 0.1  # of a finger, over the length of the palm
+RADIUS = 0.14  # of a finger and its surroundings, over the length of the palm
 WIDTH_OVER_LENGTH = 1.2  # length of a palm over the distance of its outer knuckles
-STRENGTH = 8.0  # of the prior: its logarithm is half of this at a bone, and 0 at a radius from it
+STRENGTH = 16.0  # of the prior: its logarithm is half of this at a bone, and 0 at a radius from it
 LEAST = -6.0  # of its logarithm
 
 
