@@ -12,6 +12,7 @@ from torch import nn
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.labels import (
     CLASS_WEIGHTS,
+    FRONT_LEFT,
     FRONT_NONE,
     FRONT_RIGHT,
     HANDS,
@@ -28,7 +29,8 @@ from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum, w
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
 DICE_SMOOTH = 0.1
-ORDER_SHARE = 0.2  # of the order's loss beside that of the masks
+ORDER_SHARE = 0.5  # of the order's loss beside that of the masks
+PLAIN_ORDER = 0.05  # weight of pixels that ask nothing of the order
 D_CHANNELS = {"softmax": N_CHANNELS, "straight_through": N_CHANNELS, "argmax": len(HANDS)}  # channels of D's input
 ADVERSARIAL_INPUTS = tuple(D_CHANNELS)
 REDUCTIONS = ("sum", "mean")  # over the two hands
@@ -63,7 +65,7 @@ class SegmentationLoss(nn.Module):
         """Compute the scalar loss; with `front` int64 [B, H, W], ORDER_SHARE of `order_loss` is added."""
         value = LOSSES[self.loss].compute(logits, masks, self.weights.to(logits))
         value = value / len(HANDS) if self.hands == "mean" else value
-        return value if front is None else value + ORDER_SHARE * order_loss(logits, front)
+        return value if front is None else value + ORDER_SHARE * order_loss(logits, masks, front)
 
     def extra_repr(self) -> str:
         """Return the formula and the settings, for `repr`."""
@@ -125,11 +127,16 @@ def ce_dice(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | N
     return CE_SHARE * cross_entropy(logits, masks, weights) + DICE_SHARE * dice(logits, masks)
 
 
-def order_loss(logits: torch.Tensor, front: torch.Tensor) -> torch.Tensor:
-    """Compute binary cross-entropy of the hand in front, of logits [B, 35, H, W], over the pixels that have one."""
+def order_loss(logits: torch.Tensor, masks: torch.Tensor, front: torch.Tensor) -> torch.Tensor:
+    """Compute binary cross-entropy of the hand in front, of logits [B, 35, H, W], over the pixels that have one.
+
+    Pixels where one hand lies alone and in front of nothing count PLAIN_ORDER: they are most, and their answer is easy.
+    """
+    left, right = masks[:, LEFT] > 0, masks[:, RIGHT] > 0
+    asked = (left & right) | (left & (front == FRONT_RIGHT)) | (right & (front == FRONT_LEFT))
+    weights = torch.where(asked, 1.0, PLAIN_ORDER) * (front != FRONT_NONE)
     loss = F.binary_cross_entropy_with_logits(order(logits), (front == FRONT_RIGHT).to(logits), reduction="none")
-    arm = (front != FRONT_NONE).to(logits)
-    return all_reduce_sum((loss * arm).sum()) / all_reduce_sum(arm.sum()).clamp(min=1)
+    return all_reduce_sum((loss * weights).sum()) / all_reduce_sum(weights.sum()).clamp(min=1)
 
 
 def hand_by_hand(formula: str, loss: nn.Module) -> Loss:

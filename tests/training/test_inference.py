@@ -25,6 +25,7 @@ from ethand_utils.training.inference import (
     presence_threshold,
     without_absent,
 )
+from ethand_utils.training.losses import order_loss
 from ethand_utils.training.models import create_model, load_weights, save_weights
 
 
@@ -150,3 +151,18 @@ def test_half_weights_are_half_the_file_and_the_same_masks(tmp_path):
     assert Inference.of(notes) == Inference(**how)
     assert Inference.of({"size": 32}) == PLAIN
     assert (predict(loaded, images()).masks == predict(model, images()).masks).mean() > 0.99
+
+
+def test_the_order_is_learned_where_one_hand_hides_the_other():
+    masks, front = torch.zeros(1, 2, 8, 8, dtype=torch.long), torch.zeros(1, 8, 8, dtype=torch.long)
+    masks[:, :, :4] = PALM
+    masks[:, LEFT, 4:6] = PALM
+    front[:, :4], front[:, 4:6] = FRONT_RIGHT, FRONT_LEFT
+    logits = torch.zeros(1, N_CHANNELS + 1, 8, 8, requires_grad=True)
+    order_loss(logits, masks, front).backward()
+    slope = logits.grad[0, ORDER_CHANNEL]
+    assert (slope[:4] < 0).all()
+    assert (slope[4:6] > 0).all()
+    assert slope[4:6].max() < 0.1 * slope[:4].abs().min()
+    assert (slope[6:] == 0).all()
+    assert (logits.grad[0, :N_CHANNELS] == 0).all()
