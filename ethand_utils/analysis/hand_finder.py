@@ -140,8 +140,8 @@ def pair_hands(hands: list[FoundHand]) -> list[list[FoundHand]]:
 
 def find_hands(image: np.ndarray) -> list[FoundHand]:
     """Return the hands of a photo uint8 RGB [H, W, 3], each once. Raises FileError when the nets cannot be fetched."""
-    palms = _distinct(*_find_palms(image), SAME_PALM)
-    hands = [_landmarks(image, points) for points in palms]
+    boxes, scores, points = _find_palms(image)
+    hands = [_landmarks(image, points[i]) for i in _suppress(boxes, scores, SAME_PALM)]
     hands = [hand for hand in hands if hand.presence >= MIN_PRESENCE]
     boxes, presence = np.array([hand.box for hand in hands]).reshape(-1, 4), [hand.presence for hand in hands]
     return [hands[i] for i in _suppress(boxes, np.array(presence), SAME_HAND)]
@@ -191,11 +191,6 @@ def _anchors() -> np.ndarray:
         rows, columns = np.divmod(np.arange(cells * cells).repeat(each), cells)
         grids.append((np.stack([columns, rows], 1) + 0.5) / cells)
     return np.concatenate(grids)
-
-
-def _distinct(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray, same: float) -> list[np.ndarray]:
-    """Return the points of every palm once: those of its best box."""
-    return [points[i] for i in _suppress(boxes, scores, same)]
 
 
 def _suppress(boxes: np.ndarray, scores: np.ndarray, same: float) -> list[int]:

@@ -1,4 +1,4 @@
-"""Reading photos, cropping them as the course does, and putting masks of crops back into the frame."""
+"""Reading photos, cropping them, as the course does or turned, and putting masks of crops back into the frame."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +101,3 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         matrix[:, 2] -= 0.5
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def uncrop_masks(masks: np.ndarray, crop: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """Put masks uint8 [2, size, size] of a crop back into the frame: uint8 [2, height, width], nearest neighbour."""
-    x, y, side = crop
-    size = masks.shape[-1]
-    rows = np.floor((np.arange(height) + 0.5 - y) / side * size).astype(int)
-    columns = np.floor((np.arange(width) + 0.5 - x) / side * size).astype(int)
-    inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))[None]
-    frame = masks[:, rows.clip(0, size - 1)][:, :, columns.clip(0, size - 1)]
-    return np.where(inside, frame, 0).astype(np.uint8)

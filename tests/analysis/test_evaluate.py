@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixednet import Fixed
 from PIL import Image
-from torch import nn
 
 from ethand_utils.analysis.evaluate import (
     evaluate_store,
@@ -16,7 +16,7 @@ from ethand_utils.analysis.evaluate import (
     part_scores,
 )
 from ethand_utils.data import store_builder
-from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image, uncrop_masks
+from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import N_CHANNELS, N_CLASSES, PALM, PARTS, slug
@@ -33,17 +33,6 @@ def _no_figures_left():
 
 def net(seed=0):
     return create_model("baseline", widths=(4, 8), seed=seed)
-
-
-class Fixed(nn.Module):
-    """A net that gives the same logits [34, H, W] for every image."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, images):
-        return self.logits.expand(len(images), *self.logits.shape)
 
 
 def photo(height=40, width=60, seed=0):
@@ -238,30 +227,6 @@ def test_a_crop_is_black_beyond_the_frame():
 def test_a_crop_outside_the_image_is_refused(crop):
     with pytest.raises(ImageError, match=r"outside the 60×40 image"):
         crop_image(photo(), crop, 32)
-
-
-@pytest.mark.parametrize("crop", [(0, 0, 64), (-10, 5.5, 100), (20.25, 10.75, 77.7)])
-def test_uncrop_is_the_inverse_of_crop_within_a_pixel(crop):
-    frame = np.zeros((120, 160), np.uint8)
-    frame[30:60, 35:55] = 1
-    inside = crop_image(np.repeat(255 * frame[..., None], 3, 2), crop, 128)[..., 0] > 127
-    back = uncrop_masks(np.stack([inside, ~inside]).astype(np.uint8), crop, 120, 160)
-    assert back.shape == (2, 120, 160)
-    rows, columns = np.nonzero(back[0])
-    ends = [rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]
-    assert np.abs(np.subtract(ends, [30, 60, 35, 55])).max() <= 1
-    assert len(rows) == (ends[1] - ends[0]) * (ends[3] - ends[2])
-    x, y, side = crop
-    assert not back[1, :, : max(0, int(x))].any()
-    assert not back[1, int(np.ceil(y + side)) :].any()
-
-
-def test_uncropped_masks_keep_their_ids_and_hands():
-    masks = np.stack([np.full((8, 8), 9), np.full((8, 8), 16)]).astype(np.uint8)
-    frame = uncrop_masks(masks, (4, 2, 8), 20, 30)
-    assert frame.dtype == np.uint8
-    assert (frame[:, 2:10, 4:12] == np.array([9, 16]).reshape(2, 1, 1)).all()
-    assert (frame > 0).sum() == 2 * 64
 
 
 @pytest.mark.parametrize(("format", "library"), [("onnx", "onnxscript"), ("openvino", "openvino")])

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from fixednet import Fixed
 from PIL import Image
-from torch import nn
 
 from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import HandView, plain_view, whole_view
@@ -16,17 +16,6 @@ from ethand_utils.data.crops import ImageError, TurnedSquare
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES, ORDER_CHANNEL, PALM
 from ethand_utils.training.models import create_model, save_weights
-
-
-class Fixed(nn.Module):
-    """A net that gives the same logits [35, H, W] for every image."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, images):
-        return self.logits.expand(len(images), *self.logits.shape)
 
 
 def palms(left=True, right=True, right_in_front=False, size=32):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fixednet import Fixed
 
 from ethand_utils.labels import (
     FRONT_LEFT,
@@ -124,18 +125,10 @@ def test_the_threshold_keeps_the_share_of_absent_hands_below_it():
 
 @pytest.mark.parametrize(("logit", "front"), [(5, FRONT_RIGHT), (-5, FRONT_LEFT)])
 def test_the_hand_in_front_is_where_a_hand_is(logit, front):
-    class Fixed(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            logits = torch.zeros(N_CHANNELS + 1, 8, 8)
-            logits[PALM], logits[N_CLASSES + PALM], logits[ORDER_CHANNEL] = 5, 5, logit
-            logits[[0, N_CLASSES], :4] = 9
-            self.logits = torch.nn.Parameter(logits)
-
-        def forward(self, pictures):
-            return self.logits.expand(len(pictures), *self.logits.shape)
-
-    predicted = predict(Fixed(), images(1, 8)).front[0]
+    logits = torch.zeros(N_CHANNELS + 1, 8, 8)
+    logits[PALM], logits[N_CLASSES + PALM], logits[ORDER_CHANNEL] = 5, 5, logit
+    logits[[0, N_CLASSES], :4] = 9
+    predicted = predict(Fixed(logits), images(1, 8)).front[0]
     assert (predicted[:4] == FRONT_NONE).all()
     assert (predicted[4:] == front).all()
 
