@@ -107,7 +107,7 @@ def save_photo(folder: str | Path, photo: str, image: np.ndarray, hands: list[Ph
 
     Of one view that is `left.png` and `right.png` (part ids 0…16 in the photo's frame), `visible.png` where the net
     says which hand is in front, and `overlay.png`; of several, a numbered folder each with the same. `hands.json`
-    describes them all, and is the only file where the photo has no hands.
+    describes them all, and is the only file where the photo has no hands. Pictures of an earlier result go.
 
     Raises EthandError when one of these files is there and no `hands.json` beside it: something else made it.
     """
@@ -120,6 +120,8 @@ def save_photo(folder: str | Path, photo: str, image: np.ndarray, hands: list[Ph
         raise EthandError(
             f"{strange}: not made by `ethand predict`, and so not replaced; choose another folder (--out)"
         )
+    for path in _earlier_pictures(folder) - files.keys():
+        path.unlink(missing_ok=True)
     for path, picture in files.items():
         with atomic_write(path) as temporary:
             Image.fromarray(picture).save(temporary)
@@ -141,6 +143,15 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Blend the parts' colours over an image; without the figures' library, which is slow to import."""
     blended = (1 - OPACITY) * image + OPACITY * COLOURS[mask]
     return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
+
+
+def _earlier_pictures(folder: Path) -> set[Path]:
+    """Return the pictures that an earlier `hands.json` of a folder speaks of."""
+    if not _is_ours(folder / RESULT):
+        return set()
+    earlier = [str(one["folder"]) for one in json.loads((folder / RESULT).read_text())["hands"]]
+    folders = [folder / name for name in earlier if name == "." or name.isdecimal()]
+    return {place / f"{name}.png" for place in folders for name in (*HANDS, "visible", "overlay")}
 
 
 def _is_ours(result: Path) -> bool:

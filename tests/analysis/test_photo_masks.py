@@ -125,6 +125,14 @@ def test_results_are_replaced_but_nothing_else_is(tmp_path):
     assert (tmp_path / "left.png").read_bytes() == b"somebody's"
 
 
+def test_pictures_of_an_earlier_result_go_and_other_files_stay(tmp_path):
+    image = photo()
+    save_photo(tmp_path, "a.jpg", image, [predict_view(palms(), image, 32, whole_view(image))])
+    (tmp_path / "notes.txt").touch()
+    save_photo(tmp_path, "a.jpg", image, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hands.json", "notes.txt"]
+
+
 def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
     image, save = photo(), Image.Image.save
     hands = [predict_view(palms(), image, 32, whole_view(image))]
