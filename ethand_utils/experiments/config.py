@@ -77,6 +77,9 @@ class Profile(BaseModel):
     g1_widths: list[Width] | None = setting(
         [64, 32, 24, 16], "decoder channels of G1, finest last; null: smp's", "g1", "cyclegan", min_length=1
     )
+    g1_init: str | None = setting(
+        None, "weights that G1 starts from: released (the package's) or a file; null: random", "g1"
+    )
     g2_arch: str = setting("unetplusplus", "architecture of G2, as for G1", "g2")
     g2_encoder: str | None = setting("tu-regnety_002", "encoder of G2, as for G1", "g2")
     g2_widths: list[Width] | None = setting([64, 32, 24, 16], "decoder channels of G2, as for G1", "g2", min_length=1)

@@ -212,7 +212,10 @@ def _net_lines(plan: dict) -> list[str]:
         facts += [f"encoder {net['encoder']}"] if net["encoder"] else []
         facts += [f"{net['in_channels']} channels in"] if "in_channels" in net else []
         facts += ["widths " + "-".join(map(str, net["widths"]))] if net["widths"] else []
-        lines.append(_line(name, ", ".join([*facts, "ImageNet weights" if net["pretrained"] else "from scratch"])))
+        start = "ImageNet weights" if net["pretrained"] else "from scratch"
+        if name == "G1" and plan["profile"]["g1_init"]:
+            start = f"from the weights {plan['profile']['g1_init']}"
+        lines.append(_line(name, ", ".join([*facts, start])))
     return lines
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
+RELEASED = "released"  # value of `g1_init`: the package's own weights
 
 
 class RunError(EthandError):
@@ -99,6 +100,16 @@ class Run:
         StoreError when one of `needed` is not among the stores, and what the source raises.
         """
         return require_stores(self._read(len(os.sched_getaffinity(0))), self.data_folder, *needed)
+
+    @property
+    def g1_init(self) -> str | Path | None:
+        """What `training.start_from` is given for G1. Raises RunError when the profile names a missing file."""
+        path = self.profile.g1_init
+        if path in (None, RELEASED):
+            return path
+        if not _from_root(path).is_file():
+            raise RunError(f"g1_init: {path}: no such file; expected {RELEASED}, the weights of a run, or null")
+        return _from_root(path)
 
     @property
     def report(self) -> dict:

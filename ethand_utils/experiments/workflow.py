@@ -245,11 +245,12 @@ def render_shards(profile: Profile) -> list[Shard]:
 def check(run: Run) -> None:
     """Check what a run asks for before anything is written.
 
-    Raises MethodError for an unknown method or loss, and what `Run.source` does for its data.
+    Raises MethodError for an unknown method or loss, and what `Run.source` and `Run.g1_init` do.
     """
     for method in chosen_methods(run.profile):
         method.check()
     run.source  # noqa: B018
+    run.g1_init  # noqa: B018
 
 
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:

@@ -17,8 +17,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "discriminator_state",
         ],
         "callbacks": ["CourseMIoU"],
-        "inference": ["Inference", "PLAIN", "export_model", "predict", "predict_masks", "presence_threshold"],
-        "learner": ["Phase", "best_device", "save_final_weights", "to_device", "train_phases"],
+        "inference": ["Inference", "PLAIN", "export_model", "predict", "predict_masks"],
+        "learner": ["Phase", "best_device", "save_final_weights", "start_from", "to_device", "train_phases"],
         "losses": [
             "D_CHANNELS",
             "LOSSES",
@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "metrics": ["course_miou", "nanmean"],
         "models": ["count_parameters", "create_model", "load_weights", "save_weights"],
+        "presence": ["presence_threshold"],
         "pseudo_labels": [
             "LabelOnline",
             "TopHalfFilter",

@@ -14,8 +14,7 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, ORDER_CHANNEL, RIGHT
 from ethand_utils.training.losses import order, per_hand
-
-PRESENCE_AREA = 0.02  # share of an image's pixels that a hand has at least
+from ethand_utils.training.presence import absent_hands, hand_presence, without_absent
 
 
 @dataclass(frozen=True)
@@ -127,55 +126,6 @@ def _probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | N
     """Return class probabilities [B, 2, 17, H, W], and that the right hand is in front [B, H, W] if the net says it."""
     says_order = logits.shape[1] > ORDER_CHANNEL
     return per_hand(logits).softmax(2), order(logits).sigmoid() if says_order else None
-
-
-def hand_presence(hands: torch.Tensor) -> torch.Tensor:
-    """Return for each hand a score [B, 2] in 0…1 that it is there, of class probabilities [B, 2, 17, H, W].
-
-    It is the mean probability of a part over the pixels predicted to be one, counted over PRESENCE_AREA of the image
-    where they are fewer: a hand of few pixels is as doubtful as one of low probability.
-    """
-    background = hands[:, :, 0]
-    predicted = hands.argmax(2) > 0
-    least = PRESENCE_AREA * background.shape[-1] * background.shape[-2]
-    return ((1 - background) * predicted).sum((2, 3)) / predicted.sum((2, 3)).clamp(min=least)
-
-
-def presence_threshold(presence: np.ndarray, there: np.ndarray, share: float) -> float:
-    """Return the presence that at most `share` of the absent hands exceed; 0 where all are there.
-
-    `presence` float [n, 2] and `there` bool [n, 2] are those of images with known hands.
-    """
-    absent = presence[~there]
-    return float(np.quantile(absent, 1 - share)) if len(absent) else 0.0
-
-
-def absent_hands(presence: torch.Tensor, threshold: float, sides: tuple[int, ...] = ()) -> torch.Tensor:
-    """Return which hands [B, 2] are absent: those below `threshold`, but for the likelier one.
-
-    Where `sides` has both hands, none is. Where it has one, that takes the place of the likelier one.
-    """
-    absent = presence < threshold
-    if len(sides) == 2:
-        return torch.zeros_like(absent)
-    there = torch.full_like(presence[:, 0], sides[0], dtype=torch.long) if sides else presence.argmax(1)
-    alone = torch.arange(2, device=presence.device) != there[:, None]
-    return torch.where(absent.any(1, keepdim=True), alone, absent)
-
-
-def without_absent(hands: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
-    """Return class probabilities [B, 2, 17, H, W] in which the hands `absent` bool [B, 2] are background.
-
-    The other hand gets their parts where it has none itself, as both have the same ids.
-    """
-    if not absent.any():
-        return hands
-    share = hands[:, :, :1] * hands.flip(1)[:, :, 1:]
-    alone = torch.cat([hands[:, :, :1] * hands.flip(1)[:, :, :1], hands[:, :, 1:] + share], 2)
-    nothing = torch.zeros_like(hands)
-    nothing[:, :, 0] = 1
-    absent, other = absent.view(-1, 2, 1, 1, 1), absent.flip(1).view(-1, 2, 1, 1, 1)
-    return torch.where(absent, nothing, torch.where(other, alone, hands))
 
 
 def _enlarged(

@@ -28,9 +28,9 @@ from torch import nn
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write
 from ethand_utils.style import axis_label, in_style
-from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16
+from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16, weights_digest
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
-from ethand_utils.training.models import save_weights
+from ethand_utils.training.models import RELEASED, WeightsError, load_weights, save_weights
 
 SCHEDULES = ("constant", "one_cycle")
 LOG_EVERY, SHOW_EVERY = 10.0, 2.0  # seconds between lines of the log, and between updates of a notebook's view
@@ -128,6 +128,26 @@ def to_device(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=layout)
 
 
+@torch.no_grad()
+def start_from(model: nn.Module, weights: str | Path | None) -> None:
+    """Give a net the weights of a file of `save_weights`: `released` is the package's own, None leaves it as it is.
+
+    The nets' recipes may differ in the number of outputs alone; outputs that the file lacks keep their own weights.
+    Raises WeightsError when the file cannot be read or is of another net.
+    """
+    if weights is None:
+        return
+    path = RELEASED if weights == "released" else Path(weights)
+    start, _ = load_weights(path)
+    for key, value in model.recipe.items():
+        if key != "out_channels" and start.recipe[key] != value:
+            raise WeightsError(f"{path}: a net with {key} {start.recipe[key]}; expected {value}, as the settings say")
+    for own, values in zip(model.state_dict().values(), start.state_dict().values(), strict=True):
+        common = (slice(min(len(own), len(values))),) if own.ndim else ()
+        own[common] = values[common].to(own)
+    model.start = weights_digest(start)
+
+
 class Checkpointer(Callback):
     """Counts epochs over all phases, seeds each of them, writes `history.csv` and the checkpoint.
 
@@ -142,7 +162,8 @@ class Checkpointer(Callback):
         self.total = sum(phase.epochs for phase in phases)
         self.batches = [len(phase.dls.train) for phase in phases for _ in range(phase.epochs)]
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
-        self.plan = repr([[model.recipe, *settings], seed, [phase.description for phase in phases]])
+        start = [model.start] if hasattr(model, "start") else []  # of `start_from`
+        self.plan = repr([[model.recipe, *start, *settings], seed, [phase.description for phase in phases]])
         callbacks = {id(callback): callback for phase in phases for callback in phase.cbs}.values()
         self.stateful = [callback for callback in callbacks if hasattr(type(callback), "state_dict")]
         self.label = "/".join(folder.parts[-3:])

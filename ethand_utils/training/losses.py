@@ -25,12 +25,14 @@ from ethand_utils.labels import (
     inverse_frequency,
 )
 from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum, world_size
+from ethand_utils.training.presence import hand_presence
 
 CE_SHARE, DICE_SHARE = 0.35, 0.65
 SEGMENTATION_SHARE, ADVERSARIAL_SHARE = 0.9, 0.1
 DICE_SMOOTH = 0.1
 ORDER_SHARE = 0.5  # of the order's loss beside that of the masks
 PLAIN_ORDER = 0.05  # weight of pixels that ask nothing of the order
+SURE = 1e-3  # distance from 0 and 1 that a hand's presence keeps in its loss
 D_CHANNELS = {"softmax": N_CHANNELS, "straight_through": N_CHANNELS, "argmax": len(HANDS)}  # channels of D's input
 ADVERSARIAL_INPUTS = tuple(D_CHANNELS)
 REDUCTIONS = ("sum", "mean")  # over the two hands
@@ -45,7 +47,8 @@ class SegmentationLoss(nn.Module):
 
     `class_weights` by name as in `weights_of_classes`, which needs `masks` for one of them; a loss that takes none says
     so in its text. `hands`: the `sum` of the two hands' losses, as released, or their `mean`, which counts half as much
-    beside an adversarial term. Raises EthandError for an unknown name.
+    beside an adversarial term. `presence` is the share of `presence_loss` that is added. Raises EthandError for an
+    unknown name.
     """
 
     def __init__(
@@ -54,23 +57,27 @@ class SegmentationLoss(nn.Module):
         class_weights: str = "released",
         hands: str = "sum",
         masks: np.ndarray | None = None,
+        presence: float = 0.0,
     ):
         super().__init__()
         require_known("loss", loss, LOSSES)
         require_known("hands", hands, REDUCTIONS)
-        self.loss, self.class_weights, self.hands = loss, class_weights, hands
+        self.loss, self.class_weights, self.hands, self.presence = loss, class_weights, hands, presence
         self.register_buffer("weights", torch.tensor(weights_of_classes(class_weights, masks)))
 
     def forward(self, logits: torch.Tensor, masks: torch.Tensor, front: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the scalar loss; with `front` int64 [B, H, W], ORDER_SHARE of `order_loss` is added."""
         value = LOSSES[self.loss].compute(logits, masks, self.weights.to(logits))
         value = value / len(HANDS) if self.hands == "mean" else value
+        if self.presence:
+            value = value + self.presence * presence_loss(logits, masks)
         return value if front is None else value + ORDER_SHARE * order_loss(logits, masks, front)
 
     def extra_repr(self) -> str:
         """Return the formula and the settings, for `repr`."""
         formula = LOSSES[self.loss].text(self.class_weights != "none")
-        return f"{self.loss}: {formula}, class_weights={self.class_weights}, hands={self.hands}"
+        presence = f", presence={self.presence:g}" if self.presence else ""
+        return f"{self.loss}: {formula}, class_weights={self.class_weights}, hands={self.hands}{presence}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,16 @@ def order_loss(logits: torch.Tensor, masks: torch.Tensor, front: torch.Tensor) -
     weights = torch.where(asked, 1.0, PLAIN_ORDER) * (front != FRONT_NONE)
     loss = F.binary_cross_entropy_with_logits(order(logits), (front == FRONT_RIGHT).to(logits), reduction="none")
     return all_reduce_sum((loss * weights).sum()) / all_reduce_sum(weights.sum()).clamp(min=1)
+
+
+def presence_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Compute binary cross-entropy of each hand's `hand_presence`, whether it has any pixel, of logits [B, 34+, H, W].
+
+    Cross-entropy and Dice ask for parts; this asks that an absent hand's predicted pixels be doubted, all of them.
+    """
+    there = (masks > 0).flatten(2).any(2)
+    presence = SURE + (1 - 2 * SURE) * hand_presence(per_hand(logits).softmax(2))
+    return all_reduce_mean(F.binary_cross_entropy(presence, there.to(presence), reduction="none"))
 
 
 def hand_by_hand(formula: str, loss: nn.Module) -> Loss:

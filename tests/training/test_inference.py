@@ -19,15 +19,13 @@ from ethand_utils.labels import (
 from ethand_utils.training.inference import (
     PLAIN,
     Inference,
-    absent_hands,
-    hand_presence,
     predict,
     predict_masks,
-    presence_threshold,
-    without_absent,
 )
-from ethand_utils.training.losses import order_loss
-from ethand_utils.training.models import create_model, load_weights, save_weights
+from ethand_utils.training.learner import start_from
+from ethand_utils.training.losses import SegmentationLoss, order_loss, presence_loss
+from ethand_utils.training.models import WeightsError, create_model, load_weights, save_weights
+from ethand_utils.training.presence import absent_hands, hand_presence, presence_threshold, without_absent
 
 
 def net(channels=N_CHANNELS, seed=0):
@@ -159,3 +157,38 @@ def test_the_order_is_learned_where_one_hand_hides_the_other():
     assert slope[4:6].max() < 0.1 * slope[:4].abs().min()
     assert (slope[6:] == 0).all()
     assert (logits.grad[0, :N_CHANNELS] == 0).all()
+
+
+def test_the_presence_loss_asks_that_an_absent_hands_pixels_be_doubted():
+    masks = torch.zeros(1, 2, 8, 8, dtype=torch.long)
+    masks[:, LEFT] = PALM
+    logits = (12 * certain(PALM, PALM)).flatten(1, 2).requires_grad_()  # both hands are seen
+    loss = presence_loss(logits, masks)
+    loss.backward()
+    gradient = logits.grad.unflatten(1, (2, N_CLASSES))
+    assert loss > 1  # one of the two is not there
+    assert (gradient[:, RIGHT, PALM] > 0).all()
+    assert (gradient[:, RIGHT, 0] < 0).all()
+    assert gradient[:, LEFT].abs().max() < gradient[:, RIGHT].abs().max() / 100
+    both = SegmentationLoss("ce", "none", presence=0.5)
+    torch.testing.assert_close(both(logits, masks), SegmentationLoss("ce", "none")(logits, masks) + loss / 2)
+    assert "presence=0.5" in repr(both)
+
+
+def test_a_net_starts_from_a_file_and_keeps_the_outputs_that_it_lacks(tmp_path):
+    masks_alone, with_order, untouched = net(seed=1), net(N_CHANNELS + 1), net(N_CHANNELS + 1)
+    save_weights(masks_alone, tmp_path / "w.safetensors")
+    start_from(with_order, tmp_path / "w.safetensors")
+    for name, values in with_order.state_dict().items():
+        if name.startswith("head"):
+            torch.testing.assert_close(values[:N_CHANNELS], masks_alone.state_dict()[name])
+            torch.testing.assert_close(values[ORDER_CHANNEL], untouched.state_dict()[name][ORDER_CHANNEL])
+        else:
+            torch.testing.assert_close(values, masks_alone.state_dict()[name])
+    start_from(untouched, None)
+    assert not hasattr(untouched, "start")
+    wider = create_model("baseline", widths=(8, 8))
+    with pytest.raises(WeightsError, match=r"w\.safetensors: a net with widths \(4, 8\); expected \(8, 8\)"):
+        start_from(wider, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="no such file"):
+        start_from(wider, tmp_path / "none.safetensors")
