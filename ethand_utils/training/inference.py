@@ -107,7 +107,7 @@ def _predict_batch(
         hands = (hands + others.flip(1).flip(4)) / 2  # a mirrored left hand is a right one
         if right_in_front is not None:
             right_in_front = (right_in_front + 1 - left_in_front.flip(2)) / 2
-    presence = hand_presence(hands)
+    presence = hand_presence(hands[:, :, 0], hands.argmax(2) > 0)
     hands = without_absent(hands, absent_hands(presence, how.presence, sides))
     if enlarge > 1:
         hands, right_in_front = _enlarged(hands, right_in_front, enlarge)

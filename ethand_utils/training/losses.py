@@ -67,6 +67,9 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, masks: torch.Tensor, front: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the scalar loss; with `front` int64 [B, H, W], ORDER_SHARE of `order_loss` is added."""
+        logits = (
+            logits.contiguous()
+        )  # a softmax over channels that lie next to each other takes up to four times as long
         value = LOSSES[self.loss].compute(logits, masks, self.weights.to(logits))
         value = value / len(HANDS) if self.hands == "mean" else value
         if self.presence:
@@ -151,8 +154,10 @@ def presence_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
     Cross-entropy and Dice ask for parts; this asks that an absent hand's predicted pixels be doubted, all of them.
     """
-    there = (masks > 0).flatten(2).any(2)
-    presence = SURE + (1 - 2 * SURE) * hand_presence(per_hand(logits).softmax(2))
+    there, hands = (masks > 0).flatten(2).any(2), per_hand(logits)
+    background = (hands[:, :, 0] - hands.logsumexp(2)).exp()
+    predicted = hands[:, :, 0] < hands.detach()[:, :, 1:].amax(2)
+    presence = SURE + (1 - 2 * SURE) * hand_presence(background, predicted)
     return all_reduce_mean(F.binary_cross_entropy(presence, there.to(presence), reduction="none"))
 
 

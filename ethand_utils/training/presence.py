@@ -6,14 +6,13 @@ import torch
 PRESENCE_AREA = 0.02  # share of an image's pixels that a hand has at least
 
 
-def hand_presence(hands: torch.Tensor) -> torch.Tensor:
-    """Return for each hand a score [B, 2] in 0…1 that it is there, of class probabilities [B, 2, 17, H, W].
+def hand_presence(background: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+    """Return for each hand a score [B, 2] in 0…1 that it is there.
 
-    It is the mean probability of a part over the pixels predicted to be one, counted over PRESENCE_AREA of the image
-    where they are fewer: a hand of few pixels is as doubtful as one of low probability.
+    `background` is the probability [B, 2, H, W] that a pixel is none of the hand's, `predicted` bool [B, 2, H, W] which
+    pixels a part is predicted for. The score is the mean probability of a part over these pixels, counted over
+    PRESENCE_AREA of the image where they are fewer: a hand of few pixels is as doubtful as one of low probability.
     """
-    background = hands[:, :, 0]
-    predicted = hands.argmax(2) > 0
     least = PRESENCE_AREA * background.shape[-1] * background.shape[-2]
     return ((1 - background) * predicted).sum((2, 3)) / predicted.sum((2, 3)).clamp(min=least)
 
