@@ -281,6 +281,16 @@ def test_a_refused_run_leaves_the_profile_of_an_earlier_one(checkout, ethand):
         assert (checkout / "outputs/tiny/profile.yaml").read_bytes() == before
 
 
+def test_g1_starts_from_weights_that_are_there(checkout, ethand):
+    plan = ("run", "ci", "--dry-run", "--set")
+    assert "from the weights released" in ethand(*plan, "g1_init=released")[1]
+    status, _, said = ethand(*plan, "g1_init=mine.safetensors")
+    assert status == 1
+    assert "g1_init: mine.safetensors: no such file; expected released" in said
+    (checkout / "mine.safetensors").touch()
+    assert "from the weights mine.safetensors" in ethand(*plan, "g1_init=mine.safetensors")[1]
+
+
 def test_a_changed_method_needs_a_name_of_its_own():
     method = get_method("unetpp_full", "mine", loss="tversky", adversary="none")
     assert (method.name, method.loss, method.unlabelled) == ("mine", "tversky", "pseudo_labels")
