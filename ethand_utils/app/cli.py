@@ -55,7 +55,7 @@ def run(
     if dry_run or as_json:
         _print_plan(Run(folder, chosen), dry_run, as_json)
         return
-    workflow.check(Run(folder, chosen))
+    check(Run(folder, chosen))
     config.write_profile(folder, chosen)
     with workflow.run_lock(folder):
         status = workflow.snakemake(folder, cores, snakemake or [])

@@ -21,6 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "main_method",
             "table_methods",
         ],
-        "run": ["commit", "open_run", "save_result", "write_table"],
+        "run": ["as_list", "commit", "open_run", "run_name", "save_result", "write_table"],
     },
 )

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import reprlib
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,7 +29,12 @@ GROUPS = (
 TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "null"}
 BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 
-Width = Annotated[int, Field(ge=1)]
+MAX_KEY = 60  # characters of a setting's name in an error
+MAX_BYTES = 1 << 20  # of a file of settings; a shipped one has some 5,000
+# Upper bounds far above any use: they stop a slip of the keyboard before the plan of a run fills the memory.
+MOST_SAMPLES, MOST_SIDE, MOST_EPOCHS, MOST_JOBS = 10**9, 4096, 10**5, 1000
+
+Width = Annotated[int, Field(ge=1, le=2**16)]
 Epochs = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -47,6 +53,22 @@ def share_setting(name: str):
     return setting(getattr(RenderOptions, name), SHARES[name], "data", **SHARE_BOUNDS)
 
 
+def brief(value: object) -> str:
+    """Return the repr of a value on one line and of bounded length, whatever it is: nested, endless or binary."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 12
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 60
+_BRIEF.maxlevel = 3
+
+
+def fraction_name(label_fraction: float) -> str:
+    """Return the folder of the trainings on a fraction of the pairs, inside a run: `pairs_5pct` of 0.05."""
+    return f"pairs_{100 * label_fraction:g}pct"
+
+
 class Profile(BaseModel):
     """The settings of a run. The defaults are those of the profile `tiny`."""
 
@@ -54,11 +76,15 @@ class Profile(BaseModel):
 
     data: str | None = setting(None, "folder of InterHand2.6M, the course's files or stores; null: render", "data")
     mano_dir: str | None = setting(None, "folder of MANO_{RIGHT,LEFT}.pkl (InterHand2.6M); null: generic hand", "data")
-    train: int = setting(4000, "images with masks to train on (a limit where data are read)", "data", ge=1)
-    val: int = setting(200, "images with masks to validate on while training (a limit, too)", "data", ge=1)
-    test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1)
-    unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1)
-    size: int = setting(64, "side of images and masks, px", "data", ge=16)
+    train: int = setting(
+        4000, "images with masks to train on (a limit where data are read)", "data", ge=1, le=MOST_SAMPLES
+    )
+    val: int = setting(
+        200, "images with masks to validate on while training (a limit, too)", "data", ge=1, le=MOST_SAMPLES
+    )
+    test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1, le=MOST_SAMPLES)
+    unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1, le=MOST_SAMPLES)
+    size: int = setting(64, "side of images and masks, px", "data", ge=16, le=MOST_SIDE)
     views: Literal[*VIEWS] = setting("front", "rendered cameras: round (whole dome) or front (of the person)", "data")
     single_share: float = share_setting("single_share")
     second_rig_share: float = share_setting("second_rig_share")
@@ -67,8 +93,10 @@ class Profile(BaseModel):
     photo_share: float = share_setting("photo_share")
     box_jitter: float = share_setting("box_jitter")
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
-    render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1)
-    processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1)
+    render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1, le=MOST_JOBS)
+    processes: int = setting(
+        1, "processes that share each training, a GPU each where there are any", ge=1, le=MOST_JOBS
+    )
     tensorboard: bool = setting(False, "write events of all trainings for TensorBoard, below tensorboard/")
     chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
 
@@ -118,14 +146,16 @@ class Profile(BaseModel):
     )
     pseudo_threshold: float | None = setting(None, "least confidence for the filter threshold; else null", "pseudo")
 
-    g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1)
-    d_epochs: int = setting(1, "epochs of D", "d", ge=1)
-    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1)
+    g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1, le=MOST_EPOCHS)
+    d_epochs: int = setting(1, "epochs of D", "d", ge=1, le=MOST_EPOCHS)
+    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1, le=MOST_EPOCHS)
     cycles: list[Epochs] = setting(
         [1, 3, 1, 3], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
     )
-    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1)
-    bs_unpaired: int = setting(16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1)
+    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1, le=MOST_SAMPLES)
+    bs_unpaired: int = setting(
+        16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1, le=MOST_SAMPLES
+    )
     lr: float = setting(3e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
     lr_unpaired: float = setting(3e-3, "learning rate on unpaired data", "unpaired", gt=0)
     lr_d: float = setting(5e-5, "learning rate of D", "d", "adversary", gt=0)
@@ -133,11 +163,13 @@ class Profile(BaseModel):
         "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
     )
 
-    seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1)
+    seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1, le=MOST_JOBS)
     methods: list[str] = setting([], "rows of Table 1 to train, as [baseline, unetpp_dice]; []: all")
     label_fractions: list[Fraction] = setting([], "fractions of the pairs for a second table, as [0.01, 0.2]; []: none")
     cyclegan: list[Literal[*VARIANT_NAMES]] = setting([], "CycleGANs (notebook 11), as [report, loose]; []: none")
-    cyclegan_epochs: int = setting(2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1)
+    cyclegan_epochs: int = setting(
+        2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1, le=MOST_EPOCHS
+    )
     gan: Literal[*GANS] = setting(
         "least_squares", "CycleGAN's adversarial loss: least_squares (its authors') or bce (as for D)", "cyclegan"
     )
@@ -145,26 +177,51 @@ class Profile(BaseModel):
     cycle_weight: float = setting(1.0, "weight of both cycles' losses, images' times image_weight", "cyclegan", ge=0)
     adversarial_weight: float = setting(0.5, "weight of both discriminators' adversarial losses", "cyclegan", ge=0)
     identity_weight: float = setting(0.0, "weight of G_XY's loss on masks shown as images", "cyclegan", ge=0)
-    replay_buffer: int = setting(50, "images (and masks) that the option replay_buffer keeps", "cyclegan", ge=1)
+    replay_buffer: int = setting(
+        50, "images (and masks) that the option replay_buffer keeps", "cyclegan", ge=1, le=MOST_SAMPLES
+    )
     d_rate: float = setting(0.1, "learning rate of discriminators over generators', for two_rates", "cyclegan", ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "Profile":
         """Check settings against each other."""
-        if self.pseudo_filter == "threshold" and self.pseudo_threshold is None:
-            raise ProfileError("pseudo_threshold: null, expected the least confidence, as pseudo_filter is threshold")
+        self._has_threshold()
         if len(self.cycles) != 4 or sum(self.cycles) != self.epochs:
             raise ProfileError(
-                f"cycles: {self.cycles}, expected four numbers of epochs (unpaired, paired, unpaired, paired) that "
-                f"add up to epochs ({self.epochs}), so that every row of the table trains equally long"
+                f"cycles: {brief(self.cycles)}, expected four numbers of epochs (unpaired, paired, unpaired, paired) "
+                f"that add up to epochs ({self.epochs}), so that every row of the table trains equally long"
             )
-        for key in ("bs", "bs_unpaired"):
+        self._divides_batches()
+        for key in ("methods", "label_fractions", "cyclegan"):
+            names = [fraction_name(value) if key == "label_fractions" else value for value in getattr(self, key)]
+            if len(set(names)) < len(names):
+                raise ProfileError(f"{key}: {brief(getattr(self, key))}, expected each only once")
+        if "pairs_100pct" in map(fraction_name, self.label_fractions):
+            raise ProfileError(f"label_fractions: {brief(self.label_fractions)}, expected fractions below all pairs")
+        return self
+
+    def _has_threshold(self) -> None:
+        """Check the threshold of pseudo-labels against the confidence that it is compared with."""
+        if self.pseudo_filter != "threshold":
+            return
+        if self.pseudo_threshold is None:
+            raise ProfileError("pseudo_threshold: null, expected the least confidence, as pseudo_filter is threshold")
+        if self.confidence == "foreground_prob" and self.pseudo_threshold > 1:
+            raise ProfileError(
+                f"pseudo_threshold: {self.pseudo_threshold:g}, expected at most 1, as confidence is foreground_prob"
+            )
+
+    def _divides_batches(self) -> None:
+        """Check that every batch can be shared among the processes; a store smaller than a batch is one batch."""
+        for key, counts in {"bs": ("train",), "bs_unpaired": ("unpaired",)}.items():
             if getattr(self, key) % self.processes:
                 raise ProfileError(f"{key}: {getattr(self, key)}, expected a multiple of processes ({self.processes})")
-        for key in ("methods", "label_fractions", "cyclegan"):
-            if len(set(getattr(self, key))) < len(getattr(self, key)):
-                raise ProfileError(f"{key}: {getattr(self, key)}, expected each only once")
-        return self
+            for count in counts:
+                if self.data is None and min(getattr(self, count), getattr(self, key)) % self.processes:
+                    raise ProfileError(
+                        f"{count}: {getattr(self, count)}, which is less than a batch ({key} {getattr(self, key)}); "
+                        f"expected a multiple of processes ({self.processes}), or at least a batch"
+                    )
 
 
 def concerning(*groups: str) -> tuple[str, ...]:
@@ -207,22 +264,54 @@ def _profile_file(name: str | Path) -> Path:
         shipped = sorted(path.stem for path in PROFILES.glob("*.yaml"))
         require_known("profile", str(name), shipped, lambda line: ProfileError(f"{line}, or a YAML file"))
         return PROFILES / f"{name}.yaml"
-    if not Path(name).is_file():
-        raise ProfileError(f"{name}: no such file; expected a YAML file of settings")
     return Path(name)
 
 
-def _parse_yaml(text: str, origin: str | Path):
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, but a key that is given twice is an error: one of the two values would be dropped without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{brief(key)} twice", node.value[number][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(content: str | bytes, origin: str | Path):
+    """Parse YAML: text, or bytes in UTF-8, or in UTF-16 with its mark. Raises ProfileError for whatever is none."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProfileError(f"{origin}: not valid YAML ({first_line(error)})") from None
+        return yaml.load(content, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ProfileError(
+            f"{origin}: not valid YAML (line {mark.line + 1}: {error.problem or error.context})"
+        ) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ProfileError(f"{origin}: not valid YAML ({first_line(error)}); expected KEY: VALUE in UTF-8") from None
+    except Exception as error:  # PyYAML's constructors raise what Python's do: of a date, a number, an unknown tag
+        kind = type(error).__name__
+        raise ProfileError(f"{origin}: not valid YAML (a value cannot be read, {kind}); put it in quotes") from None
 
 
 def _read_mapping(path: Path) -> dict:
-    values = _parse_yaml(path.read_text(encoding="utf-8"), path)
+    if path.exists() and not path.is_file():
+        raise ProfileError(f"{path}: not a file; expected a YAML file of settings")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ProfileError(f"{path}: no such file; expected a YAML file of settings") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ProfileError(f"{path}: could not be read ({reason}); expected a YAML file of settings") from None
+    if len(content) > MAX_BYTES:
+        raise ProfileError(f"{path}: larger than {MAX_BYTES:,} bytes; expected settings, one KEY: VALUE a line")
+    values = _parse_yaml(content, path)
     if not isinstance(values, dict):
-        raise ProfileError(f"{path}: {values!r:.40}, expected settings, one KEY: VALUE a line")
+        raise ProfileError(f"{path}: {brief(values)}, expected settings, one KEY: VALUE a line")
     return values
 
 
@@ -234,7 +323,7 @@ def _checked_names(values: dict, origin: str | Path) -> dict:
         if old in values:
             print(f"{origin}: {old} is now called {new}", file=sys.stderr)
     values = {OLD_NAMES.get(key, key): value for key, value in values.items()}
-    for key in values:
+    for key in (key if isinstance(key, str) and len(key) < MAX_KEY else brief(key) for key in values):
         require_known("setting", key, Profile.model_fields, lambda line: ProfileError(f"{origin}: {line}"))
     return values
 
@@ -246,9 +335,10 @@ def _validate(values: dict) -> Profile:
         fault = error.errors()[0]
     key = fault["loc"][0]
     if fault["type"] == "literal_error":
-        require_known(key, fault["input"], choices(key), ProfileError)
+        given = fault["input"]
+        require_known(key, given if len(str(given)) < MAX_KEY else brief(given), choices(key), ProfileError)
     expected = "a finite number" if fault["type"] == "finite_number" else _expected(_schemas()[key])
-    raise ProfileError(f"{key}: {values[key]!r}, expected {expected}")
+    raise ProfileError(f"{key}: {brief(values[key])}, expected {expected}")
 
 
 def _expected(schema: dict) -> str:
@@ -257,8 +347,12 @@ def _expected(schema: dict) -> str:
         return " or ".join(_expected(one) for one in schema["anyOf"])
     if schema["type"] == "array":
         return f"list{' (not empty)' if schema.get('minItems') else ''} of {_expected(schema['items'])}"
-    bounds = ", ".join(f"{text} {schema[name]:g}" for name, text in BOUNDS.items() if name in schema)
+    bounds = ", ".join(f"{text} {_number(schema[name])}" for name, text in BOUNDS.items() if name in schema)
     return TYPES[schema["type"]] + (f" ({bounds})" if bounds else "")
+
+
+def _number(bound: float) -> str:
+    return f"{int(bound):,}" if bound == int(bound) else f"{bound:g}"
 
 
 def _report_defaults(path: Path, missing: list[str]) -> None:
@@ -268,23 +362,35 @@ def _report_defaults(path: Path, missing: list[str]) -> None:
 
 
 def parse_changes(pairs: list[str]) -> dict:
-    """Parse `["epochs=3", "lr=1e-3"]` into values as YAML reads them. Raises ProfileError for a pair without `=`."""
+    """Parse `["epochs=3", "lr=1e-3"]` into values as YAML reads them; for a setting that is a text, a number is text.
+
+    Raises ProfileError for a pair without `=`.
+    """
     changes = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
+        key, sign, text = (word.strip() for word in pair.partition("="))
+        origin = f"--set {pair if pair.isprintable() and len(pair) < 2 * MAX_KEY else brief(pair)}"
         if not sign:
-            raise ProfileError(f"--set {pair}: expected KEY=VALUE")
-        value = _parse_yaml(value, f"--set {pair}")
-        with contextlib.suppress(TypeError, ValueError):  # YAML 1.1 reads 1e-3 as text
-            value = float(value) if isinstance(value, str) else value
-        changes[key.strip()] = value
+            raise ProfileError(f"{origin}: expected KEY=VALUE")
+        value = _parse_yaml(text, origin)
+        if _is_text(key):
+            value = value if value is None or isinstance(value, str) else text
+        elif isinstance(value, str):
+            with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-3 as text
+                value = float(value)
+        changes[key] = value
     return changes
+
+
+def _is_text(key: str) -> bool:
+    """Return whether a setting can be any text, such as a folder's name."""
+    schema = _schemas().get(OLD_NAMES.get(key, key), {})
+    return any(one.get("type") == "string" and "enum" not in one for one in schema.get("anyOf", [schema]))
 
 
 def write_profile(folder: Path, profile: Profile) -> None:
     """Write the settings of a run to its `profile.yaml`; a file that says the same is left untouched."""
-    path = folder / "profile.yaml"
-    text = yaml.safe_dump(profile.model_dump(), sort_keys=False)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    path, content = folder / "profile.yaml", yaml.safe_dump(profile.model_dump(), sort_keys=False).encode()
+    if not path.is_file() or path.read_bytes() != content:
         with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)

@@ -5,25 +5,24 @@ from dataclasses import asdict
 
 from ethand_utils.data.augment import PHOTOMETRIC, Augmentation
 from ethand_utils.data.datasets import open_dataset, require_stores
+from ethand_utils.experiments.checks import check, planned_nets
 from ethand_utils.experiments.config import Profile
 from ethand_utils.experiments.methods import (
     NETS,
     PlannedPhase,
     adversary,
-    chosen_methods,
     cyclegan_phases,
     d_phases,
     g1_phases,
 )
 from ethand_utils.experiments.run import Run
-from ethand_utils.experiments.workflow import Stage, check, stages
+from ethand_utils.experiments.workflow import Stage, stages
 from ethand_utils.labels import CLASS_WEIGHTS
 from ethand_utils.sources.detect import find_source
 from ethand_utils.training.adversarial import adversarial_text
 from ethand_utils.training.cyclegan.model import cycle_text
-from ethand_utils.training.cyclegan.variants import VARIANTS, cycle_nets
 from ethand_utils.training.learner import lr_factor
-from ethand_utils.training.losses import D_CHANNELS, LOSSES
+from ethand_utils.training.losses import LOSSES
 from ethand_utils.training.pseudo_labels import kept_per_batch
 
 WIDTH = 100  # columns of the text
@@ -38,7 +37,7 @@ def planned(run: Run) -> dict:
     of every epoch. `at_most` says that a count is a limit: of data that is still to be read, or where G1's confidence
     decides how much a filter keeps.
 
-    Raises what `workflow.check` does, and StoreError when the profile's `data` lacks a store.
+    Raises what `checks.check` does, and StoreError when the profile's `data` lacks a store.
     """
     check(run)
     p, data = run.profile, _data(run)
@@ -53,7 +52,7 @@ def planned(run: Run) -> dict:
         "data": data,
         "augmentation": asdict(Augmentation(photometric=PHOTOMETRIC[p.photometric])),
         "class_weights": CLASS_WEIGHTS.get(p.class_weights),
-        "nets": _nets(p),
+        "nets": planned_nets(p),
         "trainings": trainings,
         "totals": {"trainings": sum(training["seeds"] for training in trainings), **totals, "at_most": at_most},
         "profile": p.model_dump(),
@@ -71,21 +70,6 @@ def _data(run: Run) -> dict:
         names = [name for name in (*counts, "unpaired_labels") if name in stores]
         size, counts = stores["train"].size, {name: len(stores[name]) for name in names}
     return {"source": source, "folder": p.data, "size": size, "counts": counts, "at_most": kind.reads_files}
-
-
-def _nets(p: Profile) -> dict[str, dict]:
-    """Return every net with the arguments that `models.create_model` is given; D by the folder of its training."""
-    nets = {"G1": {"arch": p.g1_arch, "encoder": p.g1_encoder, "widths": p.g1_widths, "pretrained": p.pretrained}}
-    for method in chosen_methods(p):
-        nets.setdefault(NETS[method.net], method.net_options(p))
-    for d in filter(None, (method.discriminator(p) for method in chosen_methods(p))):
-        shape = {"arch": p.d_arch, "encoder": None, "widths": p.d_widths, "pretrained": False}
-        nets[d.folder] = {**shape, "in_channels": D_CHANNELS[d.adversarial_input]}
-    for variant in (variant for variant in VARIANTS.values() if variant.name in p.cyclegan):
-        for name, net in cycle_nets(p, variant.options).items():
-            if nets.setdefault(name, net) != net:
-                nets[f"{name} of {variant.name}"] = net
-    return nets
 
 
 def _trainings(p: Profile) -> list[tuple[str, Stage, int]]:

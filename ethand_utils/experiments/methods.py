@@ -212,6 +212,14 @@ def chosen_methods(profile: Profile) -> list[Method]:
     return [method for method in rows if method.name in profile.methods or not profile.methods]
 
 
+def trained_methods(profile: Profile) -> list[Method]:
+    """Return all methods that a run trains: its rows, those of the label fractions, and that on generated images."""
+    names = [method.name for method in chosen_methods(profile)]
+    names += FRACTION_METHODS if profile.label_fractions else ()
+    names += [IMAGES_METHOD] if REFERENCE_VARIANT in profile.cyclegan else []
+    return [METHODS[name] for name in dict.fromkeys(names)]
+
+
 def main_method(profile: Profile) -> str:
     """Return the method whose errors a run looks at: the full one, or the last that it trains."""
     names = [method.name for method in chosen_methods(profile)]

@@ -1,10 +1,14 @@
 """A run: its folder, settings and data set, and the results that its trainings save."""
 
+import contextlib
 import json
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
+import unicodedata
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +20,8 @@ from ethand_utils.data.datasets import REPORT, require_stores
 from ethand_utils.data.store import Store
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.exceptions import EthandError
-from ethand_utils.experiments.config import Profile, load_profile, write_profile
-from ethand_utils.files import atomic_write, write_json
+from ethand_utils.experiments.config import Profile, brief, fraction_name, load_profile, write_profile
+from ethand_utils.files import atomic_write, first_line, write_json
 from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.sources.detect import RENDERED, SOURCES, detect_source, find_source
 from ethand_utils.sources.request import ReadRequest
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
+MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
 RELEASED = "released"  # value of `g1_init`: the package's own weights
 
 
@@ -34,14 +39,73 @@ class RunError(EthandError):
 
 
 def project_root() -> Path:
-    """Return the checkout with the notebooks: this folder or one above it, else where the package was installed from.
+    """Return the checkout with the notebooks: this folder or one above it. Raises RunError where there is none.
 
-    Raises RunError where there is none.
+    Nowhere else is looked: results would come into another checkout than the one that a notebook or command is of.
     """
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
-        if (folder / "notebooks" / "01_data.ipynb").exists() and (folder / "Snakefile").exists():
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if _is_checkout(folder):
             return folder
-    raise RunError(f"{Path.cwd()}: no notebooks here; call this inside a checkout of the project")
+    own = Path(__file__).resolve().parents[2]
+    example = own if _is_checkout(own) else "CHECKOUT"
+    raise RunError(
+        f"{Path.cwd()}: not inside a checkout of the project, so there is no outputs/ to write to; change to one first "
+        f"(`cd {shlex.quote(str(example))}`; papermill: --cwd {shlex.quote(f'{example}/notebooks')})"
+    )
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "notebooks" / "01_data.ipynb").exists() and (folder / "Snakefile").exists()
+
+
+def run_folder(name: str | int) -> Path:
+    """Return the folder of a run: `outputs/<name>/` of the checkout. Raises RunError as `run_name` does."""
+    return project_root() / "outputs" / run_name(name)
+
+
+def run_name(name: str | int, parameter: str = "RUN") -> str:
+    """Return the name of a run, or of a training inside one (`parameter` says which), if it is a folder's own name.
+
+    Refused with RunError: what lies elsewhere than in the folder it is meant for (`a/b`, `..`), what a shell, a listing
+    or another system may take for something else, and what papermill's -p reads as another name (`007` as 7).
+    """
+    if isinstance(name, bool | float) or name is None:
+        raise RunError(f"{parameter}: {name!r}, which is not text; expected a name (papermill: -r {parameter} NAME)")
+    text = unicodedata.normalize("NFC", str(name))
+    faults = {
+        "has more than one folder": bool({"/", "\\"} & {*text}),
+        "has characters that cannot be printed": not text.isprintable(),
+        "is empty": not text.strip(),
+        "begins or ends with a space": text != text.strip(),
+        f"begins with {text[:1]!r}": text.startswith((".", "-", "~")),
+        f"is longer than {MAX_NAME} bytes": len(text.encode(errors="replace")) > MAX_NAME,
+        "is read by papermill as something else": _by_papermill(text) != text,
+    }
+    for fault, applies in faults.items():
+        if applies:
+            raise RunError(f"{parameter}: {brief(text)} {fault}; expected one plain name, such as {_plain(text)}")
+    return text
+
+
+def _by_papermill(name: str) -> str:
+    """Return a name as it comes out of papermill's option -p, which reads numbers, True, False and None."""
+    if name in ("True", "False", "None"):
+        return ""
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return str(number(name)) if number is int else ""
+    return name
+
+
+def _plain(text: str) -> str:
+    """Return a name that is near to a refused one and is none itself."""
+    plain = "-".join(re.findall(r"\w+", text))[:20] or "mine"
+    return plain if _by_papermill(plain) == plain else f"run-{plain}"
+
+
+def as_list(value) -> list:
+    """Return a notebook's list parameter as a list: a value given alone, as papermill's -p does, is a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 @dataclass(frozen=True)
@@ -78,7 +142,7 @@ class Run:
 
         Raises FileError when that is of no known source, RunError when `mano_dir` is given for one without use for it.
         """
-        name = detect_source(_from_root(self.profile.data)) if self.profile.data else RENDERED
+        name = detect_source(from_root(self.profile.data)) if self.profile.data else RENDERED
         if self.profile.mano_dir and not find_source(name).uses_mano:
             users = " or ".join(source.title for source in SOURCES.values() if source.uses_mano)
             raise RunError(
@@ -91,7 +155,7 @@ class Run:
     def data_folder(self) -> Path:
         """The folder of the run's data set: stores that exist stay where they are, others are in `data/` of the run."""
         in_place = find_source(self.source).in_place
-        return _from_root(self.profile.data) if in_place else (self.home or self.folder) / "data"
+        return from_root(self.profile.data) if in_place else (self.home or self.folder) / "data"
 
     def dataset(self, *needed: str) -> dict[str, Store]:
         """Return the run's stores by name; missing ones are rendered, or read from the profile's `data`.
@@ -107,16 +171,22 @@ class Run:
         path = self.profile.g1_init
         if path in (None, RELEASED):
             return path
-        if not _from_root(path).is_file():
+        if not from_root(path).is_file():
             raise RunError(f"g1_init: {path}: no such file; expected {RELEASED}, the weights of a run, or null")
-        return _from_root(path)
+        return from_root(path)
 
     @property
     def report(self) -> dict:
         """The source's `report.json` on what it kept and skipped; empty where there is none."""
         path = self.data_folder / REPORT
-        read = find_source(self.source).needs_folder and path.exists()
-        return json.loads(path.read_text()) if read else {}
+        if not (find_source(self.source).needs_folder and path.exists()):
+            return {}
+        try:
+            return json.loads(path.read_bytes())
+        except ValueError as error:
+            raise RunError(
+                f"{path}: damaged ({first_line(error)}); expected the JSON that reading the data wrote"
+            ) from None
 
     def render_shard(self, shard: Shard, workers: int) -> None:
         """Render a shard of the run's data set, which `dataset` merges with the others."""
@@ -125,7 +195,7 @@ class Run:
     def _read(self, workers: int, shard: Shard | None = None) -> dict[str, Store]:
         """Let the source build the run's stores; complete ones are kept, unfinished ones resumed."""
         p = self.profile
-        root, mano = (_from_root(path) if path else None for path in (p.data, p.mano_dir))
+        root, mano = (from_root(path) if path else None for path in (p.data, p.mano_dir))
         counts = {"train": p.train, "val": p.val, "test": p.test, "unpaired": p.unpaired}
         how = {"workers": workers, "shard": shard, "replace": True}
         options = RenderOptions(**{name: getattr(p, name) for name in RenderOptions.__dataclass_fields__})
@@ -148,25 +218,27 @@ class Run:
         return self.require_output(f"{training}/weights.safetensors", notebook)
 
 
-def _from_root(path: str) -> Path:
+def from_root(path: str) -> Path:
     """Return a path of a profile: absolute, below the user's home (`~`), or from the checkout on."""
     return project_root() / Path(path).expanduser()
 
 
-def open_run(name: str, profile: str = "tiny", data: str = "") -> Run:
+def open_run(name: str | int, profile: str = "tiny", data: str = "") -> Run:
     """Open the run `outputs/<name>/`, made with `profile` if it is new, and then with `data` in place of the profile's.
 
     An existing run keeps the profile it was made with, so that a notebook opened alone continues it; `ethand run`
-    writes a changed profile itself. Raises RunError when an existing run has other data than `data`, FileError
-    when a new run's `data` is nothing known.
+    writes a changed profile itself. Raises RunError for a name that `run_folder` refuses and when an existing run has
+    other data than `data`, FileError when a new run's `data` is nothing known, and for a new run what `check` does.
     """
-    folder = project_root() / "outputs" / name
+    from ethand_utils.experiments.checks import check  # whose nets need PyTorch
+
+    folder, profile, data = run_folder(name), str(profile), str(data)  # papermill gives 2024 as a number
     if not (folder / "profile.yaml").exists():
         run = Run(folder, load_profile(profile, {"data": data} if data else None))
-        if run.source:  # a folder that is refused must not stay in a profile
-            write_profile(folder, run.profile)
+        check(run)  # what is refused must not stay in a profile
+        write_profile(folder, run.profile)
     run = Run(folder, load_profile(folder / "profile.yaml"))
-    if data and not (run.profile.data and _from_root(run.profile.data).resolve() == _from_root(data).resolve()):
+    if data and not (run.profile.data and from_root(run.profile.data).resolve() == from_root(data).resolve()):
         raise RunError(
             f"{folder / 'profile.yaml'}: this run was made with data {run.profile.data or 'null (rendered)'}, not "
             f"{data}; choose another name for RUN, or leave DATA empty to go on with this one"
@@ -213,8 +285,3 @@ def commit() -> str:
     """Return the checkout's commit, or nothing outside a repository."""
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=project_root())
     return asked.stdout.strip()
-
-
-def fraction_name(label_fraction: float) -> str:
-    """Return the folder of the trainings on a fraction of the pairs, inside a run: `pairs_5pct` of 0.05."""
-    return f"pairs_{100 * label_fraction:g}pct"

@@ -33,7 +33,8 @@ from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIAN
 # Fields of a method that decide its results, unlike its title and the report's score.
 METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
 # Modules whose values are in a stage's settings file: any other change of them, such as a new row, makes none stale.
-BY_VALUE = ("experiments.config", "experiments.methods")
+# The checks before a run change no result.
+BY_VALUE = ("experiments.config", "experiments.methods", "experiments.checks")
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
 ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
@@ -240,17 +241,6 @@ def render_shards(profile: Profile) -> list[Shard]:
     """
     count = profile.render_parts if profile.data is None else 1
     return [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
-
-
-def check(run: Run) -> None:
-    """Check what a run asks for before anything is written.
-
-    Raises MethodError for an unknown method or loss, and what `Run.source` and `Run.g1_init` do.
-    """
-    for method in chosen_methods(run.profile):
-        method.check()
-    run.source  # noqa: B018
-    run.g1_init  # noqa: B018
 
 
 def snakemake(folder: Path, cores: int, options: list[str]) -> int:

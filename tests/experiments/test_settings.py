@@ -113,7 +113,7 @@ def test_cyclegan_is_trained_only_where_it_is_asked_for():
         ({"epochs": 3.5}, "expected int"),
         ({"epochs": True}, "expected int"),
         ({"seed": -1}, r"expected int \(at least 0\)"),
-        ({"size": 8}, r"expected int \(at least 16\)"),
+        ({"size": 8}, r"expected int \(at least 16, at most 4,096\)"),
         ({"pretrained": 1}, "pretrained: 1, expected bool"),
         ({"bs": 0}, "at least 1"),
         ({"bs_unpaired": 0}, "at least 1"),
@@ -121,7 +121,10 @@ def test_cyclegan_is_trained_only_where_it_is_asked_for():
         ({"render_parts": 0}, "at least 1"),
         ({"data": 3}, "data: 3, expected str or null"),
         ({"mano_dir": ["a", "b"]}, "expected str or null"),
-        ({"g1_widths": [16, 0]}, r"\[16, 0\], expected list \(not empty\) of int \(at least 1\) or null"),
+        (
+            {"g1_widths": [16, 0]},
+            r"\[16, 0\], expected list \(not empty\) of int \(at least 1, at most 65,536\) or null",
+        ),
         ({"baseline_widths": []}, r"expected list \(not empty\)"),
         (
             {"photometric": "stronger"},

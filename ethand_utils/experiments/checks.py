@@ -1,0 +1,261 @@
+"""Checks of a run before anything starts: its settings against each other, the data, the installation and the nets."""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+from ethand_utils.data.datasets import open_dataset, require_stores
+from ethand_utils.exceptions import nearest
+from ethand_utils.experiments.config import PROFILES, Profile, brief, load_profile
+from ethand_utils.experiments.methods import (
+    FRACTION_METHODS,
+    NETS,
+    PlannedPhase,
+    chosen_methods,
+    cyclegan_phases,
+    trained_methods,
+)
+from ethand_utils.experiments.run import RELEASED, Run, RunError, from_root
+from ethand_utils.labels import N_CHANNELS
+from ethand_utils.sources.detect import find_source
+from ethand_utils.training.cyclegan.variants import VARIANTS, cycle_nets
+
+# The settings that make each net, for errors; a D goes by the folder of its training.
+G1_SETTINGS, D_SETTINGS = ("g1_arch", "g1_encoder", "g1_widths"), ("d_arch", "d_widths")
+NET_SETTINGS = {
+    "G1": G1_SETTINGS,
+    "G2": ("g2_arch", "g2_encoder", "g2_widths"),
+    "baseline": ("baseline_widths",),
+    "G_XY": G1_SETTINGS,
+    "G_YX": ("baseline_widths",),
+    "order": ("baseline_widths",),
+    "D_X": ("d_widths",),
+    "D_Y": ("d_widths",),
+}
+MIN_FILTERED = 2  # `pseudo_labels.MIN_BATCH`, whose module needs PyTorch
+MOST_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
+MAX_REASON = 160  # characters of a library's own message
+
+
+def check(run: Run) -> None:
+    """Check what a run asks for before anything is written.
+
+    Raises MethodError for an unknown method or loss; RunError for settings that do not go together, a net that cannot
+    be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
+    """
+    p = run.profile
+    for method in chosen_methods(p):
+        method.check()
+    check_fractions(p)
+    source = run.source
+    if p.mano_dir:
+        check_mano(from_root(p.mano_dir))
+    if p.tensorboard and not importlib.util.find_spec("tensorboard"):
+        raise RunError("tensorboard: true, but the package tensorboard is missing; `pip install tensorboard`")
+    check_nets(p, store_size(run, source))
+    check_start(run)
+
+
+def check_fractions(p: Profile) -> None:
+    """Check that the second table has its last line, of all pairs. Raises RunError."""
+    chosen = [method.name for method in chosen_methods(p)]
+    missing = [name for name in FRACTION_METHODS if name not in chosen]
+    if p.label_fractions and missing and p.chain == "report":
+        raise RunError(
+            f"methods: {brief(p.methods)}, expected {' and '.join(missing)} among them, as label_fractions is "
+            f"{brief(p.label_fractions)}: the second table compares with these rows on all pairs"
+        )
+
+
+def check_mano(folder: Path) -> None:
+    """Check MANO's files. Raises HandModelError for a file that is missing or unfit."""
+    from ethand_utils.sources.interhand import hand_source
+
+    hand_source(folder)
+
+
+def store_size(run: Run, source: str) -> int:
+    """Return the side of the images that a run trains on, px: the profile's, or that of stores used in place."""
+    if not find_source(source).in_place:
+        return run.profile.size
+    stores = open_dataset(run.data_folder)
+    return require_stores(stores, run.data_folder, "train")["train"].size
+
+
+def planned_nets(p: Profile) -> dict[str, dict]:
+    """Return every net of a run with the arguments of `models.create_model`; a D by the folder of its training."""
+    nets = {"G1": {"arch": p.g1_arch, "encoder": p.g1_encoder, "widths": p.g1_widths, "pretrained": p.pretrained}}
+    if p.chain == "release":
+        return nets
+    from ethand_utils.training.losses import D_CHANNELS
+
+    for method in trained_methods(p):
+        nets.setdefault(NETS[method.net], method.net_options(p))
+    for d in filter(None, (method.discriminator(p) for method in trained_methods(p))):
+        shape = {"arch": p.d_arch, "encoder": None, "widths": p.d_widths, "pretrained": False}
+        nets[d.folder] = {**shape, "in_channels": D_CHANNELS[d.adversarial_input]}
+    for variant in (variant for variant in VARIANTS.values() if variant.name in p.cyclegan):
+        for name, net in cycle_nets(p, variant.options).items():
+            if nets.setdefault(name, net) != net:
+                nets[f"{name} of {variant.name}"] = net
+    return nets
+
+
+def check_nets(p: Profile, size: int) -> None:
+    """Check that every net of a run can be built and take a batch of images of `size` px. Raises RunError.
+
+    They are built on PyTorch's meta device, without memory or computation. Those of the shipped profiles are not built
+    here, as the tests build them: `ethand run tiny` would wait for them every time.
+    """
+    trials, trusted = net_trials(p, size), shipped_trials()
+    for name, trial in trials.items():
+        if trial not in trusted:
+            check_net(name, *trial)
+
+
+def net_trials(p: Profile, size: int) -> dict[str, tuple[dict, int, int]]:
+    """Return of every net by name its arguments, the side of its images, and the samples of its smallest batch, 1 or 2.
+
+    More than two samples make no difference to whether a net can be trained; one may be too few to be normalised.
+    """
+    cycles = 2 * cyclegan_phases(p)[0].batch(p.train)
+    batches = dict.fromkeys(("G_XY", "G_YX", "order", "D_X", "D_Y"), cycles)
+    for method in trained_methods(p):
+        for phase in (phase for phase in method.phases(p) if phase.epochs):
+            name = NETS[method.net]
+            batches[name] = min(learned_batch(p, phase), batches.get(name, p.bs))
+    nets = planned_nets(p)
+    pairs = min(p.train, p.bs)  # what G1 and D see
+    return {name: (net, size, min(batches.get(name.split()[0], pairs), 2)) for name, net in nets.items()}
+
+
+def learned_batch(p: Profile, phase: PlannedPhase) -> int:
+    """Return how many samples of a batch of a phase a net learns from, all processes together.
+
+    Raises RunError for a threshold of pseudo-labels that would skip every batch, as too small to be normalised.
+    """
+    batch = phase.batch(p.train if phase.store == "train" else p.unpaired)
+    if phase.store != "unpaired_images" or p.pseudo_filter == "none":
+        return batch
+    share = batch // p.processes
+    if p.pseudo_filter == "batch_half":
+        return p.processes * max(1, round(share / 2))
+    if share < MIN_FILTERED:
+        raise RunError(
+            f"bs_unpaired: {p.bs_unpaired}, expected at least {MIN_FILTERED} samples for each process, as "
+            f"pseudo_filter {p.pseudo_filter} skips a batch that keeps fewer"
+        )
+    return batch
+
+
+def shipped_trials() -> list[tuple[dict, int, int]]:
+    """Return `net_trials` of all shipped profiles, with every CycleGAN."""
+    profiles = [load_profile(path.stem) for path in sorted(PROFILES.glob("*.yaml"))]
+    everything = [p.model_copy(update={"cyclegan": list(VARIANTS), "chain": "report"}) for p in profiles]
+    return [trial for p in (*profiles, *everything) for trial in net_trials(p, p.size).values()]
+
+
+def check_net(name: str, net: dict, size: int, bs: int) -> None:
+    """Check that a net can be built, and maps a batch of `bs` images of `size` px as it should. Raises RunError."""
+    if fault := name_fault(name, net) or net_fault(net, size, bs):
+        keys = NET_SETTINGS.get(name.split()[0], D_SETTINGS)
+        values = {key: net[key.split("_")[-1]] for key in keys if key.split("_")[-1] in net}
+        given = ", ".join(f"{key} {brief(value)}" for key, value in values.items())
+        samples = f" and batches that leave {bs} sample" if bs == 1 else ""
+        raise RunError(
+            f"{given}: {name} cannot be trained on images of size {size}{samples} ({fault}); change one of these"
+            + ("" if size % 32 == 0 else ", or take a size divisible by 32")
+        )
+
+
+def name_fault(name: str, net: dict) -> str:
+    """Return what is wrong with a net's architecture, encoder, or ImageNet weights for it, or ''."""
+    from ethand_utils.training.models import DISCRIMINATORS
+
+    arch = net["arch"]
+    if arch in DISCRIMINATORS:
+        return "" if name[0] in "dD" else "it is a discriminator, and predicts no masks"
+    if arch == "baseline":
+        return "" if net["widths"] is None or len(net["widths"]) > 1 else "it needs at least two levels, a width each"
+    return smp_fault(arch, net["encoder"], net["pretrained"])
+
+
+def smp_fault(arch: str, encoder: str | None, pretrained: bool) -> str:
+    """Return what is wrong with the names of a net of segmentation-models-pytorch, or ''."""
+    import segmentation_models_pytorch as smp
+    import timm
+
+    archs = ["baseline", *smp.MODEL_ARCHITECTURES_MAPPING]
+    if arch.lower() not in archs:
+        return f"unknown architecture{nearest(arch, archs)}; there are {', '.join(archs)}"
+    if encoder is None:
+        return "it needs an encoder, by smp's name"
+    names = [*smp.encoders.encoders, *(f"tu-{model}" for model in timm.list_models())]
+    settings = smp.encoders.encoders.get(encoder, {}).get("pretrained_settings", {})
+    model = encoder.removeprefix("tu-")
+    if encoder not in names and not (model != encoder and timm.is_model(model)):
+        return f"unknown encoder{nearest(encoder, names)}; there are those of smp, and tu- with a model of timm"
+    if pretrained and not (timm.is_model_pretrained(model) if model != encoder else "imagenet" in settings):
+        return "there are no ImageNet weights for its encoder; set pretrained to false"
+    return ""
+
+
+def net_fault(net: dict, size: int, bs: int) -> str:
+    """Return why a net cannot be built or take a batch in training, or ''."""
+    fault = _fault_on("meta", net, size, bs)
+    # Some nets compute numbers while they are built, which the meta device cannot.
+    return _fault_on("cpu", net, size, bs) if "meta" in fault else fault
+
+
+def _fault_on(device: str, net: dict, size: int, bs: int) -> str:
+    import torch
+
+    from ethand_utils.training.models import DISCRIMINATORS, create_model
+
+    images = torch.zeros(bs, net.get("in_channels", 3), size, size, device=device)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = create_model(**net | {"pretrained": False}).train()
+            outputs, parameters = model(images), sum(tensor.numel() for tensor in model.parameters())
+    except Exception as error:  # smp, timm and PyTorch raise errors of many kinds; each is a fault of these settings
+        return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+    if parameters > MOST_PARAMETERS:
+        return f"it has {parameters:.1e} parameters, above {MOST_PARAMETERS:.0e}"
+    expected = (bs, net.get("out_channels", N_CHANNELS), size, size)
+    if net["arch"] in DISCRIMINATORS:
+        expected = (bs, 1, *outputs.shape[2:])
+    if outputs.numel() == 0 or tuple(outputs.shape) != expected:
+        return f"its output has shape {list(outputs.shape)}, expected {list(expected)}"
+    return ""
+
+
+def check_start(run: Run) -> None:
+    """Check that G1 can start from the weights that the profile names. Raises RunError when they are of another net."""
+    path = run.g1_init
+    if path is None:
+        return
+    from ethand_utils.training.models import RELEASED as RELEASED_FILE
+
+    path = RELEASED_FILE if path == RELEASED else path
+    recipe, net = _recipe(path), planned_nets(run.profile)["G1"]
+    for key in ("arch", "encoder", "widths"):
+        if recipe.get(key) != net[key]:
+            raise RunError(
+                f"g1_init: {run.profile.g1_init}: weights of a net with {key} {brief(recipe.get(key))}; expected "
+                f"{brief(net[key])}, as g1_{key} says; set g1_{key} to the former, or g1_init to null"
+            )
+
+
+def _recipe(path: Path) -> dict:
+    """Return the arguments of the net of a file of `save_weights`. Raises RunError for another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return dict(json.loads(file.metadata()["ethand"])["model"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        raise RunError(
+            f"g1_init: {path}: not the weights of a run; expected its weights.safetensors, or null"
+        ) from None
