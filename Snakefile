@@ -1,6 +1,7 @@
 """The chain of notebooks of one run: `ethand run` calls this with --directory outputs/NAME.
 
-Paths are below that folder, which is Snakemake's working directory. A stage runs again when its notebook, a module
+Paths are below that folder, which is Snakemake's working directory. Commands are called in the checkout, as links may
+lead from there to that folder, and end with Snakemake: `exec` makes it their parent, $PPID. A stage runs again when its notebook, a module
 of the package that it imports, a setting that concerns it, or the result of a stage before it is newer than what it made.
 """
 
@@ -9,11 +10,14 @@ from pathlib import Path
 
 import ethand_utils
 from ethand_utils.dependencies import module_files
-from ethand_utils.experiments.run import open_run
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.processes import MODULE
+from ethand_utils.experiments.run import own_folder
 from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
 
-folder = Path.cwd()
-profile = open_run(folder.name).profile
+root = Path(workflow.basedir)
+folder = own_folder(root, Path.cwd())
+profile = load_profile(folder / "profile.yaml")
 steps = {stage.name: stage for stage in stages(profile)}
 gpus = gpu_count()
 # On GPUs, as many trainings run as have their GPUs. On a CPU, two side by side use the cores better than one with all
@@ -51,7 +55,8 @@ for done, shard in shards.items():
         threads: threads or max(1, workflow.cores // len(shards))
         priority: len(steps)
         shell:
-            "{sys.executable} -m ethand_utils.app.cli render-shard {folder} {params.shard} {threads}"
+            "cd {root:q} && exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli "
+            "render-shard {folder:q} {params.shard} {threads}"
 
 
 for stage in steps.values():
@@ -59,7 +64,7 @@ for stage in steps.values():
     rule:
         name: stage.name
         input:
-            notebook_inputs(stage.notebook),
+            notebook_inputs(root, stage.notebook),
             settings_file(stage),
             *[done for done in shards if stage.name == "01_data"],
             *[made for need in stage.needs for made in steps[need].makes],
@@ -74,7 +79,8 @@ for stage in steps.values():
             gpu=stage.gpus,  # no limit where there is no GPU
         priority: waiting[stage.name]
         shell:
-            "OMP_NUM_THREADS={threads} {sys.executable} -m ethand_utils.app.cli stage {folder} {params.name}"
+            "cd {root:q} && export OMP_NUM_THREADS={threads} && "
+            "exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli stage {folder:q} {params.name}"
 
 
 rule index:
@@ -87,4 +93,4 @@ rule index:
     output:
         "index.html",
     shell:
-        "{sys.executable} -m ethand_utils.app.cli index {folder}"
+        "cd {root:q} && exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli index {folder:q}"

@@ -4,6 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
+from signal import Signals
 from typing import Annotated
 
 import typer
@@ -35,8 +36,8 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="change a setting; may be repeated"),
     ] = None,
-    name: Annotated[str, typer.Option(help="folder below outputs/; default: the profile's name")] = "",
-    cores: Annotated[int, typer.Option(help="cores to use; 0: all")] = 0,
+    name: Annotated[str | None, typer.Option(help="folder below outputs/; default: the profile's name")] = None,
+    cores: Annotated[int, typer.Option(help="cores to use; 0: all", min=0)] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be trained; start nothing")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="with --dry-run: print JSON, with every epoch's rate")
@@ -48,17 +49,23 @@ def run(
     Notebooks whose results are up to date are skipped. The report is outputs/NAME/index.html.
     """
     from ethand_utils.experiments import config, workflow
-    from ethand_utils.experiments.run import Run, RunError, project_root
+    from ethand_utils.experiments.checks import check
+    from ethand_utils.experiments.run import Run, RunError, run_folder
 
     chosen = config.load_profile(profile, config.parse_changes(changes or []))
-    folder = project_root() / "outputs" / (name or Path(profile).stem)
+    folder = run_folder(Path(profile).stem if name is None else name)
     if dry_run or as_json:
         _print_plan(Run(folder, chosen), dry_run, as_json)
         return
     check(Run(folder, chosen))
-    config.write_profile(folder, chosen)
     with workflow.run_lock(folder):
-        status = workflow.snakemake(folder, cores, snakemake or [])
+        config.write_profile(folder, chosen)
+        status, stopped = workflow.snakemake(folder, cores, snakemake or [])
+    if stopped:
+        print(
+            f"ethand: run {folder.name} was stopped ({Signals(stopped).name}); start again to continue", file=sys.stderr
+        )
+        sys.exit(128 + stopped)
     if status:
         raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to continue")
     if (folder / "index.html").exists():  # not so after a target before it, or Snakemake's own --dry-run
@@ -82,7 +89,7 @@ def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of t
     from ethand_utils.experiments.run import open_run
 
     current = open_run(folder.name)
-    chosen = next(s for s in workflow.stages(current.profile) if s.name == name)
+    chosen = workflow.find_stage(current.profile, name)
     with workflow.reserve_gpus(folder, workflow.gpu_count() if chosen.trains else 0, chosen.gpus):
         workflow.execute(current, chosen)
 

@@ -58,6 +58,19 @@ def _is_checkout(folder: Path) -> bool:
     return (folder / "notebooks" / "01_data.ipynb").exists() and (folder / "Snakefile").exists()
 
 
+def own_folder(root: Path, folder: Path) -> Path:
+    """Return the folder of a run as that of the checkout `root`, `outputs/<name>/`, where links may lead elsewhere.
+
+    Snakemake works in the folder that links lead to, from which neither name nor checkout can be told. Raises RunError
+    when no run of the checkout is there.
+    """
+    outputs = root / "outputs"
+    for own in (outputs / folder.name, *sorted(outputs.glob("*"))):
+        if own.exists() and own.samefile(folder):
+            return own
+    raise RunError(f"{folder}: no run of {root}; expected a folder inside {outputs}")
+
+
 def run_folder(name: str | int) -> Path:
     """Return the folder of a run: `outputs/<name>/` of the checkout. Raises RunError as `run_name` does."""
     return project_root() / "outputs" / run_name(name)
@@ -91,9 +104,11 @@ def _by_papermill(name: str) -> str:
     """Return a name as it comes out of papermill's option -p, which reads numbers, True, False and None."""
     if name in ("True", "False", "None"):
         return ""
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return str(number(name)) if number is int else ""
+    with contextlib.suppress(ValueError):
+        return str(int(name))
+    with contextlib.suppress(ValueError):
+        float(name)
+        return ""
     return name
 
 

@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import require_known
-from ethand_utils.experiments.config import Profile, concerning
+from ethand_utils.experiments.config import Profile, concerning, fraction_name
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
     IMAGES_METHOD,
@@ -26,8 +26,10 @@ from ethand_utils.experiments.methods import (
     chosen_methods,
     main_method,
 )
-from ethand_utils.experiments.run import Run, RunError, fraction_name, open_run, project_root
-from ethand_utils.files import atomic_write, hold
+from ethand_utils.experiments.processes import call, ending_with_this
+from ethand_utils.experiments.run import Run, RunError, open_run, project_root
+from ethand_utils.files import atomic_write
+from ethand_utils.locks import hold_named
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
 # Fields of a method that decide its results, unlike its title and the report's score.
@@ -37,6 +39,7 @@ METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
 BY_VALUE = ("experiments.config", "experiments.methods", "experiments.checks")
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
 ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
+CHAIN_LOCK = ".snakemake.lock"  # of a run, held by Snakemake
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 G1_FILES = ("g1/result.json", "g1/weights.safetensors")
 # The settings that concern each notebook; that of G2 asks its method (`Method.settings`).
@@ -109,6 +112,13 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), needs, parameters),
         Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), needs, parameters),
     ]
+
+
+def find_stage(profile: Profile, name: str) -> Stage:
+    """Return a step of a run by its name. Raises RunError for one that the settings do not ask for."""
+    chain = {stage.name: stage for stage in stages(profile)}
+    require_known("stage", name, chain, RunError)
+    return chain[name]
 
 
 def release_stages(profile: Profile) -> list[Stage]:
@@ -211,12 +221,12 @@ def write_stage_settings(run: Run) -> None:
     """
     for stage in stages(run.profile):
         path, text = run.folder / settings_file(stage), _settings_text(run, stage)
-        if path.exists() and path.read_text() == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             continue
         with atomic_write(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_bytes(text.encode())
             record = _executed_settings(run, stage)
-            if record.exists() and record.read_text() == text:
+            if record.is_file() and record.read_bytes() == text.encode():
                 os.utime(temporary, ns=(record.stat().st_atime_ns, record.stat().st_mtime_ns))
 
 
@@ -243,15 +253,15 @@ def render_shards(profile: Profile) -> list[Shard]:
     return [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
 
 
-def snakemake(folder: Path, cores: int, options: list[str]) -> int:
-    """Let Snakemake bring a run up to date; return its exit status.
+def snakemake(folder: Path, cores: int, options: list[str]) -> tuple[int, int | None]:
+    """Let Snakemake bring a run up to date; return its exit status, and the signal that stopped it, if one did.
 
     It has `cores` (0: all) and every GPU of this machine, unless `options` send jobs elsewhere.
     """
     run = open_run(folder.name)
-    print(f"data: {run.source}")
+    print(f"data: {run.source}", flush=True)
     write_stage_settings(run)
-    return subprocess.run(snakemake_command(folder, cores, options), cwd=project_root()).returncode
+    return call(snakemake_command(folder, cores, options), cwd=project_root())
 
 
 def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]:
@@ -267,7 +277,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
         limits += ["--resources", f"gpu={gpu_count()}"]
     # Options with one value come last: one that takes several would swallow a target.
     given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}
-    command = [sys.executable, "-m", "snakemake", "--rerun-incomplete", "--nolock", *limits]
+    command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *limits]
     return [*command, *(word for name, value in given.items() for word in (f"--{name}", str(value))), *options]
 
 
@@ -301,17 +311,23 @@ def reserve_gpus(folder: Path, count: int, needed: int = 1):
         yield
 
 
-def run_lock(folder: Path) -> contextlib.AbstractContextManager:
-    """Hold a run for this process, and free it however the process ends. Raises RunError when another holds it."""
-    busy = RunError(f"{folder}: another `ethand run` is at work here; wait for it or use another --name")
-    return hold(folder / ".lock", busy)
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run for this process, and free it however the process ends. Raises BusyError when another holds it.
+
+    A Snakemake whose `ethand run` was killed holds a lock of its own until it has ended.
+    """
+    with hold_named(folder / ".lock", "`ethand run`", grace=0):
+        with hold_named(folder / CHAIN_LOCK, "Snakemake"):
+            pass
+        yield
 
 
 @cache
-def notebook_inputs(notebook: str) -> tuple[str, ...]:
+def notebook_inputs(root: Path, notebook: str) -> tuple[str, ...]:
     """Return the files a notebook depends on: itself, and the package's modules that it imports, also indirectly."""
-    path = project_root() / "notebooks" / f"{notebook}.ipynb"
-    cells = json.loads(path.read_text())["cells"]
+    path = root / "notebooks" / f"{notebook}.ipynb"
+    cells = json.loads(path.read_bytes())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return (str(path), *module_files(*imported_modules(code), without=BY_VALUE))
 
@@ -320,8 +336,13 @@ def execute(run: Run, stage: Stage) -> Path:
     """Run a stage's notebook by papermill into the run's `notebooks/`, and write it as HTML into `html/`.
 
     The notebook's own output is shown as it comes. Raises RunError naming notebook, cell and file when a parameter is
-    unknown or a cell fails; the partly executed copy stays.
+    unknown or a cell fails, where the partly executed copy stays, and BusyError while another process is at this stage.
     """
+    with hold_named(run.folder / "settings" / f".{stage.name}.lock", f"stage {stage.name}"):
+        return _execute(run, stage)
+
+
+def _execute(run: Run, stage: Stage) -> Path:
     import papermill
     from nbconvert import HTMLExporter
 
@@ -352,6 +373,6 @@ def execute(run: Run, stage: Stage) -> Path:
     with atomic_write(run.folder / "html" / f"{stage.name}.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     with atomic_write(_executed_settings(run, stage)) as temporary:
-        temporary.write_text(settings)
+        temporary.write_bytes(settings.encode())
         os.utime(temporary, (began, began))
     return executed

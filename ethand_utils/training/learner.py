@@ -27,6 +27,7 @@ from torch import nn
 
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write
+from ethand_utils.locks import hold_named
 from ethand_utils.style import axis_label, in_style
 from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16, weights_digest
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
@@ -73,8 +74,33 @@ def train_phases(
     or `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is split among them
     and the result is that of one but for rounding. Progress is in `train.log`, in a notebook's view, and with
     `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when the
-    disk is full; the checkpoint of the last good epoch stays.
+    disk is full; the checkpoint of the last good epoch stays. Raises BusyError while another process, of this host or
+    another, trains in `folder`.
     """
+    with contextlib.nullcontext() if rank() else hold_named(Path(folder) / lock_name(), "a training"):
+        return _train(model, loss_func, phases, folder, seed, schedule, metrics, processes, tensorboard)
+
+
+def lock_name() -> str:
+    """Return the lock of a training; of several processes the first, which writes, has one of its own.
+
+    It may outlive for a moment the process that started it, and whose lock is free then.
+    """
+    return ".train.lock" if world_size() == 1 else ".train_rank0.lock"
+
+
+def _train(
+    model: nn.Module,
+    loss_func: nn.Module,
+    phases: list[Phase],
+    folder: str | Path,
+    seed: int,
+    schedule: str,
+    metrics: tuple[Metric | Callable, ...],
+    processes: int,
+    tensorboard: bool,
+) -> Learner:
+    """Train as `train_phases` does, in a folder that is held."""
     checkpointer = Checkpointer(Path(folder), model, phases, [loss_func, schedule], seed)
     learn = Learner(
         phases[0].dls,

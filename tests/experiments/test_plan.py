@@ -350,7 +350,7 @@ def test_a_dry_run_refuses_what_a_run_would(checkout, ethand):
 
 def parsed(folder, cores, *options):
     """What Snakemake understands of the command."""
-    return get_argument_parser().parse_args(workflow.snakemake_command(folder, cores, list(options))[3:])
+    return get_argument_parser().parse_args(workflow.snakemake_command(folder, cores, list(options))[6:])
 
 
 @pytest.mark.parametrize("gpus", [0, 2])

@@ -1,0 +1,101 @@
+"""Processes of a run: Snakemake and its stages end with the process that started them, and signals reach them all.
+
+`python -m ethand_utils.experiments.processes STARTER LOCK MODULE WORD…` runs a module as `python -m` does, holding the
+file LOCK unless that is `-`, and ends it soon after the process STARTER, however that ends. A session's leader, as
+Snakemake is, first interrupts its own group and so can cancel the jobs that it has sent elsewhere.
+"""
+
+import contextlib
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ethand_utils.locks import BusyError, hold_named
+
+MODULE = "ethand_utils.experiments.processes"
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL = 0.2  # seconds between two looks at the process that started this one
+
+
+def ending_with_this(lock: Path, module: str) -> list[str]:
+    """Return the command that runs a Python module, which holds a lock and ends with this process."""
+    return [sys.executable, "-m", MODULE, str(os.getpid()), str(lock), module]
+
+
+def call(command: list[str], cwd: Path) -> tuple[int, int | None]:
+    """Run a command in a session of its own; return its exit status, and the first signal that came meanwhile, or None.
+
+    Signals of PASSED_ON interrupt the command and its children, once, as Ctrl-C in a terminal does; this process waits
+    until they have ended, as jobs on a cluster are to be cancelled first. A second Ctrl-C kills them. A signal that is
+    ignored, as SIGHUP is under nohup, stays so.
+    """
+    received: list[int] = []
+    started: list[subprocess.Popen] = []
+
+    def pass_on(number: int, _frame) -> None:
+        received.append(number)
+        if not started:
+            return
+        if len(received) == 1:
+            print("ethand: stopping what is at work; Ctrl-C again kills it", file=sys.stderr, flush=True)
+            _signal_group(started[0], signal.SIGINT)
+        elif number == signal.SIGINT:
+            _signal_group(started[0], signal.SIGKILL)
+
+    before = {number: signal.getsignal(number) for number in PASSED_ON}
+    handled = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    try:
+        for number in handled:
+            signal.signal(number, pass_on)
+        with subprocess.Popen(command, cwd=cwd, start_new_session=True) as process:
+            started.append(process)
+            if received:
+                _signal_group(process, signal.SIGINT)
+            status = process.wait()
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+    return status, received[0] if received else None
+
+
+def _signal_group(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def end_with(starter: int) -> None:
+    """End this process soon after `starter`, its parent, has ended, even killed."""
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(POLL)
+        if os.getpid() == os.getsid(0):
+            os.killpg(0, signal.SIGINT)
+        else:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Run the module that the command line names."""
+    starter, lock, module, *words = sys.argv[1:]
+    if os.getppid() != int(starter):
+        sys.exit(1)  # it ended before this process began
+    end_with(int(starter))
+    sys.argv = [module, *words]
+    try:
+        with contextlib.nullcontext() if lock == "-" else hold_named(Path(lock), module):
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except BusyError as error:
+        print(f"ethand: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
