@@ -1,5 +1,6 @@
 """The `ethand` command."""
 
+import contextlib
 import json
 import sys
 from enum import StrEnum
@@ -62,9 +63,9 @@ def run(
         config.write_profile(folder, chosen)
         status, stopped = workflow.snakemake(folder, cores, snakemake or [])
     if stopped:
-        print(
-            f"ethand: run {folder.name} was stopped ({Signals(stopped).name}); start again to continue", file=sys.stderr
-        )
+        with contextlib.suppress(OSError):  # the terminal may be lost
+            name = Signals(stopped).name
+            print(f"ethand: run {folder.name} was stopped ({name}); start again to continue", file=sys.stderr)
         sys.exit(128 + stopped)
     if status:
         raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to continue")

@@ -42,7 +42,8 @@ def call(command: list[str], cwd: Path) -> tuple[int, int | None]:
         if not started:
             return
         if len(received) == 1:
-            print("ethand: stopping what is at work; Ctrl-C again kills it", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal may be lost
+                print("ethand: stopping what is at work; Ctrl-C again kills it", file=sys.stderr, flush=True)
             _signal_group(started[0], signal.SIGINT)
         elif number == signal.SIGINT:
             _signal_group(started[0], signal.SIGKILL)
@@ -87,6 +88,7 @@ def main() -> None:
     starter, lock, module, *words = sys.argv[1:]
     if os.getppid() != int(starter):
         sys.exit(1)  # it ended before this process began
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without
     end_with(int(starter))
     sys.argv = [module, *words]
     try:
