@@ -30,6 +30,7 @@ TYPES = {"integer": "int", "number": "float", "boolean": "bool", "string": "str"
 BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 
 MAX_KEY = 60  # characters of a setting's name in an error
+MAX_BRACKETS = 500  # opened in a file of settings
 MAX_BYTES = 1 << 20  # of a file of settings; a shipped one has some 5,000
 # Upper bounds far above any use: they stop a slip of the keyboard before the plan of a run fills the memory.
 MOST_SAMPLES, MOST_SIDE, MOST_EPOCHS, MOST_JOBS = 10**9, 4096, 10**5, 1000
@@ -282,6 +283,9 @@ class _Loader(yaml.SafeLoader):
 
 def _parse_yaml(content: str | bytes, origin: str | Path):
     """Parse YAML: text, or bytes in UTF-8, or in UTF-16 with its mark. Raises ProfileError for whatever is none."""
+    brackets = "[{" if isinstance(content, str) else b"[{"
+    if sum(one in brackets for one in content) > MAX_BRACKETS:  # PyYAML's time grows with the square of their depth
+        raise ProfileError(f"{origin}: more than {MAX_BRACKETS} brackets; expected settings, one KEY: VALUE a line")
     try:
         return yaml.load(content, _Loader)
     except yaml.MarkedYAMLError as error:

@@ -185,8 +185,11 @@ def get_method(name: str, new_name: str = "", **changes) -> Method:
     """Return the method `name`, with `changes` to its fields under a `new_name` if there are any.
 
     Raises MethodError for an unknown method, field or choice, and for changes without a name of their own, which would
-    take the place of the method's results.
+    take the place of the method's results. Raises RunError for a new name that is no folder's.
     """
+    from ethand_utils.experiments.run import run_name
+
+    new_name = run_name(new_name, "NAME") if new_name != "" else ""
     require_known("method", name, METHODS, MethodError)
     method = METHODS[name]
     for key in changes:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
+# One of these lies in the folder of every training that was begun.
+TRAINING_FILES = (".train.lock", "train.log", "history.csv", "state", "weights.safetensors", "result.json")
 MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
 RELEASED = "released"  # value of `g1_init`: the package's own weights
 
@@ -118,9 +120,15 @@ def _plain(text: str) -> str:
     return plain if _by_papermill(plain) == plain else f"run-{plain}"
 
 
-def as_list(value) -> list:
-    """Return a notebook's list parameter as a list: a value given alone, as papermill's -p does, is a list of one."""
-    return list(value) if isinstance(value, list | tuple) else [value]
+def as_list(value, of_lists: bool = False) -> list:
+    """Return a notebook's list parameter as a list: a value given alone, as papermill's -p does, is a list of one.
+
+    With `of_lists` the items are lists themselves, such as boxes, and one of numbers is an item. None and '' are empty.
+    """
+    if value is None or value == "":
+        return []
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return [values] if of_lists and values and all(isinstance(one, int | float) for one in values) else values
 
 
 @dataclass(frozen=True)
@@ -225,6 +233,13 @@ class Run:
                 f"(and LABEL_FRACTION, where it has one) first, or everything with `ethand run --name {self.name}`"
             )
         return self.folder / path
+
+    def training_folder(self, name: str | int) -> Path:
+        """Return the folder of a training inside the run. Raises RunError for a name of something else, or of nothing."""
+        folder = self.folder / run_name(name, "NAME")
+        if folder.exists() and not any((folder / file).exists() for file in TRAINING_FILES):
+            raise RunError(f"NAME: {folder} holds something else than a training; expected another name")
+        return folder
 
     def weights(self, training: str) -> Path:
         """Return the weights of a finished training: `g1`, the folder of a D, or `g2/<method>/seed<k>`."""

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ethand_utils.exceptions import EthandError, require_known
-from ethand_utils.files import atomic_write
+from ethand_utils.files import atomic_write, first_line
 from ethand_utils.locks import hold_named
 from ethand_utils.style import axis_label, in_style
 from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16, weights_digest
@@ -218,10 +218,13 @@ class Checkpointer(Callback):
         return self.folder / "state" / "last.pt"
 
     def load(self) -> None:
-        """Load the checkpoint of an interrupted training of the same plan; that of another plan is ignored."""
+        """Load the checkpoint of an interrupted training of the same plan; that of another plan is ignored.
+
+        Raises TrainingError for a file that is no checkpoint.
+        """
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        state = self._read_checkpoint()
         if state["plan"] == self.plan:
             self.model.load_state_dict(state["model"])
             self.learn.opt.load_state_dict(state["opt"])
@@ -232,6 +235,20 @@ class Checkpointer(Callback):
             self.began = time.time() - self.rows[-1]["seconds"]
             if self.done < self.total:
                 self._print(f"{self.label}: goes on after epoch {self.done} of {self.total}")
+
+    def _read_checkpoint(self) -> dict:
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # PyTorch raises what zip files, pickles and storages do
+            reason = first_line(error)[:100]
+        else:
+            if isinstance(state, dict) and "plan" in state:
+                return state
+            reason = "of something else"
+        raise TrainingError(
+            f"{self.checkpoint}: not a checkpoint of a training ({reason}); put the right one back, or move it "
+            "elsewhere to train from the beginning"
+        )
 
     def before_fit(self):
         self.learn.train_iter = sum(self.batches[: self.done])  # fastai counts from 0 in every phase
