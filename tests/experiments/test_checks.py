@@ -1,0 +1,203 @@
+"""Settings that are refused before anything starts: exactly those with which a net cannot be trained, or that clash."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from ethand_utils.exceptions import EthandError
+from ethand_utils.experiments import checks
+from ethand_utils.experiments.checks import check, check_net, net_trials, shipped_trials
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.run import Run
+from ethand_utils.training.models import DISCRIMINATORS, RELEASED, create_model, save_weights
+
+TRIES = 40  # random profiles
+SIZES = [16, 24, 32, 48, 50, 64, 65]
+ARCHS = ["unet", "unetplusplus", "fpn", "linknet", "baseline", "pan", "discriminator", "unett"]
+ENCODERS = ["tu-resnet10t", "mobileone_s0", "tu-regnety_002", "resnet999", "tu-resnet999", None]
+
+
+def run_of(profile="tiny", **changes):
+    return Run(Path("outputs/checked"), load_profile(profile, changes))
+
+
+def refused(call, *arguments):
+    """The line in which something is refused, or ''."""
+    try:
+        call(*arguments)
+    except EthandError as error:
+        line = str(error)
+    else:
+        return ""
+    assert line.splitlines() == [line]
+    return line
+
+
+def takes_a_step(net, size, bs):
+    """Whether a net on the CPU really maps a batch of images to what its training needs, and back."""
+    torch.manual_seed(0)
+    try:
+        model = create_model(**net | {"pretrained": False}).train()
+        outputs = model(torch.randn(bs, net.get("in_channels", 3), size, size))
+        outputs.square().mean().backward()
+    except Exception:
+        return False
+    if net["arch"] in DISCRIMINATORS:
+        return outputs.shape[1] == 1 and outputs.numel() > 0
+    return outputs.shape[-2:] == (size, size)
+
+
+def random_profile(rng):
+    """A profile whose nets are small, and of which some setting may not fit another."""
+    one = lambda choices: choices[rng.integers(len(choices))]  # noqa: E731
+    widths = [None, [8, 8, 4, 4], [8, 4], [4], [4] * 6]
+    return load_profile(
+        "ci",
+        {
+            "size": int(one(SIZES)),
+            "g1_arch": one(ARCHS),
+            "g1_encoder": one(ENCODERS),
+            "g1_widths": one(widths),
+            "baseline_widths": one([[4], [4, 4], [4] * 5, [4] * 7]),
+            "d_widths": one([[4], [4, 4, 4], [4] * 5]),
+            "bs": int(one([1, 2, 8])),
+            "methods": ["baseline", "unetpp_released"],
+            "cyclegan": [],
+        },
+    )
+
+
+@pytest.mark.slow
+def test_a_net_is_refused_exactly_where_it_cannot_take_a_step():
+    rng, answers, asked = np.random.default_rng(0), [], {}
+    for _ in range(TRIES):
+        profile = random_profile(rng)
+        for name, trial in net_trials(profile, profile.size).items():
+            key = json.dumps([name[0], *trial])
+            if key in asked:
+                continue
+            asked[key] = refused(check_net, name, *trial) == ""
+            as_segmentation = name[0] in "dD" or trial[0]["arch"] not in DISCRIMINATORS
+            assert asked[key] == (as_segmentation and takes_a_step(*trial)), (name, trial)
+            answers.append(asked[key])
+    assert 20 < sum(answers) < len(answers) - 20
+
+
+def test_every_net_of_the_shipped_profiles_is_accepted():
+    """They are not built when a run starts, as they are here."""
+    for net, size, bs in {json.dumps(trial): trial for trial in shipped_trials()}.values():
+        name = "d" if net["arch"] in DISCRIMINATORS else "G2"
+        if net.get("out_channels") is None:
+            check_net(name, {**net, "pretrained": False}, size, bs)
+
+
+@pytest.mark.parametrize("profile", ["ci", "tiny", "small", "paper", "release"])
+def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
+    monkeypatch.setattr(checks, "check_net", lambda *trial: pytest.fail(f"built {trial}"))
+    check(run_of(profile, lr=0.5, seeds=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"size": 50}, "baseline cannot be trained on images of size 50 .* take a size divisible by 32"),
+        ({"size": 16}, "d_argmax cannot be trained on images of size 16"),
+        ({"g1_encoder": "resnet999"}, r"unknown encoder \(did you mean resnet"),
+        ({"g2_encoder": "tu-regnety_02"}, r"unknown encoder \(did you mean tu-regnety_0"),
+        ({"g1_arch": "unett"}, r"unknown architecture \(did you mean unet\?"),
+        ({"g2_encoder": None}, "G2 .*needs an encoder"),
+        ({"g1_arch": "discriminator"}, "predicts no masks"),
+        ({"g2_arch": "fpn"}, "G2 cannot be trained"),
+        ({"baseline_widths": [8]}, "baseline .* at least two levels"),
+        ({"baseline_widths": [8] * 8}, "baseline_widths .* cannot be trained"),
+        ({"d_widths": [8] * 7}, "d_widths"),
+        ({"size": 32, "bs_unpaired": 2, "g2_widths": None}, "G2 .* batches that leave 1 sample"),
+        ({"baseline_widths": [60_000] * 5}, "parameters, above"),
+        ({"bs_unpaired": 1, "pseudo_filter": "dataset_half"}, "bs_unpaired: 1, expected at least 2"),
+        ({"label_fractions": [0.5], "methods": ["baseline"]}, "expected unetpp_dice and unetpp_generated among"),
+        ({"g1_init": "released"}, "g1_init: released: weights of a net with encoder 'tu-resnet10t'"),
+        ({"g1_init": "README.md"}, "not the weights of a run"),
+        ({"g1_init": "nowhere.safetensors"}, "no such file"),
+        ({"mano_dir": "nowhere"}, "mano_dir"),
+        ({"methods": ["unetp_dice"]}, "did you mean unetpp_dice"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_before_anything_starts(changes, says):
+    with pytest.raises(EthandError, match=says) as caught:
+        check(run_of(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"pseudo_filter": "threshold", "pseudo_threshold": 1.5}, "expected at most 1, as confidence is"),
+        ({"label_fractions": [0.05, 0.05000000001]}, "each only once"),
+        ({"label_fractions": [0.99999999]}, "below all pairs"),
+        ({"processes": 2, "train": 7}, "train: 7, which is less than a batch"),
+        ({"processes": 2, "unpaired": 7}, "unpaired: 7, which is less than a batch"),
+        ({"size": 10**9}, "at most 4,096"),
+        ({"seeds": 10**9}, "at most 1,000"),
+        ({"epochs": 10**9, "cycles": [0, 0, 0, 10**9]}, "at most 100,000"),
+    ],
+)
+def test_settings_are_checked_against_each_other_when_they_are_read(changes, says):
+    with pytest.raises(EthandError, match=says):
+        load_profile("tiny", changes)
+
+
+def test_an_encoder_without_imagenet_weights_is_refused_where_they_are_asked_for():
+    without = next(model for model in timm.list_models() if not timm.is_model_pretrained(model))
+    net = {"arch": "unet", "encoder": f"tu-{without}", "widths": None}
+    assert "no ImageNet weights" in checks.name_fault("G1", {**net, "pretrained": True})
+    assert checks.name_fault("G1", {**net, "pretrained": False}) == ""
+    for encoder in ("resnet18", "tu-resnet18", "tu-resnet18.a1_in1k"):
+        assert checks.name_fault("G1", {**net, "encoder": encoder, "pretrained": True}) == ""
+
+
+def test_g1_may_start_from_weights_of_its_own_net_alone(tmp_path):
+    own, other = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
+    save_weights(create_model("baseline", widths=(4, 8)), own)
+    save_weights(create_model("baseline", widths=(4, 16)), other)
+    baseline = {"g1_arch": "baseline", "g1_encoder": None, "g1_widths": [4, 8]}
+    assert refused(check, run_of(**baseline, g1_init=str(own))) == ""
+    assert "g1_init" in refused(check, run_of(**baseline, g1_init=str(other)))
+    assert refused(check, run_of("release", g1_init="released")) == ""
+    assert RELEASED.exists()
+
+
+def test_stores_used_in_place_are_checked_at_their_own_size(dataset):
+    run = run_of("ci", data=str(dataset["train"].path.parent), size=50)
+    assert refused(check, run) == ""
+    assert "size 32" in refused(check, run_of("ci", data=run.profile.data, baseline_widths=[4] * 7))
+
+
+def test_tensorboard_that_is_missing_is_named_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    assert "pip install tensorboard" in refused(check, run_of(tensorboard=True))
+
+
+def test_the_check_leaves_pytorchs_random_numbers_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    check(run_of(size=96))
+    check(run_of(g1_arch="segformer", g1_encoder="mit_b0", g1_widths=None))  # which the meta device cannot build
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_refused_run_writes_nothing(options, tmp_path, monkeypatch, ethand):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("notebooks/01_data.ipynb", "Snakefile"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for change in ("size=50", "size=8", "g1_encoder=resnet999", "lr=-1", "baseline_widths=[8]", "g1_init=none"):
+        status, said, error = ethand("run", "tiny", "--set", change, *options)
+        assert (status, said) == (1, "")
+        assert error.splitlines()[-1].startswith("ethand: ")
+        assert sorted(tmp_path.rglob("*")) == before
