@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ BEAT = 5.0  # seconds between the signs of life of a holder
 WATCH = 4 * BEAT  # seconds without one after which a holder on another host counts as ended
 GRACE = 10.0  # seconds to wait for a holder that may be ending, as its parent process was killed
 POLL = 0.2  # seconds between two attempts
+Stamp = tuple[int, int]
 
 
 class BusyError(EthandError):
@@ -65,10 +67,12 @@ def _lock(stack: contextlib.ExitStack, path: Path, work: str) -> bool:
 def _claim(owner: Path, locked: bool, path: Path, work: str) -> None:
     """Write who holds the lock. Raises BusyError while someone else shows signs of life, FileError as `hold_named`."""
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-    if owner.exists() and not (locked and _read(owner).get("host") == own["host"]) and _is_alive(owner):
-        raise _busy(path, work)
+    stamp = _stamp(owner)
+    if stamp and not (locked and _read(owner).get("host") == own["host"]):
+        stamp = _last_stamp(owner, stamp, path, work)
     try:
-        owner.unlink(missing_ok=True)
+        if stamp:
+            _remove(owner, stamp, path, work)
         with open(owner, "x") as file:  # of two hosts at the same moment one fails
             json.dump(own, file)
     except FileExistsError:
@@ -94,26 +98,46 @@ def _read(owner: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
-def _is_alive(owner: Path) -> bool:
-    """Return whether a holder touches its record within WATCH seconds, whatever the clocks of the hosts say."""
-    first, deadline = _touched(owner), time.monotonic() + WATCH
+def _last_stamp(owner: Path, stamp: Stamp, path: Path, work: str) -> Stamp | None:
+    """Return the stamp of a record that nobody touches within WATCH seconds, whatever the clocks of the hosts say.
+
+    None where the record goes meanwhile. Raises BusyError where it is touched.
+    """
+    deadline = time.monotonic() + WATCH
     while time.monotonic() < deadline:
         time.sleep(POLL)
-        now = _touched(owner)
+        now = _stamp(owner)
         if now is None:
-            return False
-        if now != first:
-            return True
-    return False
+            return None
+        if now != stamp:
+            raise _busy(path, work)
+    return stamp
 
 
-def _touched(owner: Path) -> int | None:
-    """Return when a record was touched, or None where it is gone; opening makes a network file system ask afresh."""
+def _remove(owner: Path, stamp: Stamp, path: Path, work: str) -> None:
+    """Remove the record of a holder that has ended. Raises BusyError where another took its place first."""
+    aside = owner.with_name(f".{owner.name}.{secrets.token_hex(4)}")
+    try:
+        os.rename(owner, aside)
+    except FileNotFoundError:
+        return
+    if _stamp(aside) != stamp:
+        os.rename(aside, owner)
+        raise _busy(path, work)
+    aside.unlink()
+
+
+def _stamp(owner: Path) -> Stamp | None:
+    """Return which file a record is and when it was touched, or None where it is gone.
+
+    Opening it makes a network file system ask afresh.
+    """
     try:
         with open(owner, "rb") as file:
-            return os.fstat(file.fileno()).st_mtime_ns
+            status = os.fstat(file.fileno())
     except OSError:
         return None
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager
