@@ -55,6 +55,7 @@ def run(
 
     chosen = config.load_profile(profile, config.parse_changes(changes or []))
     folder = run_folder(Path(profile).stem if name is None else name)
+    workflow.check_gpus(chosen, snakemake or [])
     if dry_run or as_json:
         _print_plan(Run(folder, chosen), dry_run, as_json)
         return

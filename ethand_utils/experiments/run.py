@@ -312,6 +312,11 @@ def versions() -> str:
 
 
 def commit() -> str:
-    """Return the checkout's commit, or nothing outside a repository."""
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=project_root())
+    """Return the checkout's commit, or nothing outside a repository and where there is no Git."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=project_root()
+        )
+    except FileNotFoundError:
+        return ""
     return asked.stdout.strip()

@@ -271,7 +271,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     """
     root = project_root()
     options = [str(root / word) if (root / word / "config.yaml").exists() else word for word in options]
-    elsewhere = any(word.split("=")[0] in ELSEWHERE for word in options)
+    elsewhere = sends_elsewhere(options)
     limits = [] if elsewhere and not cores else ["--cores", str(cores or len(os.sched_getaffinity(0)))]
     if gpu_count() and not elsewhere:
         limits += ["--resources", f"gpu={gpu_count()}"]
@@ -279,6 +279,18 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}
     command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *limits]
     return [*command, *(word for name, value in given.items() for word in (f"--{name}", str(value))), *options]
+
+
+def sends_elsewhere(options: list[str]) -> bool:
+    """Return whether Snakemake's options may send jobs to other machines."""
+    return any(word.split("=")[0] in ELSEWHERE for word in options)
+
+
+def check_gpus(profile: Profile, options: list[str]) -> None:
+    """Check that this machine has a GPU for each process of a training, or none. Raises RunError."""
+    gpus = 0 if sends_elsewhere(options) or profile.processes == 1 else gpu_count()
+    if 0 < gpus < profile.processes:
+        raise RunError(f"processes: {profile.processes}, but there are {gpus} GPUs; expected at most one for each")
 
 
 def gpu_count() -> int:

@@ -9,10 +9,10 @@ import timm
 import torch
 
 from ethand_utils.exceptions import EthandError
-from ethand_utils.experiments import checks
+from ethand_utils.experiments import checks, workflow
 from ethand_utils.experiments.checks import check, check_net, net_trials, shipped_trials
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.run import Run
+from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.training.models import DISCRIMINATORS, RELEASED, create_model, save_weights
 
 TRIES = 40  # random profiles
@@ -201,3 +201,14 @@ def test_a_refused_run_writes_nothing(options, tmp_path, monkeypatch, ethand):
         assert (status, said) == (1, "")
         assert error.splitlines()[-1].startswith("ethand: ")
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_more_processes_than_gpus_are_refused_on_this_machine_alone(monkeypatch):
+    monkeypatch.setattr(workflow, "gpu_count", lambda: 2)
+    profile = load_profile("tiny", {"processes": 4})
+    with pytest.raises(RunError, match="processes: 4, but there are 2 GPUs"):
+        workflow.check_gpus(profile, [])
+    workflow.check_gpus(profile, ["--profile", "cluster/slurm"])
+    workflow.check_gpus(load_profile("tiny", {"processes": 2}), [])
+    monkeypatch.setattr(workflow, "gpu_count", lambda: 0)
+    workflow.check_gpus(profile, [])
