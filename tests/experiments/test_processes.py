@@ -1,6 +1,7 @@
 """Processes of a run end together, hold locks while they live, and pass signals on; tried with small processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,3 +181,37 @@ def test_signals_are_handled_as_before_once_a_command_has_ended(tmp_path):
     before = [signal.getsignal(number) for number in processes.PASSED_ON]
     assert processes.call([sys.executable, "-c", "raise SystemExit(3)"], tmp_path) == (3, None)
     assert [signal.getsignal(number) for number in processes.PASSED_ON] == before
+
+
+def processes_in(folder):
+    """The processes whose current folder or command line is in a folder."""
+    numbers = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            place = os.readlink(process / "cwd")
+        except OSError:
+            continue
+        if words != [""] and any(word.startswith(str(folder)) for word in (place, *words)):
+            numbers.append(int(process.name))
+    return numbers
+
+
+@pytest.mark.slow
+def test_a_killed_ethand_run_leaves_nothing_at_work_and_goes_on_when_called_again(tmp_path):
+    root, repository = tmp_path / "checkout", Path(__file__).parents[2]
+    shutil.copytree(repository / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(repository / "Snakefile", root)
+    command = [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", "--", "data_summary.csv"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")])}
+    first = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until((root / "outputs/ci/data").exists, 120)
+    assert len(processes_in(root)) >= 4
+    first.kill()
+    first.wait()
+    wait_until(lambda: not processes_in(root), 30)
+    again = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (root / "outputs/ci/data_summary.csv").exists()
+    assert processes_in(root) == []
+    assert not [path for path in (root / "outputs/ci").rglob("*") if path.name.endswith((".lock", ".lock.json"))]
