@@ -237,7 +237,7 @@ class Run:
     def training_folder(self, name: str | int) -> Path:
         """Return the folder of a training inside the run. Raises RunError for a name that is no training's."""
         folder = self.folder / run_name(name, "NAME")
-        if folder.exists() and not any((folder / file).exists() for file in TRAINING_FILES):
+        if any(folder.glob("*")) and not any((folder / file).exists() for file in TRAINING_FILES):
             raise RunError(f"NAME: {folder} holds something else than a training; expected another name")
         return folder
 

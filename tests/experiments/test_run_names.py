@@ -125,7 +125,9 @@ def test_names_of_trainings_and_methods_are_folders_too(plain):
         if name:
             with pytest.raises(EthandError, match="NAME"):
                 get_method("unetpp_full", name, loss="ce")
-    (run.folder / "data").mkdir()
+    (run.folder / "g1").mkdir()  # as Snakemake makes it for what the training will write
+    assert run.training_folder("g1") == run.folder / "g1"
+    (run.folder / "data/train").mkdir(parents=True)
     with pytest.raises(RunError, match="something else than a training"):
         run.training_folder("data")
 
