@@ -6,6 +6,7 @@ of the package that it imports, a setting that concerns it, or the result of a s
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import ethand_utils
@@ -15,15 +16,21 @@ from ethand_utils.experiments.processes import MODULE
 from ethand_utils.experiments.run import own_folder
 from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
 
+# A job reads this file as well, and submits nothing.
+if not workflow.remote_exec and find_spec("snakemake_executor_plugin_slurm"):
+    from ethand_utils.experiments import slurm_executor
+
+    slurm_executor.register()
+
 root = Path(workflow.basedir)
 folder = own_folder(root, Path.cwd())
 profile = load_profile(folder / "profile.yaml")
 steps = {stage.name: stage for stage in stages(profile)}
-gpus = gpu_count()
 # On GPUs, as many trainings run as have their GPUs. On a CPU, two side by side use the cores better than one with all
-# of them. A cluster's profile gives the number (`config: threads=8`), as its nodes have other cores and GPUs.
+# of them. A cluster's profile gives the number (`config: threads=8`), as its nodes have other cores and GPUs;
+# then no GPUs are counted, as that loads PyTorch.
 threads = int(config.get("threads", 0))
-threads_per_training = threads or max(1, workflow.cores // (gpus // profile.processes or 2))
+threads_per_training = threads or max(1, workflow.cores // (gpu_count() // profile.processes or 2))
 
 shards = {f"render/{shard.number}-of-{shard.of}.done": shard for shard in render_shards(profile)}
 

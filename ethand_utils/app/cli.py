@@ -88,12 +88,14 @@ def _print_plan(run, dry_run: bool, as_json: bool) -> None:
 def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of the stage")]):
     """Execute one stage of a run; the Snakefile calls this."""
     from ethand_utils.experiments import workflow
+    from ethand_utils.experiments.failures import recorded_failure
     from ethand_utils.experiments.run import open_run
 
-    current = open_run(folder.name)
-    chosen = workflow.find_stage(current.profile, name)
-    with workflow.reserve_gpus(folder, workflow.gpu_count() if chosen.trains else 0, chosen.gpus):
-        workflow.execute(current, chosen)
+    with recorded_failure(folder, name):
+        current = open_run(folder.name)
+        chosen = workflow.find_stage(current.profile, name)
+        with workflow.reserve_gpus(folder, workflow.gpu_count() if chosen.trains else 0, chosen.gpus):
+            workflow.execute(current, chosen)
 
 
 @app.command(hidden=True)

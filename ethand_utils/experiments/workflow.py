@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, concerning, fraction_name
+from ethand_utils.experiments.failures import forget_failures, print_failures
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
     IMAGES_METHOD,
@@ -28,6 +30,7 @@ from ethand_utils.experiments.methods import (
 )
 from ethand_utils.experiments.processes import call, ending_with_this
 from ethand_utils.experiments.run import Run, RunError, open_run, project_root
+from ethand_utils.experiments.slurm import wait_for_jobs
 from ethand_utils.files import atomic_write
 from ethand_utils.locks import hold_named
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
@@ -39,6 +42,7 @@ METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
 BY_VALUE = ("experiments.config", "experiments.methods", "experiments.checks")
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
 ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
+DRY = ("--dry-run", "--dryrun", "-n")
 CHAIN_LOCK = ".snakemake.lock"  # of a run, held by Snakemake
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 G1_FILES = ("g1/result.json", "g1/weights.safetensors")
@@ -260,8 +264,23 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> tuple[int, int | 
     """
     run = open_run(folder.name)
     print(f"data: {run.source}", flush=True)
+    if not set(DRY) & set(options):
+        prepare(folder, options)
     write_stage_settings(run)
-    return call(snakemake_command(folder, cores, options), cwd=project_root())
+    status, stopped = call(snakemake_command(folder, cores, options), cwd=project_root())
+    if status and not stopped:
+        print_failures(folder)
+    return status, stopped
+
+
+def prepare(folder: Path, options: list[str]) -> None:
+    """Wait for jobs of an earlier call that are still in SLURM's queue, and forget what failed then.
+
+    Settings are written afterwards, so that a stage which began with others is stale when it has ended.
+    """
+    if sends_elsewhere(options) and shutil.which("squeue"):
+        wait_for_jobs(folder)
+    forget_failures(folder)
 
 
 def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]:
