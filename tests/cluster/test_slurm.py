@@ -255,7 +255,7 @@ def test_a_job_that_can_never_start_is_named_and_ended(asked, reason, slurm, che
 
 def test_control_c_ends_the_jobs(slurm, checkout):
     root = checkout("stopped")
-    terminal = call(root, epochs=300)
+    terminal = call(root, epochs=200)
     terminal.wait_until(lambda: starts(root))
     terminal.press_control_c()
     status, shown = terminal.end(60)
@@ -266,16 +266,16 @@ def test_control_c_ends_the_jobs(slurm, checkout):
 
 def test_after_a_lost_terminal_and_after_a_crash_the_same_command_trains_nothing_twice(slurm, checkout):
     closed, crashed = checkout("closed"), checkout("crashed")
-    first = {root: call(root, epochs=30) for root in (closed, crashed)}
+    first = {root: call(root, epochs=20) for root in (closed, crashed)}
     for root, terminal in first.items():
         terminal.wait_until(lambda root=root: starts(root))
     first[crashed].kill()
     first[closed].lose()
-    again = {root: call(root, epochs=30) for root in (closed, crashed)}
+    again = {root: call(root, epochs=20) for root in (closed, crashed)}
     for root, terminal in again.items():
         status, shown = terminal.end(240)
         assert status == 0, shown[-3000:]
-        assert (run_folder(root) / RESULT).read_text() == "30"
+        assert (run_folder(root) / RESULT).read_text() == "20"
         assert "FAILED" not in states(root, TRAINING)  # as a second training at the same time would
     assert "SLURM still has jobs of an earlier call" in again[crashed].text()
     assert len(starts(crashed)) == 1  # nothing could end its job, which was waited for

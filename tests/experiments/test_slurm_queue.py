@@ -1,6 +1,7 @@
 """A run's jobs in SLURM's queue as `squeue` shows them, why stages failed, and what reading the Snakefile loads."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,8 @@ def test_a_job_of_a_cluster_reads_the_snakefile_without_pytorch(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(drivers)
     folder = tmp_path / "outputs/ci"
     folder.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "Snakefile", tmp_path)
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     (folder / "profile.yaml").write_text((REPOSITORY / "ethand_utils/experiments/profiles/ci.yaml").read_text())
     (folder / "settings").mkdir()
     for name in ("01_data", "04_train_g1"):
@@ -110,7 +113,7 @@ def test_a_job_of_a_cluster_reads_the_snakefile_without_pytorch(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
 
     def read(*options):
-        words = ["--snakefile", REPOSITORY / "Snakefile", "--directory", folder, "--dry-run", "--cores", "4", *options]
+        words = ["--snakefile", tmp_path / "Snakefile", "--directory", folder, "--dry-run", "--cores", "4", *options]
         command = [sys.executable, "-m", "snakemake", *words, "--", "g1/result.json"]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
