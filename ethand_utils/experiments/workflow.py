@@ -292,7 +292,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     options = [str(root / word) if (root / word / "config.yaml").exists() else word for word in options]
     elsewhere = sends_elsewhere(options)
     limits = [] if elsewhere and not cores else ["--cores", str(cores or len(os.sched_getaffinity(0)))]
-    if gpu_count() and not elsewhere:
+    if not elsewhere and gpu_count():
         limits += ["--resources", f"gpu={gpu_count()}"]
     # Options with one value come last: one that takes several would swallow a target.
     given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}

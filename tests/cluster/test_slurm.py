@@ -102,13 +102,13 @@ class Terminal:
     def lose(self):
         """Close the window: the system sends SIGHUP to what runs in it, and nothing can be shown any more."""
         self.lost.set()
-        self.process.wait(60)
+        self.process.wait(120)
 
     def kill(self):
         """End the call and Snakemake as a crash of this host does: neither can end the jobs."""
         for process in reversed([self.process.pid, *descendants(self.process.pid)]):
             os.kill(process, signal.SIGKILL)
-        self.process.wait(60)
+        self.process.wait(120)
 
     def end(self, seconds):
         """Wait for the end; returns the exit status and what was shown."""
@@ -205,7 +205,7 @@ def test_time_limits_and_a_controller_that_is_away_stop_only_what_cannot_go_on(s
     assert names == {job.stage for job in jobs(chain)}
     assert all((run_folder(chain) / path).stat().st_size for stage in chain_stages for path in stage.makes)
 
-    status, shown = endless.end(100)
+    status, shown = endless.end(200)
     assert status == 1
     assert "TIMEOUT" in last_lines(shown)
     assert "raise runtime" in last_lines(shown)
@@ -225,7 +225,7 @@ def test_why_a_stage_failed_is_in_the_last_lines(slurm, checkout):
     root = checkout("failing")
     run_folder(root).mkdir(parents=True)
     (run_folder(root) / "broken").touch()
-    status, shown = call(root).end(180)
+    status, shown = call(root).end(400)
     assert status == 1
     assert f"{TRAINING} failed" in last_lines(shown)
     assert "the learning rate is a banana" in last_lines(shown)
@@ -246,7 +246,7 @@ def test_why_a_stage_failed_is_in_the_last_lines(slurm, checkout):
 def test_a_job_that_can_never_start_is_named_and_ended(asked, reason, slurm, checkout):
     root = checkout("hopeless")
     asked = ("--default-resources", "mem_mb=1000", *asked)
-    status, shown = call(root, target="data_summary.csv", asked=asked).end(90)
+    status, shown = call(root, target="data_summary.csv", asked=asked).end(200)
     assert status == 1
     assert "01_data failed" in last_lines(shown)
     assert reason in last_lines(shown)
@@ -258,7 +258,7 @@ def test_control_c_ends_the_jobs(slurm, checkout):
     terminal = call(root, epochs=200)
     terminal.wait_until(lambda: starts(root))
     terminal.press_control_c()
-    status, shown = terminal.end(60)
+    status, shown = terminal.end(120)
     assert status != 0
     assert "Traceback" not in shown
     slurm.wait_until(lambda: states(root, TRAINING) == ["CANCELLED"], 30)
@@ -273,7 +273,7 @@ def test_after_a_lost_terminal_and_after_a_crash_the_same_command_trains_nothing
     first[closed].lose()
     again = {root: call(root, epochs=20) for root in (closed, crashed)}
     for root, terminal in again.items():
-        status, shown = terminal.end(240)
+        status, shown = terminal.end(400)
         assert status == 0, shown[-3000:]
         assert (run_folder(root) / RESULT).read_text() == "20"
         assert "FAILED" not in states(root, TRAINING)  # as a second training at the same time would
