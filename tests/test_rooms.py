@@ -12,7 +12,7 @@ import ethand_utils
 from ethand_utils.dependencies import imported_modules, module_files
 
 PACKAGE = Path(ethand_utils.__file__).parent
-GROUND = ("exceptions", "files", "labels", "style", "dependencies", "wheels", "locks")
+GROUND = ("exceptions", "failures", "files", "labels", "locks", "outputs", "style", "dependencies", "wheels")
 # What each room may import beside the ground and itself (docs of each room's `__init__`).
 MAY_IMPORT = {
     "hands": set(),

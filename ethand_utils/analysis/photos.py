@@ -10,7 +10,7 @@ from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
 from ethand_utils.analysis.landmark_prior import landmark_prior
-from ethand_utils.data.crops import ImageError
+from ethand_utils.data.images import ImageError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug

@@ -15,7 +15,7 @@ from ethand_utils.analysis.photos import (
     result_folders,
     save_photo,
 )
-from ethand_utils.data.crops import read_image
+from ethand_utils.data.images import read_image
 from ethand_utils.exceptions import EthandError
 from ethand_utils.training.inference import Inference
 from ethand_utils.training.models import load_weights

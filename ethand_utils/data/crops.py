@@ -1,33 +1,16 @@
-"""Reading photos, cropping them, as the course does or turned, and putting masks of crops back into the frame."""
+"""Cropping photos, as the course does or turned, and putting masks of crops back into the frame."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from ethand_utils.exceptions import EthandError
+from ethand_utils.data.images import ImageError
 from ethand_utils.labels import CROP_OVER_BOX
 
 MAX_CROP = 10  # largest side of a crop, over that of its photo
-
-
-class ImageError(EthandError):
-    """A photo that cannot be read or cropped."""
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read a photo as uint8 RGB [H, W, 3]. Raises ImageError when there is none or it is no image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image; check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ImageError(
-            f"{path}: not a readable image ({type(error).__name__}); expected JPEG, PNG or the like"
-        ) from None
+MAX_PADDED = 4096  # px a side of a square that is cropped with its black border first: a larger one would need GBs
 
 
 def crop_square(box: tuple[float, float, float, float]) -> tuple[float, float, float]:
@@ -48,6 +31,8 @@ def crop_image(image: np.ndarray, crop: tuple[float, float, float], size: int) -
         raise ImageError(f"box: the crop {x:.0f},{y:.0f} of side {side:.0f} px lies outside the {width}×{height} image")
     if side > MAX_CROP * max(height, width):
         raise ImageError(f"box: the crop's side of {side:.0f} px is out of proportion to the {width}×{height} image")
+    if side > MAX_PADDED:
+        return TurnedSquare((x + side / 2, y + side / 2), side).crop(image, size)
     left, top = int(np.floor(x)), int(np.floor(y))
     reach = int(np.ceil(side)) + 1
     padded = Image.fromarray(image).crop((left, top, left + reach, top + reach))

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from ethand_utils.data.crops import ImageError, crop_image, crop_square
+from ethand_utils.data.crops import crop_image, crop_square
 from ethand_utils.data.datasets import REPORT, SkippedSamples
+from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError, is_made
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write, write_json

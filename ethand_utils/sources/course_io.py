@@ -4,10 +4,8 @@ import contextlib
 import io
 import os
 import re
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ethand_utils.data import images
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import FileError, atomic_write, first_line
 from ethand_utils.labels import HANDS, LEFT, N_CLASSES
@@ -36,7 +35,6 @@ with lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False) as e
 """
 # In the LMDB the left hand's parts follow the right's: 17…32.
 STORED = {hand: N_CLASSES - 1 if i == LEFT else 0 for i, hand in enumerate(HANDS)}
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class CourseError(FileError):
@@ -176,24 +174,14 @@ def encode_image(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes | None, kind: str, mode: str | None = None) -> Image.Image:
-    """Decode a file of a `kind` (image, mask), in a `mode` of Pillow's or its own.
-
-    Raises SampleError when there is none or it is damaged.
-    """
-    if data is None:
-        raise SampleError(f"{kind}: not in the LMDB")
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return image.convert(mode) if mode else image
-    except DECODING_ERRORS:
-        raise SampleError(f"{kind}: cannot be decoded") from None
-
-
 def decode_image(data: bytes | None) -> np.ndarray:
     """Decode a JPEG as uint8 RGB [H, W, 3]. Raises SampleError when there is none, it is damaged or all black."""
-    pixels = np.asarray(_decode(data, "image", "RGB"))
+    if data is None:
+        raise SampleError("image: not in the LMDB")
+    try:
+        pixels = images.decode_image(data, "image")
+    except images.ImageError:
+        raise SampleError("image: cannot be decoded") from None
     if pixels.max() <= BLACK:
         raise SampleError("image: all black")
     return pixels
@@ -225,7 +213,13 @@ def decode_masks(data: list[bytes | None]) -> np.ndarray:
 
 def _decode_mask(data: bytes | None, first: int) -> np.ndarray:
     """Decode a PNG of ids from `first` + 1 on as 0…16."""
-    image = _decode(data, "mask")
+    if data is None:
+        raise SampleError("mask: not in the LMDB")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception:  # Pillow's decoders raise errors of many kinds for damaged files
+        raise SampleError("mask: cannot be decoded") from None
     channels = np.asarray(image).reshape(image.height, image.width, -1)
     stored = channels[..., 0]
     if image.mode not in ("L", "RGB") or (channels != stored[..., None]).any():

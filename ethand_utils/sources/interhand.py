@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.data.crops import ImageError, crop_square
+from ethand_utils.data.crops import crop_square
 from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
+from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
 from ethand_utils.data.store_builder import Shard, StorePlan, build_stores, kept_store
 from ethand_utils.dependencies import module_files

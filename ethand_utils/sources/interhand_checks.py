@@ -8,19 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from ethand_utils.data.crops import MAX_CROP, crop_square
 from ethand_utils.data.workers import parallel_map
 from ethand_utils.files import atomic_write
 from ethand_utils.hands.amodal import Hand, HandError
-from ethand_utils.labels import HAND_TYPES, HANDS
+from ethand_utils.labels import HANDS
 from ethand_utils.sources.interhand_frames import Frame, FrameError, Frames
 
 CHUNK = 256  # frames checked between two resume points
-REDUCED = 8  # images are checked at 1/8 of their size, which is fast and still finds truncated ones
-BLACK = 10  # grey level, of 255, that no hand in the light stays below
 
 
 class CachedHandSource:
@@ -116,10 +112,7 @@ def save_rows(folder: Path, name: str, rows: np.ndarray) -> Path:
 def check_frame(frames: Frames, number: int, hands: CachedHandSource) -> tuple[str, float, float]:
     """Return a short reason why a frame cannot be used, "" if it can, and the mean residual of each hand, mm."""
     try:
-        if not frames.hand_type_valid(number):
-            return "hand_type: marked as not valid", np.nan, np.nan
-        frame = frames.frame(number)
-        fault = annotation_fault(frame) or image_fault(frame)
+        fault, frame = frames.checked(number)
         residuals = (np.nan, np.nan) if fault else mean_residuals(hands.hands(frame))
         return fault, *residuals
     except FrameError as error:
@@ -132,46 +125,3 @@ def mean_residuals(hands: tuple[Hand | None, Hand | None]) -> tuple[float, float
     """Return the mean residual over the joints of each hand, mm; NaN for one that is absent or has no joints."""
     residuals = [np.zeros(0) if hand is None else hand.residual[np.isfinite(hand.residual)] for hand in hands]
     return tuple(float(residual.mean()) if len(residual) else np.nan for residual in residuals)
-
-
-def annotation_fault(frame: Frame) -> str:
-    """Return what is wrong with a frame's joints, hand type or box, "" if nothing is."""
-    known = frame.world.any(-1)
-    if not known.any():
-        return "joints: none known"
-    if (known & ~frame.valid).any():
-        return "joints: behind the camera"
-    for hand, present in zip(HANDS, known.any(1), strict=True):
-        if present != (frame.hand_type in (hand, HAND_TYPES[-1])):
-            return f"hand_type: {frame.hand_type} {'with' if present else 'without'} joints of the {hand} hand"
-    return _box_fault(frame)
-
-
-def _box_fault(frame: Frame) -> str:
-    x, y, w, h = frame.bbox
-    width, height = frame.size
-    if not (np.isfinite(frame.bbox).all() and w > 0 and h > 0):
-        return "box: without area"
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "box: outside the frame"
-    left, top, side = crop_square(frame.bbox)
-    if side > MAX_CROP * max(frame.size):
-        return "box: out of proportion to the frame"
-    joints = frame.joints[frame.valid]
-    inside = ((joints >= (left, top)) & (joints < (left + side, top + side))).all(-1)
-    return "" if inside.mean() >= 0.5 else "joints: most outside the box"
-
-
-def image_fault(frame: Frame) -> str:
-    """Return what is wrong with a frame's image, read at reduced size, "" if nothing is."""
-    try:
-        with Image.open(frame.image) as image:
-            if image.size != frame.size:
-                return "image: not of the annotated size"
-            image.draft("L", tuple(max(1, side // REDUCED) for side in frame.size))
-            grey = np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return "image: truncated or unreadable"
-    x, y, w, h = np.array(frame.bbox) * (grey.shape[1] / frame.size[0])
-    box = grey[max(0, int(y)) : int(np.ceil(y + h)), max(0, int(x)) : int(np.ceil(x + w))]
-    return "" if box.max(initial=0) > BLACK else "image: black where the hands are"

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ethand_utils.data.crops import ImageError, crop_image, read_image
+from ethand_utils.data.crops import crop_image
+from ethand_utils.data.datasets import SkippedSamples
+from ethand_utils.data.images import ImageError, read_image
 from ethand_utils.hands.raycast import Camera
 from ethand_utils.labels import HANDS, N_JOINTS
+from ethand_utils.sources.interhand_faults import annotation_fault, image_fault
 from ethand_utils.sources.interhand_index import (
     MANO_SIZES,
     Annotation,
@@ -111,6 +115,16 @@ class Frames:
         """Return whether the annotation marks the hand type of a frame as valid."""
         return bool(next(self.query("select hand_type_valid from annotations where number = ?", (number,)))[0])
 
+    def checked(self, number: int) -> tuple[str, Frame | None]:
+        """Return why a frame must not be used, "" if it may, and the frame; None where its hand type is not valid.
+
+        Raises FrameError as `frame` does.
+        """
+        if not self.hand_type_valid(number):
+            return "hand_type: marked as not valid", None
+        frame = self.frame(number)
+        return annotation_fault(frame) or image_fault(frame), frame
+
     def frame(self, number: int) -> Frame:
         """Return a frame by its number. Raises FrameError when its camera, its joints or its image are missing."""
         row = next(self.query(f"{FRAME_QUERY} where a.number = ?", (number,)))
@@ -172,10 +186,11 @@ def read_frames(root: str | Path) -> list[Frame]:
     """Return every annotated frame of InterHand2.6M at `root`, in the order of the annotation.
 
     The annotation files may lie anywhere below `root` but in `images/`; the images at their place in the official
-    tree (`images/<split>/Capture<N>/<seq>/cam<C>/`) or side by side in `root`. Raises InterHandError when a file is
-    missing or not of this layout, FrameError, which is one, when a frame lacks something.
+    tree (`images/<split>/Capture<N>/<seq>/cam<C>/`) or side by side in `root`. Frames whose images `read_interhand`
+    skips (`image_fault`) are left out, and counted on stderr. Raises InterHandError when a file is missing or not of
+    this layout, or no image is sound, FrameError, which is one, when a frame lacks something.
     """
-    annotated = []
+    annotated, skipped = [], SkippedSamples()
     with tempfile.TemporaryDirectory() as folder:
         for annotation in find_annotations(root):
             frames = Frames(annotation, index_annotation(annotation, folder), Path(root))
@@ -183,8 +198,25 @@ def read_frames(root: str | Path) -> list[Frame]:
             faults = {why: entry for why, entry in frames.faults().items() if why.split()[0] in images}
             if faults:
                 raise layout_error(annotation, faults)
-            annotated += [frames.frame(number) for number in frames.numbers()]
+            for number in frames.numbers():
+                frame = frames.frame(number)
+                fault = image_fault(frame)
+                if fault:
+                    skipped.add(fault, frame.name)
+                else:
+                    annotated.append(frame)
+    if not annotated:
+        raise InterHandError(f"{root}: no sound frame ({_list_skipped(skipped)}); mend the images or their annotation")
+    if skipped.reasons:
+        read = len(annotated) + sum(entry["count"] for entry in skipped.reasons.values())
+        print(f"{root}: left out of {read} frames: {_list_skipped(skipped)}", file=sys.stderr)
     return annotated
+
+
+def _list_skipped(skipped: SkippedSamples) -> str:
+    """Return why frames were skipped, with their number and the first one's name."""
+    reasons = skipped.most_common().items()
+    return "; ".join(f"{entry['count']} × {reason}, such as {entry['names'][0]}" for reason, entry in reasons)
 
 
 @lru_cache(maxsize=8)
@@ -213,6 +245,9 @@ def frame_crops(frame: Frame, squares: list[tuple[float, float, float]], size: i
     Raises ImageError, naming the frame, when its image cannot be read or a square does not touch it.
     """
     image = read_image(frame.image)
+    if image.shape[1::-1] != frame.size:
+        (width, height), (w, h) = frame.size, image.shape[1::-1]
+        raise ImageError(f"{frame.image}: of {w}×{h} px, annotated as {width}×{height}; take the image as downloaded")
     try:
         return np.stack([crop_image(image, square, size) for square in squares])
     except ImageError as error:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ethand_utils.data.crops import ImageError, crop_image, crop_square
+from ethand_utils.data.crops import crop_image, crop_square
+from ethand_utils.data.images import ImageError
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.hands.amodal import Hand, HandError, hand_masks
 from ethand_utils.hands.joint_fit import fit_joints

@@ -16,7 +16,8 @@ from ethand_utils.analysis.evaluate import (
     part_scores,
 )
 from ethand_utils.data import store_builder
-from ethand_utils.data.crops import ImageError, crop_image, crop_square, read_image
+from ethand_utils.data.crops import crop_image, crop_square
+from ethand_utils.data.images import ImageError, read_image
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import N_CHANNELS, N_CLASSES, PALM, PARTS, slug

@@ -8,7 +8,8 @@ import pytest
 
 from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import FoundHand, find_hands, find_views, net_file, pair_hands, view_box
-from ethand_utils.data.crops import TurnedSquare, read_image
+from ethand_utils.data.crops import TurnedSquare
+from ethand_utils.data.images import read_image
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import LEFT, RIGHT
 

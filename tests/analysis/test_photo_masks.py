@@ -12,7 +12,8 @@ from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import HandView, plain_view, whole_view
 from ethand_utils.analysis.photos import list_photos, parse_box, predict_view, result_folders, save_photo
 from ethand_utils.app import cli, photo_command
-from ethand_utils.data.crops import ImageError, TurnedSquare
+from ethand_utils.data.crops import TurnedSquare
+from ethand_utils.data.images import ImageError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import HANDS, N_CHANNELS, N_CLASSES, ORDER_CHANNEL, PALM
 from ethand_utils.training.models import create_model, save_weights

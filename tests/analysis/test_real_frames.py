@@ -15,7 +15,8 @@ from ethand_utils.analysis.real_frames import (
     measure_store,
     mixed_sheet,
 )
-from ethand_utils.data.crops import ImageError, crop_square
+from ethand_utils.data.crops import crop_square
+from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import StoreError
 from ethand_utils.hands.raycast import Camera
 from ethand_utils.labels import N_JOINTS

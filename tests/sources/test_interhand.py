@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from ethand_utils.analysis.evaluate import JITTER, score_frames
-from ethand_utils.data.crops import ImageError
+from ethand_utils.data.images import ImageError
 from ethand_utils.files import FileError
 from ethand_utils.labels import LEFT, N_CHANNELS, N_CLASSES, N_JOINTS, PALM, RIGHT
 from ethand_utils.sources.interhand_frames import read_frames

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ethand_utils.data.crops import read_image
+from ethand_utils.data.images import read_image
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.labels import HANDS, HAND_TYPES
 
