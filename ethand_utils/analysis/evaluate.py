@@ -3,6 +3,8 @@
 import contextlib
 import gzip
 import hashlib
+import json
+import os
 import tarfile
 import tempfile
 import time
@@ -17,12 +19,13 @@ from tqdm.auto import tqdm
 from ethand_utils.analysis.confusion import sparse_counts
 from ethand_utils.analysis.predictions import relative_path, write_counts
 from ethand_utils.data.crops import crop_square
-from ethand_utils.data.store import Store
+from ethand_utils.data.store import REMEDY, Store, StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import HANDS, PARTS, slug
+from ethand_utils.labels import FRONT_RIGHT, HANDS, N_CLASSES, PARTS, slug
+from ethand_utils.outputs import claim_file, claim_folder, same_path
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
-from ethand_utils.sources.course_io import CourseError, encode_png, image_key, mask_keys, save_pt, write_lmdb
+from ethand_utils.sources.course_io import encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
 from ethand_utils.training.inference import PLAIN, Inference, Predicted, predict, predict_masks
 from ethand_utils.training.metrics import joint_scores, nanmean, order_accuracy, parts_at, sample_scores, summary
@@ -31,17 +34,27 @@ from ethand_utils.training.metrics import joint_scores, nanmean, order_accuracy,
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
 
 
-def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None, how: Inference = PLAIN) -> dict:
+def evaluate_store(
+    model: nn.Module,
+    store: Store,
+    out: str | Path | None = None,
+    how: Inference = PLAIN,
+    weights: str | Path | None = None,
+) -> dict:
     """Compute all scores of a net on a store with ground truth: `metrics.summary`, and where they come from.
 
     That is `images_per_s`, `scored_on` (the store's name) and `scored_samples`. Of a net that says which hand is in
     front there is `order_accuracy` too.
 
     With `out`, the predictions are written there as a store of masks and confidence, with `metrics.parquet`, the scores
-    of every sample, and `confusion.npz`, its confusion counts, beside them. An older store of predictions there is
-    replaced.
+    of every sample, and `confusion.npz`, its confusion counts, beside them. Older predictions there are replaced when
+    they are of the same store and of the same `weights`, the net's file where it is of one. Raises OutputError for
+    anything else there (`claim_predictions`), StoreError for masks with ids that no part has.
     """
     store.require("images", "masks")
+    if out is not None:
+        out = claim_predictions(out, store, weights)
+    _require_ids(store)
     began = time.time()
     predicted = predict(model, store.images, how, progress=True)
     masks = predicted.masks
@@ -51,20 +64,57 @@ def evaluate_store(model: nn.Module, store: Store, out: str | Path | None = None
     if front is not None and predicted.front is not None:
         order = {"order_accuracy": order_accuracy(predicted.front, truth, front)}
     if out is not None:
-        _write_predictions(Path(out), store, predicted, sample_scores(masks, truth, front) | order)
+        scores = sample_scores(masks, truth, front) | order
+        _write_predictions(out, store, predicted, scores, _weights_note(weights, out))
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
     order = {name: nanmean(values) for name, values in order.items()}
     return summary(masks, truth, front) | order | origin
 
 
-def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict) -> None:
+def claim_predictions(out: str | Path, store: Store, weights: str | Path | None = None) -> Path:
+    """Return the real path of a folder for a net's predictions of a store, which is not read for it.
+
+    Raises OutputError unless nothing lies there, or predictions of the same store by the same weights, and when it is,
+    holds or lies inside the store.
+    """
+
+    def same(folder: Path) -> bool:
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            data, net = folder.resolve() / meta["data_path"], meta.get("weights")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return (
+            meta.get("source") == "predictions"
+            and same_path(data, store.path)
+            and net == _weights_note(weights, folder)
+        )
+
+    return claim_folder(out, (store.path, weights), same)
+
+
+def _weights_note(weights: str | Path | None, out: Path) -> str | None:
+    """Return what predictions in `out` note of the weights they come from: their path from there."""
+    return None if weights is None else os.path.relpath(os.path.realpath(weights), os.path.realpath(out))
+
+
+def _require_ids(store: Store) -> None:
+    """Raise StoreError when a store's ground truth has ids that no part has, as a damaged one may."""
+    for name, highest in (("masks", N_CLASSES - 1), ("front", FRONT_RIGHT)):
+        array = getattr(store, name)
+        largest = 0 if array is None else int(array.max(initial=0))
+        if largest > highest:
+            raise StoreError(f"{store.path}/{name}.npy: has the value {largest}, expected 0 to {highest}; {REMEDY}")
+
+
+def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict, weights: str | None) -> None:
     rows, masks = store.index.to_dict("records"), predicted.masks
     arrays = {"masks": masks, "front": predicted.front, "confidence": predicted.confidence}
     arrays = {name: values for name, values in arrays.items() if values is not None}
     # With the digest, an interrupted build of another net's predictions is not continued here.
     digest = hashlib.sha256(masks.tobytes()).hexdigest()
     meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
-    meta["data_path"] = relative_path(store, out)
+    meta |= {"data_path": relative_path(store, out), **({} if weights is None else {"weights": weights})}
 
     def sample(i: int) -> dict:
         return {name: values[i] for name, values in arrays.items()} | {"row": rows[i]}
@@ -123,20 +173,19 @@ def _parts_at_joints(model: nn.Module, frame: Frame, size: int, jitter, how: Inf
     return parts_at(np.concatenate([plain, mirrored[:, ::-1, :, ::-1]]), np.concatenate([joints, joints]))
 
 
-def submit(model: nn.Module, store: Store, out: str | Path) -> int:
+def submit(model: nn.Module, store: Store, out: str | Path, how: Inference = PLAIN) -> int:
     """Predict a store, pack the masks as the course's server takes them, and return the number of images.
 
     `out` is a `.tar.gz` of the folder `test.lmdb`: an LMDB of PNGs under `<name>__l` and `<name>__r`, one channel,
     128×128 (another size is resized, nearest neighbour), ids 0…16 for both hands, and in it `im_path.pt`, the list of
     `<name>.jpg`; a name is the image's path after `images/`. The same masks give the same bytes.
 
-    Raises StoreError when the store has no images, CourseError when `out` has another ending, an id comes twice or
-    the disk is full.
+    Raises StoreError when the store has no images, OutputError when `out` has another ending or something lies there,
+    CourseError when an id comes twice or the disk is full.
     """
-    out = Path(out)
-    if not out.name.endswith(".tar.gz"):
-        raise CourseError(f"{out}: expected a file name that ends in .tar.gz, such as test.lmdb.tar.gz")
-    masks, _ = predict_masks(model, store.require("images").images, progress=True)
+    store.require("images")
+    out = claim_file(out, (store.path,), (".tar.gz",))
+    masks, _ = predict_masks(model, store.images, progress=True, how=how)
     names = [image_key(img_path(store.path.name, row)) for row in store.index.to_dict("records")]
     with atomic_write(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=".submission-") as work:
         folder = Path(work) / "test.lmdb"

@@ -83,6 +83,15 @@ class HandView:
     square: TurnedSquare
     hands: tuple[FoundHand, ...] = ()
 
+    def scaled(self, factor: float) -> "HandView":
+        """Return the view in the photo at `factor` times its size."""
+        if factor == 1:
+            return self
+        x, y = self.square.centre
+        square = replace(self.square, centre=(x * factor, y * factor), side=self.square.side * factor)
+        hands = tuple(replace(hand, landmarks=hand.landmarks * factor) for hand in self.hands)
+        return HandView(tuple(value * factor for value in self.box), square, hands)
+
     @property
     def sides(self) -> tuple[int, ...]:
         """The hands that were found, LEFT or RIGHT."""

@@ -1,6 +1,9 @@
 """Masks of photos: the hands that a photo shows, what a net makes of them, and the files that say so."""
 
 import json
+import os
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +13,17 @@ from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
 from ethand_utils.analysis.landmark_prior import landmark_prior
-from ethand_utils.data.images import ImageError
-from ethand_utils.exceptions import EthandError
+from ethand_utils.data.images import ImageError, Photo
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
+from ethand_utils.outputs import OutputError, claim_room, digest
 from ethand_utils.training.inference import PLAIN, Inference, predict
 
 SHOWN_SIZE = 256  # px of a photo's square, at least, in which masks are interpolated and shown
 LEFT_OFFSET = N_CLASSES - 1  # added to the left hand's ids in visible.png, as in the course's files
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESULT = "hands.json"
+PICTURES = (*HANDS, "visible", "overlay")  # names of its pictures, without .png
 OPACITY = 0.6  # of masks over a photo
 
 
@@ -65,20 +69,24 @@ class PhotoHands:
         return {"present": pixels > 0, "presence": presence, "occluded_share": occluded, "part_areas_px": parts}
 
 
-def predict_view(model: nn.Module, image: np.ndarray, size: int, view: HandView, how: Inference = PLAIN) -> PhotoHands:
-    """Predict the hands that a photo uint8 RGB [H, W, 3] shows in a view, by a net of `size` px.
+def predict_view(
+    model: nn.Module, image: np.ndarray | Photo, size: int, view: HandView, how: Inference = PLAIN
+) -> PhotoHands:
+    """Predict the hands that a photo, uint8 RGB [H, W, 3] or reduced, shows in a view, by a net of `size` px.
 
-    Raises ImageError when the view lies outside the photo.
+    The view and the masks are of the photo's own size. Raises ImageError when the view lies outside the photo.
     """
-    height, width = image.shape[:2]
+    photo = image if isinstance(image, Photo) else Photo(image, *image.shape[:2])
+    image, height, width = photo.image, photo.height, photo.width
+    reduced = view.scaled(1 / photo.factor)
     enlarge = -(-SHOWN_SIZE // size)
     large = size * enlarge
     _require_inside(view, height, width)
-    crop = view.square.crop(image, size)
+    crop = reduced.square.crop(image, size)
     predicted = predict(model, crop[None], how, view.sides, enlarge, hands_prior(view, large))
     in_photo = view.square.uncrop(predicted.masks[0], height, width)
     front = None if predicted.front is None else view.square.uncrop(predicted.front, height, width)[0]
-    crop = view.square.crop(image, large)
+    crop = reduced.square.crop(image, large)
     return PhotoHands(
         view, crop, predicted.masks[0], in_photo, front, predicted.presence[0], float(predicted.confidence[0])
     )
@@ -102,25 +110,26 @@ def _require_inside(view: HandView, height: int, width: int) -> None:
         raise ImageError(f"box {box} px lies outside the photo of {width}×{height} px; expected the hands' x,y,w,h")
 
 
-def save_photo(folder: str | Path, photo: str, image: np.ndarray, hands: list[PhotoHands]) -> None:
-    """Write what was predicted of the photo named `photo`, uint8 RGB [H, W, 3], into `folder`.
+def save_photo(
+    folder: str | Path, photo: str, image: np.ndarray | Photo, hands: list[PhotoHands], source: Path | None = None
+) -> None:
+    """Write what was predicted of the photo named `photo`, uint8 RGB [H, W, 3] or reduced, into `folder`.
 
     Of one view that is `left.png` and `right.png` (part ids 0…16 in the photo's frame), `visible.png` where the net
     says which hand is in front, and `overlay.png`; of several, a numbered folder each with the same. `hands.json`
-    describes them all, and is the only file where the photo has no hands. Pictures of an earlier result go.
+    describes them all, and is the only file where the photo has no hands; of the photo's file `source` it keeps the
+    digest. Pictures of an earlier result of the same photo go.
 
-    Raises EthandError when one of these files is there and no `hands.json` beside it: something else made it.
+    Raises OutputError as `claim_result` does, before anything is written, and FileError where the disk refuses.
     """
     folder = Path(folder)
+    sha256 = None if source is None else digest(source)
+    written = claim_result(folder, photo, sha256)
     single = len(hands) == 1
     folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
     files = {place / name: picture for place, one in zip(folders, hands, strict=True) for name, picture in _files(one)}
-    strange = next((path for path in (*files, folder / RESULT) if path.exists()), None)
-    if strange and not _is_ours(folder / RESULT):
-        raise EthandError(
-            f"{strange}: not made by `ethand predict`, and so not replaced; choose another folder (--out)"
-        )
-    for path in _earlier_pictures(folder) - files.keys():
+    _refuse_others(files.keys() - written)
+    for path in written - files.keys():
         path.unlink(missing_ok=True)
     for path, picture in files.items():
         with atomic_write(path) as temporary:
@@ -129,7 +138,45 @@ def save_photo(folder: str | Path, photo: str, image: np.ndarray, hands: list[Ph
         one.describe() | {"folder": place.name if not single else "."}
         for place, one in zip(folders, hands, strict=True)
     ]
-    write_json(folder / RESULT, {"photo": photo, "width": image.shape[1], "height": image.shape[0], "hands": results})
+    height, width = (image.height, image.width) if isinstance(image, Photo) else image.shape[:2]
+    digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    facts = {"photo": photo, "photo_sha256": sha256, "width": width, "height": height, "files": digests}
+    write_json(folder / RESULT, facts | {"hands": results})
+
+
+def claim_result(folder: Path, photo: str, sha256: str | None) -> set[Path]:
+    """Return the pictures in a folder that an earlier result of the same photo left there, and that may be replaced.
+
+    Raises OutputError when the `hands.json` there is of another photo, or not one of ours, and when a picture is no
+    longer as it was written: somebody has worked on it.
+    """
+    claim_room(folder)
+    result = folder / RESULT
+    _refuse_others([path for path in (result,) if not _is_ours(result)])
+    if not result.exists():
+        _refuse_others(folder / f"{name}.png" for name in PICTURES)
+        return set()
+    earlier = json.loads(result.read_text())
+    known = earlier.get("photo_sha256")
+    if earlier["photo"] != photo or (sha256 is not None and known not in (None, sha256)):
+        raise OutputError(
+            f"{result}: of another photo ({earlier['photo']}), and not replaced; choose another folder (--out)"
+        )
+    digests = earlier.get("files")
+    written = {path for path in _earlier_pictures(folder, earlier) if os.path.lexists(path)}
+    if digests is not None:  # results of older versions have none
+        _refuse_others(path for path in written if digest(path) != digests.get(path.relative_to(folder).as_posix()))
+    return written
+
+
+def _refuse_others(paths: Iterable[Path]) -> None:
+    """Raise OutputError, naming the first, when one of some paths is there."""
+    strange = next((path for path in sorted(paths) if os.path.lexists(path)), None)
+    if strange:
+        raise OutputError(
+            f"{strange}: not made by `ethand predict`, or changed since, and so not replaced; choose another folder "
+            "(--out)"
+        )
 
 
 def _files(hands: PhotoHands) -> list[tuple[str, np.ndarray]]:
@@ -145,49 +192,57 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
 
 
-def _earlier_pictures(folder: Path) -> set[Path]:
+def _earlier_pictures(folder: Path, earlier: dict) -> set[Path]:
     """Return the pictures that an earlier `hands.json` of a folder speaks of."""
-    if not _is_ours(folder / RESULT):
-        return set()
-    earlier = [str(one["folder"]) for one in json.loads((folder / RESULT).read_text())["hands"]]
-    folders = [folder / name for name in earlier if name == "." or name.isdecimal()]
-    return {place / f"{name}.png" for place in folders for name in (*HANDS, "visible", "overlay")}
+    names = [str(one["folder"]) for one in earlier["hands"]]
+    folders = [folder / name for name in names if name == "." or name.isdecimal()]
+    return {place / f"{name}.png" for place in folders for name in PICTURES}
 
 
 def _is_ours(result: Path) -> bool:
     try:
-        return {"photo", "hands"} <= json.loads(result.read_text()).keys()
-    except (OSError, ValueError, AttributeError):
+        earlier = json.loads(result.read_text())
+        return isinstance(earlier["photo"], str) and all("folder" in one for one in earlier["hands"])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     """Return the photos among `paths` and in the folders among them, and the files of the folders that are none.
 
-    A file that is named itself counts as a photo whatever its ending; in folders, endings decide (SUFFIXES).
+    A file that is named itself counts as a photo whatever its ending; in folders, endings decide (SUFFIXES). A photo
+    that is named twice, by whatever path, counts once.
     """
-    photos, others = [], []
+    photos, others = {}, []
     for path in paths:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if not path.is_dir() or (file.is_file() and file.suffix.lower() in SUFFIXES):
-                photos.append(file)
+                photos.setdefault(os.path.realpath(file), file)
             elif file.is_file():
                 others.append(file)
-    return photos, others
+    return list(photos.values()), others
 
 
 def result_folders(photos: list[Path], out: Path) -> list[Path]:
     """Return the folder of each photo's results: `out` for one alone, else one a photo below it, named as the photo.
 
-    Photos that would share a folder get their ending, or a number, too.
+    Photos that would share a folder get their ending, or a number, too; so do those whose names some file systems
+    take for the same.
     """
     if len(photos) == 1:
         return [out]
-    folders: list[Path] = []
+    folders: dict[str, Path] = {}
     for photo in photos:
-        names = [photo.stem, photo.name, *(f"{photo.stem}-{number}" for number in range(2, len(photos) + 1))]
-        folders.append(next(out / name for name in names if out / name not in folders))
-    return folders
+        stem = photo.stem if photo.stem.strip(".") else f"photo{photo.name}"
+        names = [stem, photo.name, *(f"{stem}-{number}" for number in range(2, len(photos) + 2))]
+        name = next(name for name in names if _folded(name) not in folders)
+        folders[_folded(name)] = out / name
+    return list(folders.values())
+
+
+def _folded(name: str) -> str:
+    """Return what a file system that does not tell cases or accents' spellings apart makes of a name."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:

@@ -17,6 +17,9 @@ ARRAYS = ("images", "masks", "front", "depth", "confidence")
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 OCCLUDED = tuple(f"occluded_{hand}" for hand in HANDS)
 
+BUILD = "build one with `ethand data render --out FOLDER`"
+REMEDY = "copy the store again from where it came, or build it again in another folder"
+
 
 class StoreError(FileError):
     """A store that is missing, damaged or cannot be written."""
@@ -50,8 +53,7 @@ class Store:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not self.path.is_dir():
-            raise StoreError(f"{self.path}: no store here; build one with `ethand data render --out FOLDER`")
+        self._require_store()
         self.meta = self._read("meta.json", _read_meta)
         if self.meta.get("format") != FORMAT:
             raise StoreError(
@@ -61,9 +63,7 @@ class Store:
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)
         if len(self.index) != self.count:
-            raise StoreError(
-                f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; build it again"
-            )
+            raise StoreError(f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; {REMEDY}")
         for name in ARRAYS:
             setattr(self, name, self.open_array(name) if name in self.meta["arrays"] else None)
 
@@ -83,16 +83,34 @@ class Store:
             )
         return self
 
+    def _require_store(self) -> None:
+        """Raise StoreError, saying what lies at the path, unless that is a folder with a `meta.json`."""
+        if not self.path.exists():
+            raise StoreError(f"{self.path}: no store here; {BUILD}, or check the path")
+        if not self.path.is_dir():
+            raise StoreError(f"{self.path}: a file, expected a store, which is a folder")
+        if (self.path / "meta.json").exists():
+            return
+        stores = sorted(file.parent.name for file in self.path.glob("*/meta.json") if file.parent.name[0] != ".")
+        if stores:
+            raise StoreError(
+                f"{self.path}: a data set, expected one of its stores ({', '.join(stores)}), such as "
+                f"{self.path / stores[-1]}"
+            )
+        if (self.path / "index.parquet").exists():
+            raise StoreError(f"{self.path}/meta.json: missing from this store; {REMEDY}")
+        raise StoreError(f"{self.path}: no store here (no meta.json in it); check the path, or {BUILD}")
+
     def _read(self, name: str, read: Callable):
         file = self.path / name
         try:
             return read(file)
         except FileNotFoundError:
-            raise StoreError(f"{file}: missing; the store is damaged, remove the folder and build it again") from None
-        except (OSError, EOFError, KeyError, ValueError) as error:
-            raise StoreError(
-                f"{file}: cannot be read ({first_line(error)}); remove the folder and build it again"
-            ) from None
+            raise StoreError(f"{file}: missing from this store; {REMEDY}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged Parquet files and arrays raise errors of many kinds
+            raise StoreError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from None
 
     def open_array(self, name: str) -> np.ndarray:
         """Open one of the store's arrays as a new memory map."""
@@ -100,7 +118,7 @@ class Store:
         shape, dtype = array_layout(name, self.count, self.size)
         if array.shape != shape or array.dtype != dtype:
             found = f"{array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}"
-            raise StoreError(f"{self.path}/{name}.npy: {found}; remove the folder and build it again")
+            raise StoreError(f"{self.path}/{name}.npy: {found}; {REMEDY}")
         return array
 
 
@@ -108,6 +126,10 @@ def _read_meta(file: Path) -> dict:
     meta = json.loads(file.read_text())
     if not isinstance(meta, dict) or not {"format", "size", "count", "arrays"} <= meta.keys():
         raise ValueError("not the description of a store")
+    if not all(type(meta[name]) is int and meta[name] >= 0 for name in ("size", "count")):
+        raise ValueError(f"size {meta['size']!r}, count {meta['count']!r}: expected whole numbers of at least 0")
+    if not isinstance(meta["arrays"], list) or not all(name in ARRAYS for name in meta["arrays"]):
+        raise ValueError(f"arrays {meta['arrays']!r}: expected a list of some of {', '.join(ARRAYS)}")
     return meta
 
 

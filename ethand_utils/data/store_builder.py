@@ -16,12 +16,16 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
-from ethand_utils.data.store import FORMAT, Store, StoreError, array_layout, is_made
+from ethand_utils.data.store import ARRAYS, FORMAT, Store, StoreError, array_layout, is_made
 from ethand_utils.data.workers import parallel_map
 from ethand_utils.files import atomic_write, first_line, hold, write_json, write_remedy
 
 CHUNK = 64  # samples written between two resume points
 
+# What commands write into a store; whatever else lies there is the user's.
+OWN_FILES = re.compile(
+    rf"(meta\.json|index\.parquet|metrics\.parquet|confusion\.npz|chunks|({'|'.join(ARRAYS)})\.npy)|\..*\.partial(\..*)?"
+)
 FOLDER = ".shards"  # beside the stores; one folder a shard below it, so that no two jobs write to the same file
 
 
@@ -79,6 +83,7 @@ def build_store(
     store = kept_store(path, plan, replace)
     if store is not None:
         return store
+    path = Path(os.path.realpath(path))  # the folder that a link names is replaced, not the link
     busy = StoreError(f"{path}: another process is building it; wait for it, or choose another folder")
     with contextlib.ExitStack() as stack:
         with disk_errors(path):
@@ -113,6 +118,10 @@ def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
 
     One of the plan's, but of an older format, is not. Raises StoreError where something else must not be replaced.
     """
+    if path.is_symlink() and not path.exists():
+        raise StoreError(f"{path}: a link to nothing; remove the link, or choose another folder")
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path}: a file, where a store was to be built; choose another folder")
     if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
         raise StoreError(f"{path}: holds something that is no store; choose another folder")
     if replace or not (path / "meta.json").exists() or _is_older(path, plan):
@@ -135,8 +144,12 @@ def _is_older(path: Path, plan: StorePlan) -> bool:
 
 
 def _swap(work: Path, path: Path) -> None:
-    """Rename a complete store to `path`; an older one there is removed only when the new one is in place."""
+    """Rename a complete store to `path`; an older one there is removed only when the new one is in place.
+
+    Files of others in the older one go over to the new one.
+    """
     old = _old(path)
+    _keep_others(old, work)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.replace(path, old)
@@ -146,8 +159,16 @@ def _swap(work: Path, path: Path) -> None:
 
 def _tidy(path: Path) -> None:
     """Remove what a build leaves beside a complete store, also one that was killed while doing so."""
+    _keep_others(_old(path), path)
     for left_over in (path / "chunks", _old(path)):
         shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Move what no command wrote from an older store to the one that takes its place."""
+    for file in sorted(old.iterdir()) if old.is_dir() else ():
+        if not OWN_FILES.fullmatch(file.name) and not os.path.lexists(new / file.name):
+            os.replace(file, new / file.name)
 
 
 def _old(path: Path) -> Path:

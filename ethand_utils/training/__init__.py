@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "weights_of_classes",
         ],
         "metrics": ["course_miou", "nanmean"],
-        "models": ["count_parameters", "create_model", "load_weights", "save_weights"],
+        "models": ["count_parameters", "create_model", "load_net", "load_weights", "save_weights"],
         "presence": ["presence_threshold"],
         "pseudo_labels": [
             "LabelOnline",

@@ -1,5 +1,7 @@
 """Inference: masks of images, and export of a net."""
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ethand_utils.data.augment import normalise
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, ORDER_CHANNEL, RIGHT
+from ethand_utils.outputs import claim_file
 from ethand_utils.training.losses import order, per_hand
 from ethand_utils.training.presence import absent_hands, hand_presence, without_absent
 
@@ -23,15 +26,18 @@ class Inference:
 
     With `mirrored` the probabilities of the image and of its mirror image are averaged. A hand is absent whose
     `hand_presence` is below `presence`, but for the likelier one: what its channels see then belongs to the other hand.
+    `size` is the side of the images that the net was trained on, px: others are resized to it, and the probabilities
+    back; None takes every image as it is.
     """
 
     mirrored: bool = False
     presence: float = 0.0
+    size: int | None = None
 
     @staticmethod
     def of(notes: dict) -> "Inference":
-        """Return the settings that the notes of `load_weights` give; plain inference where they give none."""
-        return Inference(**notes.get("inference", {}))
+        """Return the settings that the notes of `load_net` give; plain inference where they give none."""
+        return Inference(**notes.get("inference", {}), size=notes.get("size"))
 
 
 PLAIN = Inference()
@@ -50,10 +56,10 @@ class Predicted:
 
 
 def predict_masks(
-    model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False
+    model: nn.Module, images: np.ndarray, bs: int = 64, progress: bool = False, how: Inference = PLAIN
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict masks uint8 [n, 2, H, W] and `foreground_prob` float32 [n] of images uint8 RGB [n, H, W, 3]."""
-    predicted = predict(model, images, bs=bs, progress=progress)
+    predicted = predict(model, images, how, bs=bs, progress=progress)
     return predicted.masks, predicted.confidence
 
 
@@ -98,7 +104,9 @@ def _predict_batch(
     prior: np.ndarray | None,
 ) -> tuple[np.ndarray | None, ...]:
     """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
-    batch = normalise(images)
+    batch, size = normalise(images), [enlarge * side_px for side_px in images.shape[1:3]]
+    if how.size is not None and images.shape[1:3] != (how.size, how.size):
+        batch = F.interpolate(batch, (how.size, how.size), mode="bilinear", align_corners=False, antialias=True)
     if batch.device.type == "cpu":
         batch = batch.contiguous(memory_format=torch.channels_last)
     hands, right_in_front = _probabilities(model(batch).float())
@@ -109,8 +117,8 @@ def _predict_batch(
             right_in_front = (right_in_front + 1 - left_in_front.flip(2)) / 2
     presence = hand_presence(hands[:, :, 0], hands.argmax(2) > 0)
     hands = without_absent(hands, absent_hands(presence, how.presence, sides))
-    if enlarge > 1:
-        hands, right_in_front = _enlarged(hands, right_in_front, enlarge)
+    if list(hands.shape[3:]) != size:
+        hands, right_in_front = _resized(hands, right_in_front, size)
     if prior is not None:
         hands = hands * torch.from_numpy(prior).to(hands)
         hands = hands / hands.sum(2, keepdim=True)
@@ -128,11 +136,11 @@ def _probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | N
     return per_hand(logits).softmax(2), order(logits).sigmoid() if says_order else None
 
 
-def _enlarged(
-    hands: torch.Tensor, right_in_front: torch.Tensor | None, factor: int
+def _resized(
+    hands: torch.Tensor, right_in_front: torch.Tensor | None, size: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return `_probabilities` interpolated to `factor` times the size."""
-    how = {"scale_factor": factor, "mode": "bilinear", "align_corners": False}
+    """Return `_probabilities` interpolated to another size (height, width)."""
+    how = {"size": size, "mode": "bilinear", "align_corners": False, "antialias": size[0] < hands.shape[3]}
     hands = F.interpolate(hands.flatten(1, 2), **how).unflatten(1, hands.shape[1:3])
     return hands, None if right_in_front is None else F.interpolate(right_in_front[:, None], **how)[:, 0]
 
@@ -151,7 +159,8 @@ def _front(part: torch.Tensor, right_in_front: torch.Tensor) -> torch.Tensor:
 def export_model(model: nn.Module, size: int, out: str | Path, format: str = "onnx") -> None:
     """Write a net as ONNX (`out` ends in .onnx) or OpenVINO (.xml, weights beside it): [B, 3, size, size] → logits.
 
-    Raises EthandError when the libraries of the extra `export` are not installed.
+    Raises EthandError when the libraries of the extra `export` are not installed, OutputError when `out` has another
+    ending or something lies there.
     """
     example = torch.zeros(2, 3, size, size)
     try:
@@ -163,10 +172,10 @@ def export_model(model: nn.Module, size: int, out: str | Path, format: str = "on
         raise EthandError(
             f"{error.name} is not installed; install the extra: pip install 'ethand_utils[export]'"
         ) from None
-    out = Path(out)
+    out = claim_export(out, format)
     if format == "openvino":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(openvino.convert_model(model.eval(), example_input=example, input=[-1, 3, size, size]), out)
+        converted = openvino.convert_model(model.eval(), example_input=example, input=[-1, 3, size, size])
+        _save_openvino(converted, out)
         return
     program = torch.onnx.export(
         model.eval(), (example,), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False,
@@ -174,3 +183,22 @@ def export_model(model: nn.Module, size: int, out: str | Path, format: str = "on
     )  # fmt: skip
     with atomic_write(out) as temporary:
         program.save(temporary)
+
+
+def claim_export(out: str | Path, format: str, reads: tuple[str | Path | None, ...] = ()) -> Path:
+    """Return the path of the net that is to be exported. Raises OutputError as `claim_file` does."""
+    if format == "onnx":
+        return claim_file(out, reads, (".onnx",))
+    claim_file(Path(out).with_suffix(".bin"), reads)
+    return claim_file(out, reads, (".xml",))
+
+
+def _save_openvino(converted, out: Path) -> None:
+    """Write OpenVINO's two files, the weights first, so that there is never a net without them."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(converted, Path(folder) / out.name)
+        for file in (out.with_suffix(".bin"), out):
+            with atomic_write(file) as temporary:
+                shutil.copyfile(Path(folder) / file.name, temporary)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ethand_utils.exceptions import EthandError
-from ethand_utils.files import atomic_write
+from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import N_CHANNELS
 
 RELEASED = Path(__file__).parent / "released" / "hands.safetensors"  # notebook 14 makes it
@@ -19,6 +19,9 @@ UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
 # Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).
 DISCRIMINATORS = {"discriminator": (4, 2, 1), "discriminator_released": (5, 1, 2), "discriminator_spectral": (4, 2, 1)}
+MAX_SIZE = 4096  # px a side of the images that a net may be for
+RECIPE = {"arch", "encoder", "widths", "in_channels", "out_channels"}  # what `create_model` notes of a net
+INFERENCE_NOTES = {"mirrored", "presence"}  # settings of `inference.Inference` that weights may come with
 
 
 class WeightsError(EthandError):
@@ -151,38 +154,104 @@ def save_weights(model: nn.Module, path: str | Path, half: bool = False, **notes
 def load_weights(path: str | Path | None, arch: str | None = None) -> tuple[nn.Module, dict]:
     """Load the net of a file of `save_weights` (None: RELEASED, the package's own), in evaluation mode, and its notes.
 
-    A segmentation net is expected, or one of DISCRIMINATORS where `arch` is `discriminator`. Raises WeightsError when
-    the file is missing, not written by `save_weights`, or of another kind of net.
+    A segmentation net of images is expected, or one of DISCRIMINATORS where `arch` is `discriminator`. Raises
+    WeightsError when the file is missing, damaged, not written by `save_weights`, of another kind of net, or has values
+    that are not finite.
     """
     path = Path(path or RELEASED)
+    notes = _read_notes(path)
+    recipe = notes.pop("model")
     try:
-        with safe_open(path, "pt") as file:
-            notes = json.loads((file.metadata() or {})["ethand"])
-        config = notes.pop("model")
-        model = create_model(**config)
+        model = create_model(**recipe)
         model.load_state_dict(load_file(path))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: {_unreadable(error)}") from None
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise WeightsError(
+            f"{path}: weights of another architecture than {recipe['arch']} ({reason}); train again"
+        ) from None
+    except Exception as error:  # a recipe that names a net by values that no net has
+        raise WeightsError(f"{path}: no net can be built of its recipe ({first_line(error)}); train again") from None
+    _check_kind(path, recipe, arch)
+    _check_finite(path, model)
+    return model.eval(), notes
+
+
+def load_net(path: str | Path | None) -> tuple[nn.Module, dict]:
+    """Load a segmentation net that is to be used on images: as `load_weights`, and its notes have the images' `size`.
+
+    Raises WeightsError as `load_weights` does, and when the notes lack the size or say what is unknown of `inference`.
+    """
+    model, notes = load_weights(path)
+    size, inference = notes.get("size"), notes.get("inference", {})
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_SIZE:
+        raise WeightsError(
+            f"{path}: does not say for which size of images it was trained (size: {size}); expected px a side, as a "
+            "training of this package notes them"
+        )
+    if not isinstance(inference, dict) or not set(inference) <= INFERENCE_NOTES:
+        raise WeightsError(
+            f"{path}: says of inference {inference}, expected some of {', '.join(sorted(INFERENCE_NOTES))}; it may "
+            "come from a newer version of this package: update the package"
+        )
+    return model, notes
+
+
+def _read_notes(path: Path) -> dict:
+    """Return the notes of a file of weights, with the recipe of its net as `model`."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; train first with `ethand run`, or check the path") from None
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: not a readable safetensors file ({error}); expected a weights.safetensors of a run"
-        ) from None
+        raise WeightsError(f"{path}: {_unreadable(error)}") from None
+    try:
+        notes = json.loads(metadata["ethand"])
+        recipe = notes["model"]
+        unknown = sorted(set(recipe) - RECIPE)
+        missing = sorted({"arch"} - set(recipe))
     except (KeyError, TypeError, ValueError):
         raise WeightsError(
             f"{path}: does not say which net it belongs to; expected a weights.safetensors of a run"
         ) from None
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    if unknown or missing or not isinstance(recipe, dict):
+        named = f"{unknown[0]}, which is unknown here" if unknown else "no arch"
         raise WeightsError(
-            f"{path}: weights of another architecture than {config['arch']} ({reason}); train again"
-        ) from None
-    segments = config["arch"] not in DISCRIMINATORS
+            f"{path}: its recipe of the net has {named}; it may come from a newer version of this package: update the "
+            "package, or train again"
+        )
+    return notes
+
+
+def _unreadable(error: Exception) -> str:
+    return f"not a readable safetensors file ({first_line(error)}); expected a weights.safetensors of a run"
+
+
+def _check_kind(path: Path, recipe: dict, arch: str | None) -> None:
+    """Raise WeightsError when a recipe is of another kind of net than `load_weights` is asked for."""
+    segments = recipe["arch"] not in DISCRIMINATORS
     if (arch == "discriminator") == segments:
-        net = config["arch"] if not segments else f"{config['arch']} with encoder {config['encoder']}"
+        net = recipe["arch"] if not segments else f"{recipe['arch']} with encoder {recipe.get('encoder')}"
         raise WeightsError(f"{path}: weights of {net}; expected {arch or 'a segmentation net such as g1 or g2'}")
-    return model.eval(), notes
+    channels = recipe.get("in_channels", 3), recipe.get("out_channels", N_CHANNELS)
+    if segments and channels not in ((3, N_CHANNELS), (3, N_CHANNELS + 1)):
+        raise WeightsError(
+            f"{path}: weights of a net with {channels[0]} channels in and {channels[1]} out; expected 3 (RGB) in, and "
+            f"{N_CHANNELS} out, or {N_CHANNELS + 1} with which hand is in front"
+        )
+
+
+def _check_finite(path: Path, model: nn.Module) -> None:
+    """Raise WeightsError, naming the first, when a net has values that are NaN or infinite."""
+    for name, values in model.state_dict().items():
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise WeightsError(
+                f"{path}: {name} has values that are NaN or infinite; the training that wrote it failed, train again"
+            )
 
 
 def count_parameters(model: nn.Module) -> int:
