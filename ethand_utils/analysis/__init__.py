@@ -58,6 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "save_figure",
             "strips",
         ],
+        "photo_files": ["result_folders"],
         "photos": ["predict_view", "save_photo"],
         "recipes": ["read_recipes"],
         "real_frames": ["MEASURES", "arrangement_percentages", "measure_frames", "measure_store"],

@@ -3,8 +3,6 @@
 import contextlib
 import gzip
 import hashlib
-import json
-import os
 import tarfile
 import tempfile
 import time
@@ -17,13 +15,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ethand_utils.analysis.confusion import sparse_counts
+from ethand_utils.analysis.prediction_files import claim_predictions, weights_note
 from ethand_utils.analysis.predictions import relative_path, write_counts
 from ethand_utils.data.crops import crop_square
 from ethand_utils.data.store import REMEDY, Store, StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_RIGHT, HANDS, N_CLASSES, PARTS, slug
-from ethand_utils.outputs import claim_file, claim_folder, same_path
+from ethand_utils.outputs import claim_file
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
@@ -65,37 +64,10 @@ def evaluate_store(
         order = {"order_accuracy": order_accuracy(predicted.front, truth, front)}
     if out is not None:
         scores = sample_scores(masks, truth, front) | order
-        _write_predictions(out, store, predicted, scores, _weights_note(weights, out))
+        _write_predictions(out, store, predicted, scores, weights_note(weights, out))
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
     order = {name: nanmean(values) for name, values in order.items()}
     return summary(masks, truth, front) | order | origin
-
-
-def claim_predictions(out: str | Path, store: Store, weights: str | Path | None = None) -> Path:
-    """Return the real path of a folder for a net's predictions of a store, which is not read for it.
-
-    Raises OutputError unless nothing lies there, or predictions of the same store by the same weights, and when it is,
-    holds or lies inside the store.
-    """
-
-    def same(folder: Path) -> bool:
-        try:
-            meta = json.loads((folder / "meta.json").read_text())
-            data, net = folder.resolve() / meta["data_path"], meta.get("weights")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-        return (
-            meta.get("source") == "predictions"
-            and same_path(data, store.path)
-            and net == _weights_note(weights, folder)
-        )
-
-    return claim_folder(out, (store.path, weights), same)
-
-
-def _weights_note(weights: str | Path | None, out: Path) -> str | None:
-    """Return what predictions in `out` note of the weights they come from: their path from there."""
-    return None if weights is None else os.path.relpath(os.path.realpath(weights), os.path.realpath(out))
 
 
 def _require_ids(store: Store) -> None:

@@ -1,9 +1,5 @@
 """Masks of photos: the hands that a photo shows, what a net makes of them, and the files that say so."""
 
-import json
-import os
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +9,15 @@ from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
 from ethand_utils.analysis.landmark_prior import landmark_prior
+from ethand_utils.analysis.photo_files import RESULT, claim_result, refuse_others
 from ethand_utils.data.images import ImageError, Photo
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
-from ethand_utils.outputs import OutputError, claim_room, digest
+from ethand_utils.outputs import digest
 from ethand_utils.training.inference import PLAIN, Inference, predict
 
 SHOWN_SIZE = 256  # px of a photo's square, at least, in which masks are interpolated and shown
 LEFT_OFFSET = N_CLASSES - 1  # added to the left hand's ids in visible.png, as in the course's files
-SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-RESULT = "hands.json"
-PICTURES = (*HANDS, "visible", "overlay")  # names of its pictures, without .png
 OPACITY = 0.6  # of masks over a photo
 
 
@@ -59,7 +53,8 @@ class PhotoHands:
         return {"box": box, "confidence": round(self.confidence, 4), **hands}
 
     def _describe_hand(self, hand: int) -> dict:
-        area = np.bincount(self.masks[hand].ravel(), minlength=N_CLASSES)
+        # By rows, as bincount makes eight bytes of every pixel.
+        area = sum(np.bincount(rows.ravel(), minlength=N_CLASSES) for rows in np.array_split(self.masks[hand], 32))
         pixels, occluded = int(area[1:].sum()), None
         if self.front is not None and pixels:
             other = (self.masks[hand] > 0) & (self.front != hand + 1) & (self.front != FRONT_NONE)
@@ -128,7 +123,7 @@ def save_photo(
     single = len(hands) == 1
     folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
     files = {place / name: picture for place, one in zip(folders, hands, strict=True) for name, picture in _files(one)}
-    _refuse_others(files.keys() - written)
+    refuse_others(files.keys() - written)
     for path in written - files.keys():
         path.unlink(missing_ok=True)
     for path, picture in files.items():
@@ -144,41 +139,6 @@ def save_photo(
     write_json(folder / RESULT, facts | {"hands": results})
 
 
-def claim_result(folder: Path, photo: str, sha256: str | None) -> set[Path]:
-    """Return the pictures in a folder that an earlier result of the same photo left there, and that may be replaced.
-
-    Raises OutputError when the `hands.json` there is of another photo, or not one of ours, and when a picture is no
-    longer as it was written: somebody has worked on it.
-    """
-    claim_room(folder)
-    result = folder / RESULT
-    _refuse_others([path for path in (result,) if not _is_ours(result)])
-    if not result.exists():
-        _refuse_others(folder / f"{name}.png" for name in PICTURES)
-        return set()
-    earlier = json.loads(result.read_text())
-    known = earlier.get("photo_sha256")
-    if earlier["photo"] != photo or (sha256 is not None and known not in (None, sha256)):
-        raise OutputError(
-            f"{result}: of another photo ({earlier['photo']}), and not replaced; choose another folder (--out)"
-        )
-    digests = earlier.get("files")
-    written = {path for path in _earlier_pictures(folder, earlier) if os.path.lexists(path)}
-    if digests is not None:  # results of older versions have none
-        _refuse_others(path for path in written if digest(path) != digests.get(path.relative_to(folder).as_posix()))
-    return written
-
-
-def _refuse_others(paths: Iterable[Path]) -> None:
-    """Raise OutputError, naming the first, when one of some paths is there."""
-    strange = next((path for path in sorted(paths) if os.path.lexists(path)), None)
-    if strange:
-        raise OutputError(
-            f"{strange}: not made by `ethand predict`, or changed since, and so not replaced; choose another folder "
-            "(--out)"
-        )
-
-
 def _files(hands: PhotoHands) -> list[tuple[str, np.ndarray]]:
     masks = [(f"{name}.png", mask) for name, mask in zip(HANDS, hands.masks, strict=True)]
     visible = [] if hands.visible is None else [("visible.png", hands.visible)]
@@ -190,67 +150,3 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Blend the parts' colours over an image; without the figures' library, which is slow to import."""
     blended = (1 - OPACITY) * image + OPACITY * COLOURS[mask]
     return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
-
-
-def _earlier_pictures(folder: Path, earlier: dict) -> set[Path]:
-    """Return the pictures that an earlier `hands.json` of a folder speaks of."""
-    names = [str(one["folder"]) for one in earlier["hands"]]
-    folders = [folder / name for name in names if name == "." or name.isdecimal()]
-    return {place / f"{name}.png" for place in folders for name in PICTURES}
-
-
-def _is_ours(result: Path) -> bool:
-    try:
-        earlier = json.loads(result.read_text())
-        return isinstance(earlier["photo"], str) and all("folder" in one for one in earlier["hands"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the photos among `paths` and in the folders among them, and the files of the folders that are none.
-
-    A file that is named itself counts as a photo whatever its ending; in folders, endings decide (SUFFIXES). A photo
-    that is named twice, by whatever path, counts once.
-    """
-    photos, others = {}, []
-    for path in paths:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if not path.is_dir() or (file.is_file() and file.suffix.lower() in SUFFIXES):
-                photos.setdefault(os.path.realpath(file), file)
-            elif file.is_file():
-                others.append(file)
-    return list(photos.values()), others
-
-
-def result_folders(photos: list[Path], out: Path) -> list[Path]:
-    """Return the folder of each photo's results: `out` for one alone, else one a photo below it, named as the photo.
-
-    Photos that would share a folder get their ending, or a number, too; so do those whose names some file systems
-    take for the same.
-    """
-    if len(photos) == 1:
-        return [out]
-    folders: dict[str, Path] = {}
-    for photo in photos:
-        stem = photo.stem if photo.stem.strip(".") else f"photo{photo.name}"
-        names = [stem, photo.name, *(f"{stem}-{number}" for number in range(2, len(photos) + 2))]
-        name = next(name for name in names if _folded(name) not in folders)
-        folders[_folded(name)] = out / name
-    return list(folders.values())
-
-
-def _folded(name: str) -> str:
-    """Return what a file system that does not tell cases or accents' spellings apart makes of a name."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def parse_box(text: str) -> tuple[float, float, float, float]:
-    """Parse `x,y,w,h` in px. Raises ImageError for anything but four numbers, width and height above 0."""
-    try:
-        x, y, w, h = map(float, text.split(","))
-    except ValueError:
-        raise ImageError(f"--box {text}: expected four numbers x,y,w,h in px") from None
-    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
-        raise ImageError(f"--box {text}: expected numbers, width and height above 0")
-    return x, y, w, h

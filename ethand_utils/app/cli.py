@@ -13,6 +13,8 @@ import typer
 from ethand_utils.app import cli_data
 from ethand_utils.app.cli_data import Json
 from ethand_utils.exceptions import EthandError
+from ethand_utils.failures import report_failure
+from ethand_utils.outputs import claim_file
 
 # Plain help texts: importing Rich to draw them costs three times what the command itself takes.
 app = typer.Typer(
@@ -141,24 +143,51 @@ def evaluate(
     hand's mask shows a part that meets there, and joint_on_hand, the share that lies on their hand's mask at all: over
     all joints, and frame by frame. The net sees every frame in seven slightly different crops, each also mirrored.
     """
-    from ethand_utils.analysis import evaluate as evaluation
-    from ethand_utils.data.store import Store
-    from ethand_utils.sources.interhand_frames import read_frames
-    from ethand_utils.training.inference import Inference
-    from ethand_utils.training.learner import best_device, to_device
-    from ethand_utils.training.models import load_weights
-
     if (store is None) == (frames is None):
         raise EthandError("evaluate: expected either --data (a store with masks) or --frames (images with joints)")
     if frames is not None and out is not None:
         raise EthandError("evaluate: --out keeps the predictions of a store; give it with --data only")
-    samples = read_frames(frames) if frames is not None else Store(store)
-    model, notes = load_weights(weights)
-    model = to_device(model, best_device())
     if frames is not None:
-        _print_scores(*evaluation.score_frames(model, samples, notes["size"], how=Inference.of(notes)), as_json=as_json)
+        _evaluate_frames(frames, weights, as_json)
     else:
-        _print_scores(evaluation.evaluate_store(model, samples, out, Inference.of(notes)), as_json=as_json)
+        _evaluate_store(store, weights, out, as_json)
+
+
+def _evaluate_frames(frames: Path, weights: Path | None, as_json: bool) -> None:
+    """Score a net on real frames; what is read is checked before PyTorch is imported."""
+    from ethand_utils.sources.interhand_frames import read_frames
+
+    samples = read_frames(frames)
+    from ethand_utils.analysis.evaluate import score_frames
+    from ethand_utils.training.inference import Inference
+
+    model, notes = _load_net(weights)
+    _print_scores(*score_frames(model, samples, notes["size"], how=Inference.of(notes)), as_json=as_json)
+
+
+def _evaluate_store(path: Path, weights: Path | None, out: Path | None, as_json: bool) -> None:
+    """Score a net on a store; what is read and written is checked before PyTorch is imported."""
+    from ethand_utils.data.store import Store
+
+    store = Store(path).require("images", "masks")
+    if out is not None:
+        from ethand_utils.analysis.prediction_files import claim_predictions
+
+        claim_predictions(out, store, weights)
+    from ethand_utils.analysis.evaluate import evaluate_store
+    from ethand_utils.training.inference import Inference
+
+    model, notes = _load_net(weights)
+    _print_scores(evaluate_store(model, store, out, Inference.of(notes), weights), as_json=as_json)
+
+
+def _load_net(weights: Path | None) -> tuple:
+    """Load a net for images on the best device, and its notes."""
+    from ethand_utils.training.learner import best_device, to_device
+    from ethand_utils.training.models import load_net
+
+    model, notes = load_net(weights)
+    return to_device(model, best_device()), notes
 
 
 def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
@@ -192,6 +221,9 @@ def predict(
     seen: right hand 1…16, left hand 17…32), overlay.png to look at, and hands.json. Hands that are far apart get a
     numbered folder each. A photo without hands gets a hands.json that says so, and is no error.
 
+    Results of the same photo are replaced, nothing else is. HEIC is read where the package pillow-heif is installed;
+    photos of more than 50 megapixels are looked at at a half or a quarter of their size.
+
     The exit status is 1 if a photo could not be read, after all others are done, and if nothing was asked that can be
     done.
     """
@@ -213,14 +245,15 @@ def submit(
     keys are NAME__l and NAME__r, where NAME is the image's path after images/, without .jpg. In the folder, im_path.pt
     lists the images' paths. The course's server expects all 10,000 images of its test set.
     """
-    from ethand_utils.analysis.evaluate import submit as submit_predictions
     from ethand_utils.data.store import Store
-    from ethand_utils.training.learner import best_device, to_device
-    from ethand_utils.training.models import load_weights
 
-    images = Store(store)
-    model, _ = load_weights(weights)
-    count = submit_predictions(to_device(model, best_device()), images, out)
+    images = Store(store).require("images")
+    claim_file(out, (store, weights), (".tar.gz",))
+    from ethand_utils.analysis.evaluate import submit as submit_predictions
+    from ethand_utils.training.inference import Inference
+
+    model, notes = _load_net(weights)
+    count = submit_predictions(model, images, out, Inference.of(notes))
     print(f"{out}: masks of {count} images, left and right")
 
 
@@ -241,21 +274,21 @@ def export(
 
     The exported net takes normalised images [B, 3, H, W], any B, and returns logits [B, 34, H, W].
     """
+    claim_file(out, (weights,), (".onnx",) if format == ExportFormat.ONNX else (".xml",))
     from ethand_utils.training.inference import export_model
-    from ethand_utils.training.models import load_weights
+    from ethand_utils.training.models import load_net
 
-    model, notes = load_weights(weights)
+    model, notes = load_net(weights)
     export_model(model, notes["size"], out, format)
     print(out)
 
 
 def main():
-    """Run the command; an EthandError becomes one line on stderr and exit status 1."""
+    """Run the command; a failure becomes one line on stderr and the exit status (`failures.report_failure`)."""
     try:
         app()
-    except EthandError as error:
-        print(f"ethand: {error}", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        sys.exit(report_failure(error))
 
 
 if __name__ == "__main__":

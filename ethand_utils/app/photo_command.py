@@ -3,28 +3,21 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from ethand_utils.analysis.hand_finder import HandView, find_views, plain_view, view_box
-from ethand_utils.analysis.photos import (
-    RESULT,
-    list_photos,
-    parse_box,
-    predict_view,
-    result_folders,
-    save_photo,
-)
-from ethand_utils.data.images import read_image
+from ethand_utils.analysis.photo_files import RESULT, claim_result, list_photos, parse_box, result_folders
+from ethand_utils.data.images import Photo, read_photo
 from ethand_utils.exceptions import EthandError
-from ethand_utils.training.inference import Inference
-from ethand_utils.training.models import load_weights
+from ethand_utils.failures import failure_line
+from ethand_utils.outputs import claim_room, digest
 
 
 def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str = "") -> bool:
     """Predict photos, and those in folders, into `out`; return whether all could be read.
 
-    Raises EthandError when there is none, and for weights, a box or an output folder at fault.
+    Only one photo is in memory at a time. Raises EthandError when there is none, and for weights, a box or an output
+    folder at fault, before any photo is read.
     """
     corners = parse_box(box) if box else None
     photos, others = list_photos(paths)
@@ -32,32 +25,45 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str 
         print(f"{other}: skipped, as it is no photo", file=sys.stderr)
     if not photos:
         raise EthandError(f"{', '.join(map(str, paths))}: no photos here; expected files such as .jpg or .png")
-    model, notes = load_weights(weights)
-    readable = True
+    claim_room(out, [weights])
+    if not any(photo.exists() for photo in photos):
+        read_photo(photos[0])  # says what is wrong, before PyTorch is imported
+    from ethand_utils.training.models import load_net
+
+    net, readable = load_net(weights), True
     for photo, folder in zip(
         tqdm(photos, unit="photo", disable=len(photos) < 2), result_folders(photos, out), strict=True
     ):
         try:
-            image = read_image(photo)
-            views = [_view(image, corners)] if corners else find_views(image)
-            hands = [predict_view(model, image, notes["size"], view, Inference.of(notes)) for view in views]
-            save_photo(folder, photo.name, image, hands)
-        except EthandError as error:
-            text = str(error)
+            tqdm.write(f"{photo}: {_predict_photo(photo, folder, net, corners)}; {folder / RESULT}")
+        except (EthandError, OSError, MemoryError) as error:
+            text = failure_line(error)
             tqdm.write(f"ethand: {text if str(photo) in text else f'{photo}: {text}'}", file=sys.stderr)
             readable = False
-            continue
-        tqdm.write(f"{photo}: {_summary(hands)}; {folder / RESULT}")
     return readable
 
 
-def _view(image: np.ndarray, box: tuple[float, float, float, float]) -> HandView:
-    """Return the view of a box, as it is in the photo where the nets that find hands are not to be had."""
+def _predict_photo(photo: Path, folder: Path, net: tuple, corners: tuple[float, float, float, float] | None) -> str:
+    """Predict a photo into a folder; return which hands were seen."""
+    from ethand_utils.analysis.photos import predict_view, save_photo
+    from ethand_utils.training.inference import Inference
+
+    (model, notes), pixels = net, read_photo(photo)
+    claim_result(folder, photo.name, digest(photo))
+    hands = [predict_view(model, pixels, notes["size"], view, Inference.of(notes)) for view in _views(pixels, corners)]
+    save_photo(folder, photo.name, pixels, hands, photo)
+    return _summary(hands)
+
+
+def _views(photo: Photo, box: tuple[float, float, float, float] | None) -> list[HandView]:
+    """Return the views of a photo, in its own px: of the hands in a box, or of those that are found."""
+    if not box:
+        return [view.scaled(photo.factor) for view in find_views(photo.image)]
     try:
-        return view_box(image, box)
+        return [view_box(photo.image, tuple(value / photo.factor for value in box)).scaled(photo.factor)]
     except EthandError as error:
         print(f"the box is taken as it is, not turned: {error}", file=sys.stderr)
-        return plain_view(box)
+        return [plain_view(box)]
 
 
 def _summary(hands) -> str:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import HandView, plain_view, whole_view
-from ethand_utils.analysis.photos import list_photos, parse_box, predict_view, result_folders, save_photo
+from ethand_utils.analysis.photo_files import list_photos, parse_box, result_folders
+from ethand_utils.analysis.photos import predict_view, save_photo
 from ethand_utils.app import cli, photo_command
 from ethand_utils.data.crops import TurnedSquare
 from ethand_utils.data.images import ImageError
