@@ -47,7 +47,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "variant_effects",
         ],
         "evaluate": ["evaluate_store", "overall_scores", "part_scores"],
-        "hand_finder": ["find_views", "plain_view", "view_box", "whole_view"],
+        "hand_finder": ["find_views", "photo_views", "plain_view", "view_box", "whole_view"],
         "image_plots": [
             "colour_mask",
             "contact_sheet",
@@ -58,7 +58,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "save_figure",
             "strips",
         ],
-        "photo_files": ["result_folders"],
+        "photo_files": ["photo_folders"],
         "photos": ["predict_view", "save_photo"],
         "recipes": ["read_recipes"],
         "real_frames": ["MEASURES", "arrangement_percentages", "measure_frames", "measure_store"],

@@ -6,6 +6,7 @@ anchors, crops and thresholds are those of MediaPipe's graphs `palm_detection_cp
 
 import hashlib
 import io
+import sys
 import zipfile
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,6 +17,8 @@ import numpy as np
 from platformdirs import user_cache_dir
 
 from ethand_utils.data.crops import TurnedSquare, crop_square
+from ethand_utils.data.images import Photo
+from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import BOX_OVER_JOINTS, CROP_OVER_BOX, LEFT, RIGHT
 from ethand_utils.wheels import fetch_wheel
@@ -134,6 +137,21 @@ def plain_view(box: tuple[float, float, float, float]) -> HandView:
     """Return the view of a box (x, y, w, h) px as the course crops it, nothing known of its hands."""
     x, y, side = crop_square(box)
     return HandView(box, TurnedSquare((x + side / 2, y + side / 2), side))
+
+
+def photo_views(photo: Photo, box: tuple[float, float, float, float] | None) -> list[HandView]:
+    """Return the views of a photo, in its own px: of the hands in a `box` (x, y, w, h) px, or of all that are found.
+
+    A box is taken as it is, which is said on stderr, where the nets cannot be fetched. Raises EthandError where they
+    are needed.
+    """
+    if not box:
+        return [view.scaled(photo.factor) for view in find_views(photo.image)]
+    try:
+        return [view_box(photo.image, tuple(value / photo.factor for value in box)).scaled(photo.factor)]
+    except EthandError as error:
+        print(f"the box is taken as it is, not turned: {error}", file=sys.stderr)
+        return [plain_view(box)]
 
 
 def pair_hands(hands: list[FoundHand]) -> list[list[FoundHand]]:

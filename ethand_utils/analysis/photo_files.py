@@ -17,10 +17,19 @@ RESULT = "hands.json"
 PICTURES = (*HANDS, "visible", "overlay")  # names of its pictures, without .png
 
 
-def claim_result(folder: Path, photo: str, sha256: str | None = None) -> set[Path]:
+def describe_source(source: Path | None, folder: Path) -> dict:
+    """Return what `hands.json` in a folder notes of a photo's file: its digest, and its path from there."""
+    if source is None:
+        return {}
+    path = os.path.relpath(os.path.realpath(source), os.path.realpath(folder))
+    return {"photo_sha256": digest(source), "photo_path": path}
+
+
+def claim_result(folder: Path, photo: str, source: Path | None = None) -> set[Path]:
     """Return the pictures in a folder that an earlier result of the same photo left there, and that may be replaced.
 
-    Raises OutputError when the `hands.json` there is of another photo, or not one of ours, and when a picture is no
+    A photo is the same that has its name and, where its file `source` is known, its bytes or its path. Raises
+    OutputError when the `hands.json` there is of another photo, or not one of ours, and when a picture is no
     longer as it was written: somebody has worked on it.
     """
     claim_room(folder)
@@ -30,10 +39,12 @@ def claim_result(folder: Path, photo: str, sha256: str | None = None) -> set[Pat
         refuse_others(folder / f"{name}.png" for name in PICTURES)
         return set()
     earlier = json.loads(result.read_text())
-    known = earlier.get("photo_sha256")
-    if earlier["photo"] != photo or (sha256 is not None and known not in (None, sha256)):
+    notes = describe_source(source, folder)
+    differs = [name for name, value in notes.items() if earlier.get(name, value) != value]
+    if earlier["photo"] != photo or (notes and len(differs) == len(notes)):
         raise OutputError(
-            f"{result}: of another photo ({earlier['photo']}), and not replaced; choose another folder (--out)"
+            f"{result}: of another photo ({earlier.get('photo_path', earlier['photo'])}), and not replaced; choose "
+            "another folder (--out)"
         )
     digests = earlier.get("files")
     written = {path for path in _earlier_pictures(folder, earlier) if os.path.lexists(path)}
@@ -89,8 +100,11 @@ def result_folders(photos: list[Path], out: Path) -> list[Path]:
     Photos that would share a folder get their ending, or a number, too; so do those whose names some file systems
     take for the same.
     """
-    if len(photos) == 1:
-        return [out]
+    return [out] if len(photos) == 1 else photo_folders(photos, out)
+
+
+def photo_folders(photos: list[Path], out: Path) -> list[Path]:
+    """Return a folder below `out` for the results of each photo, no two the same, as `result_folders` names them."""
     folders: dict[str, Path] = {}
     for photo in photos:
         stem = photo.stem if photo.stem.strip(".") else f"photo{photo.name}"

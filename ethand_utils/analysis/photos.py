@@ -1,15 +1,16 @@
 """Masks of photos: the hands that a photo shows, what a net makes of them, and the files that say so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
 from ethand_utils.analysis.landmark_prior import landmark_prior
-from ethand_utils.analysis.photo_files import RESULT, claim_result, refuse_others
+from ethand_utils.analysis.photo_files import RESULT, claim_result, describe_source, refuse_others
 from ethand_utils.data.images import ImageError, Photo
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
@@ -51,6 +52,13 @@ class PhotoHands:
         box = [round(value, 1) for value in self.view.box]
         hands = {name: self._describe_hand(hand) for hand, name in enumerate(HANDS)}
         return {"box": box, "confidence": round(self.confidence, 4), **hands}
+
+    def resized(self, height: int, width: int) -> "PhotoHands":
+        """Return the hands with their masks in the photo's frame at another size, px: small ones to look at."""
+        size, how = (width, height), cv2.INTER_NEAREST
+        masks = np.stack([cv2.resize(mask, size, interpolation=how) for mask in self.masks])
+        front = None if self.front is None else cv2.resize(self.front, size, interpolation=how)
+        return replace(self, masks=masks, front=front)
 
     def _describe_hand(self, hand: int) -> dict:
         # By rows, as bincount makes eight bytes of every pixel.
@@ -112,14 +120,13 @@ def save_photo(
 
     Of one view that is `left.png` and `right.png` (part ids 0…16 in the photo's frame), `visible.png` where the net
     says which hand is in front, and `overlay.png`; of several, a numbered folder each with the same. `hands.json`
-    describes them all, and is the only file where the photo has no hands; of the photo's file `source` it keeps the
-    digest. Pictures of an earlier result of the same photo go.
+    describes them all, and is the only file where the photo has no hands; of the photo's file `source` it notes digest
+    and path. Pictures of an earlier result of the same photo go.
 
     Raises OutputError as `claim_result` does, before anything is written, and FileError where the disk refuses.
     """
     folder = Path(folder)
-    sha256 = None if source is None else digest(source)
-    written = claim_result(folder, photo, sha256)
+    written = claim_result(folder, photo, source)
     single = len(hands) == 1
     folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
     files = {place / name: picture for place, one in zip(folders, hands, strict=True) for name, picture in _files(one)}
@@ -135,8 +142,8 @@ def save_photo(
     ]
     height, width = (image.height, image.width) if isinstance(image, Photo) else image.shape[:2]
     digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
-    facts = {"photo": photo, "photo_sha256": sha256, "width": width, "height": height, "files": digests}
-    write_json(folder / RESULT, facts | {"hands": results})
+    facts = {"photo": photo, **describe_source(source, folder), "width": width, "height": height}
+    write_json(folder / RESULT, facts | {"hands": results, "files": digests})
 
 
 def _files(hands: PhotoHands) -> list[tuple[str, np.ndarray]]:

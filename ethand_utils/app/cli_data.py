@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ethand_utils.exceptions import EthandError
+from ethand_utils.outputs import claim_file, claim_folder, claim_room
 from ethand_utils.rendering.options import SHARES, RenderOptions
 from ethand_utils.sources.detect import SOURCES, find_source
 
@@ -63,6 +64,7 @@ def render(
     An interrupted build resumes where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
     the work; when they have ended, the same command without --part merges what they made.
     """
+    claim_room(out)
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.rendered import render_dataset
 
@@ -84,6 +86,12 @@ def interhand(
         Hands, typer.Option(help="rig: fit a free hand to the joints; mano: parameters and --mano-dir")
     ] = Hands.RIG,
     mano_dir: Annotated[Path | None, typer.Option(help="folder of MANO_RIGHT.pkl and MANO_LEFT.pkl")] = None,
+    annotations: Annotated[
+        str,
+        typer.Option(
+            help="all, human_annot or machine_annot, where these folders are there; default: all, or the only one"
+        ),
+    ] = "",
     paired: Annotated[int, typer.Option(help="training frames with masks, at most; those beyond are unpaired")] = 68000,
     unpaired: Annotated[int | None, typer.Option(help="unpaired images, at most; default: all")] = None,
     val: Annotated[int | None, typer.Option(help="frames to watch a training by, at most; default: all")] = None,
@@ -108,6 +116,7 @@ def interhand(
     """
     if (hands is Hands.MANO) != (mano_dir is not None):
         raise EthandError("interhand: expected --hands mano and --mano-dir together, or neither")
+    claim_room(out, (root, mano_dir))
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.interhand import hand_source, read_interhand
 
@@ -115,7 +124,7 @@ def interhand(
     read_interhand(
         root, out, _items(",".join(split or ())) or None, size, hand_source(mano_dir), workers, shard,
         paired=paired, unpaired=unpaired, val=val, test=test, every=every, limit=limit,
-        captures=_items(captures) or None, hand_types=_items(hand_types), seed=seed,
+        captures=_items(captures) or None, hand_types=_items(hand_types), seed=seed, annotations=annotations,
     )  # fmt: skip
     _print_built(out, part)
 
@@ -149,6 +158,7 @@ def _reader(name: str) -> Callable:
         seed: Seed = 0,
         workers: Workers = 0,
     ):
+        claim_room(out, (root,))
         from ethand_utils.sources.request import ReadRequest
 
         request = ReadRequest(train, val, test, unpaired, size, seed, workers or _cores())
@@ -205,7 +215,10 @@ def export_course(
     from ethand_utils.data.datasets import open_dataset
     from ethand_utils.sources import course_export
 
-    print(course_export.export_course(open_dataset(folder), out))
+    stores = open_dataset(folder)
+    for store in stores.values():
+        claim_folder(out / course_export.LAYOUT, [store.path])
+    print(course_export.export_course(stores, out))
 
 
 @app.command("info")
@@ -234,13 +247,16 @@ def sheet(
     With --frames, real ones are mixed in: can you tell which? Their rows and columns, counted from 1, are printed when
     the sheet is written.
     """
-    from ethand_utils.analysis import image_plots as plots
-    from ethand_utils.analysis import real_frames as compare
+    claim_file(out, (folder, frames), (".png",))
     from ethand_utils.data.datasets import open_dataset
     from ethand_utils.sources.interhand_frames import read_frames
 
-    store = compare.store_with_images(open_dataset(folder).values())
-    sheet, places = compare.mixed_sheet(store, count, read_frames(frames) if frames is not None else [], seed)
+    stores, real = open_dataset(folder), read_frames(frames) if frames is not None else []
+    from ethand_utils.analysis import image_plots as plots
+    from ethand_utils.analysis import real_frames as compare
+
+    store = compare.store_with_images(stores.values())
+    sheet, places = compare.mixed_sheet(store, count, real, seed)
     plots.save_image(sheet, out)
     print(out)
     for row, column, name in places:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ethand_utils.analysis.hand_finder import HandView, find_views, plain_view, view_box
+from ethand_utils.analysis.hand_finder import photo_views
 from ethand_utils.analysis.photo_files import RESULT, claim_result, list_photos, parse_box, result_folders
-from ethand_utils.data.images import Photo, read_photo
+from ethand_utils.data.images import read_photo
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
-from ethand_utils.outputs import claim_room, digest
+from ethand_utils.outputs import claim_room
 
 
 def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str = "") -> bool:
@@ -49,21 +49,12 @@ def _predict_photo(photo: Path, folder: Path, net: tuple, corners: tuple[float, 
     from ethand_utils.training.inference import Inference
 
     (model, notes), pixels = net, read_photo(photo)
-    claim_result(folder, photo.name, digest(photo))
-    hands = [predict_view(model, pixels, notes["size"], view, Inference.of(notes)) for view in _views(pixels, corners)]
+    claim_result(folder, photo.name, photo)
+    hands = [
+        predict_view(model, pixels, notes["size"], view, Inference.of(notes)) for view in photo_views(pixels, corners)
+    ]
     save_photo(folder, photo.name, pixels, hands, photo)
     return _summary(hands)
-
-
-def _views(photo: Photo, box: tuple[float, float, float, float] | None) -> list[HandView]:
-    """Return the views of a photo, in its own px: of the hands in a box, or of those that are found."""
-    if not box:
-        return [view.scaled(photo.factor) for view in find_views(photo.image)]
-    try:
-        return [view_box(photo.image, tuple(value / photo.factor for value in box)).scaled(photo.factor)]
-    except EthandError as error:
-        print(f"the box is taken as it is, not turned: {error}", file=sys.stderr)
-        return [plain_view(box)]
 
 
 def _summary(hands) -> str:

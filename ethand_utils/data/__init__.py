@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "augment": ["Augmentation", "PHOTOMETRIC", "augment_batch", "damage", "denormalise", "flip"],
-        "images": ["read_image"],
+        "images": ["read_image", "read_photo"],
         "dataloaders": ["StoreLoader", "make_dls"],
         "datasets": ["HEAVY_OCCLUSION", "describe", "held_out", "occlusion", "open_dataset", "report_table"],
         "store": ["Store"],

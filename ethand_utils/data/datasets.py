@@ -1,5 +1,7 @@
 """Data sets: opening a folder of stores, choosing and describing stores, and the reader's report."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pandas as pd
 
 from ethand_utils.data.store import OCCLUDED, Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS
+from ethand_utils.outputs import OutputError, claim_room
 
 HEAVY_OCCLUSION = 0.2  # share of a hand above which it counts as much occluded
 COLUMNS = ("id", "hand_type", "subject")  # what the index of every store has, wherever it comes from
@@ -84,6 +87,21 @@ def describe(store: Store) -> dict:
         "penetration_mm_p95": float(np.percentile(depth, 95)) if len(depth) else None,
         "source": store.meta.get("source", ""),
     }
+
+
+def claim_report(out: Path, root: str | Path) -> None:
+    """Raise OutputError when a data set in `out`, read from `root`, must not be written.
+
+    That is when `out` is `root`, or has a `report.json` that no data set wrote.
+    """
+    claim_room(out, (root,))
+    file = out / REPORT
+    try:
+        ours = not os.path.lexists(file) or {"source", "kept", "listed"} <= json.loads(file.read_text()).keys()
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{file}: not the report of a data set, and so not replaced; choose another folder")
 
 
 class SkippedSamples:

@@ -54,6 +54,11 @@ class Photo:
     width: int
     factor: int = 1
 
+    def thumbnail(self, side: int = 800) -> np.ndarray:
+        """Return the photo uint8 RGB with at most `side` px a side, to look at; a copy that needs no more memory."""
+        step = -(-max(self.image.shape) // side)
+        return self.image[::step, ::step].copy()
+
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image as uint8 RGB [H, W, 3], upright by its EXIF.

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ethand_utils.data.crops import crop_image, crop_square
-from ethand_utils.data.datasets import REPORT, SkippedSamples
+from ethand_utils.data.datasets import REPORT, SkippedSamples, claim_report
 from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError, is_made
 from ethand_utils.data.store_builder import StorePlan, build_store
@@ -89,6 +89,7 @@ def read_course(
     `out` was made otherwise, and what `build_store` raises.
     """
     folder, out = find_course(Path(root).expanduser()), Path(out)
+    claim_report(out, folder)
     limits = {"train": train, "val": val, "test": test, "unpaired_images": unpaired, "unpaired_labels": unpaired}
     if size < 16 or any(limit is not None and limit < 0 for limit in limits.values()):
         raise CourseError(f"{out}: images need at least 16 px a side, a number of samples is 0 or more")

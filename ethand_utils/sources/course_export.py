@@ -28,6 +28,7 @@ from ethand_utils.sources.course_io import (
 )
 
 SPLITS = {name: "train" if name == "unpaired_images" else name for name in STORES}  # first folder of new img_paths
+LAYOUT = "data/InterHand2.6M"  # the folder of the layout below the one that is asked for
 SUBMISSION_SIZE = 128  # px a side of every mask the course's server takes
 COLUMNS = ("id", "hand_type", "subject", "capture", "seq", "camera", "frame")
 
@@ -55,7 +56,7 @@ def export_course(stores: dict[str, Store], out: str | Path) -> Path:
         for name, store in pictures.items()
     }
     ids = {name: store.index["id"].astype(str).tolist() for name, store in labelled.items()}
-    target = Path(out) / "data" / "InterHand2.6M"
+    target = Path(out) / LAYOUT
     with _new_folder(target) as work:
         write_lmdb(work / IMAGES, _images(pictures, entries), sum(map(len, pictures.values())))
         write_lmdb(work / MASKS, _masks(labelled, ids), len(HANDS) * sum(map(len, labelled.values())))

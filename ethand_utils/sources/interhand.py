@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ethand_utils.data.crops import crop_square
-from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples
+from ethand_utils.data.datasets import EXAMPLES, REPORT, SkippedSamples, claim_report
 from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import BOX, OCCLUDED, Store, StoreError
 from ethand_utils.data.store_builder import Shard, StorePlan, build_stores, kept_store
@@ -21,7 +21,7 @@ from ethand_utils.hands.mano import ManoHands
 from ethand_utils.labels import HANDS, LEFT, RIGHT
 from ethand_utils.sources.interhand_checks import CachedHandSource, Check, mean_residuals, open_rows, save_rows
 from ethand_utils.sources.interhand_frames import FrameError, Frames, frame_crops
-from ethand_utils.sources.interhand_index import InterHandError, find_annotations, index_annotation
+from ethand_utils.sources.interhand_index import MANO, InterHandError, find_annotations, index_annotation
 from ethand_utils.sources.interhand_selection import STORES, Selection, assign_stores, select
 from ethand_utils.sources.joint_annotations import RigHands
 from ethand_utils.sources.request import ReadRequest
@@ -62,12 +62,14 @@ def read_interhand(
     workers: int = 1,
     shard: Shard | None = None,
     replace: bool = False,
+    annotations: str | None = None,
     **selection,
 ) -> dict[str, Store]:
     """Build a data set of `size`×`size` px from InterHand2.6M at `root` in the folder `out`; return its stores by name.
 
     Stores `train`, `val` and `test` are paired, `unpaired_images` has the images of other training frames; the fields
-    of `Selection` in `selection` say which frames, and how many. `hands` is the source of hands, `RigHands` if None.
+    of `Selection` in `selection` say which frames, and how many. `annotations` is one of ANNOTATION_SETS
+    (`find_annotations`). `hands` is the source of hands, `RigHands` if None.
     Annotations of the official splits each make the store of their name, if there are several or `splits` asks for
     them; otherwise subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
     lists what was skipped and why.
@@ -81,7 +83,9 @@ def read_interhand(
     selection = Selection(**selection)
     if size < 16:
         raise InterHandError(f"{out}: images of {size} px a side; expected at least 16")
-    check = _plan_check(out / FOLDER, _open_splits(root, out / FOLDER, splits), selection, splits is not None, hands)
+    claim_report(out, root)
+    opened = _open_splits(root, out / FOLDER, splits, annotations, hands)
+    check = _plan_check(out / FOLDER, opened, selection, splits is not None, hands)
     if not replace:
         _refuse_others(out, check, selection, size)
     check.run(workers, 0.0 if shard is None else (shard.number - 1) / shard.of, preload=[__name__])
@@ -93,21 +97,40 @@ def read_interhand(
         kept_store(out / name, plan, replace)
     write_json(out / REPORT, report)  # only now, as the report of stores that are refused above must stay
     if not plans:
-        reason, worst = next(iter(report["skipped"].items()))
-        raise InterHandError(f"{root}: no sound frame; {worst['count']} of them: {reason}; see {out / REPORT}")
+        raise InterHandError(f"{root}: no sound frame; {_worst_fault(check, report)}; see {out / REPORT}")
     stores = build_stores(out, plans, workers, replace, shard)
     if shard is None:
         write_json(out / REPORT, report | {"subjects_in_several_stores": _shared_subjects(stores)})
     return stores
 
 
-def _open_splits(root: Path, folder: Path, splits: tuple[str, ...] | None) -> tuple[Frames, ...]:
+def _worst_fault(check: Check, report: dict) -> str:
+    """Return the most frequent fault of frames, how many have it, the first one's name, and what is wrong with it."""
+    reason, worst = next(iter(report["skipped"].items()))
+    text = f"{worst['count']} of {report['read']}: {reason}, such as {worst['names'][0]}"
+    row = open_rows(check.rows)[int((check.results()["fault"] == reason).to_numpy().argmax())]
+    try:
+        check.splits[row["split"]].frame(int(row["number"]))
+    except FrameError as error:
+        return f"{text} ({error})"
+    return text
+
+
+def _open_splits(
+    root: Path, folder: Path, splits: tuple[str, ...] | None, annotations: str | None, hands
+) -> tuple[Frames, ...]:
     """Open the annotations to be read, indexed in `folder`."""
-    available = {annotation.split: annotation for annotation in find_annotations(root)}
+    available = {annotation.split: annotation for annotation in find_annotations(root, annotations or None)}
     missing = sorted(set(splits or ()) - available.keys())
     if missing:
         raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(available)}")
     chosen = [annotation for split, annotation in available.items() if splits is None or split in splits]
+    for annotation in chosen if isinstance(hands, ManoHands) else ():
+        if not annotation.file(MANO).exists():
+            raise InterHandError(
+                f"{annotation.file(MANO)}: not there; hands from MANO need it beside the other annotation files: fetch "
+                "it, or have the generic hand fitted (--hands rig)"
+            )
     return tuple(Frames(annotation, index_annotation(annotation, folder), root) for annotation in chosen)
 
 

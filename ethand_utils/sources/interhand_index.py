@@ -19,10 +19,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ethand_utils.data.datasets import SkippedSamples
+from ethand_utils.exceptions import require_known
 from ethand_utils.files import FileError, atomic_write, first_line
 from ethand_utils.labels import HAND_TYPES, HANDS, N_JOINTS
 
 KINDS = ("data", "camera", "joint_3d")  # files that belong together: <name>_data.json, <name>_camera.json, …
+ANNOTATION_SETS = ("all", "human_annot", "machine_annot")  # folders in annotations/, as InterHand2.6M unpacks
 MANO = "MANO_NeuralAnnot"  # beside them where hands are known as MANO's parameters
 CAMERA_SIZES = {"campos": 3, "camrot": 9, "focal": 2, "princpt": 2}
 MANO_SIZES = {"pose": 48, "shape": 10, "trans": 3}
@@ -83,11 +85,12 @@ class Annotation:
         return hashlib.sha256(json.dumps([FORMAT, files]).encode()).hexdigest()[:12]
 
 
-def find_annotations(root: str | Path) -> list[Annotation]:
+def find_annotations(root: str | Path, annotation_set: str | None = None) -> list[Annotation]:
     """Return every annotation at `root` or below, but not in `images/`, which may hold millions of files.
 
-    Folders may be symbolic links. Raises InterHandError when there is none, a folder cannot be read, or there is more
-    than one of a split.
+    Where they lie in folders named as ANNOTATION_SETS, only those of `annotation_set` count: by default `all`, or the
+    only one that is there. Folders may be symbolic links. Raises InterHandError when there is none, a folder cannot be
+    read, or there is more than one of a split.
     """
     root, annotations, visited = Path(root), [], set()
     for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
@@ -101,11 +104,31 @@ def find_annotations(root: str | Path) -> list[Annotation]:
         raise InterHandError(
             f"{root}: no annotation here or below; expected *data.json with *camera.json and *joint_3d.json beside it"
         )
+    annotations = _of_set(annotations, root, annotation_set)
     annotations.sort(key=lambda annotation: (annotation.split, annotation.data))
     for one, other in pairwise(annotations):
         if one.split == other.split:
             raise InterHandError(f"{one.data} and {other.data}: two annotations of {one.split}; keep one of them there")
     return annotations
+
+
+def _of_set(annotations: list[Annotation], root: Path, annotation_set: str | None) -> list[Annotation]:
+    """Return the annotations that are of a set, and those that are of none."""
+    if annotation_set is not None:
+        require_known("annotations", annotation_set, ANNOTATION_SETS, InterHandError)
+
+    def set_of(annotation: Annotation) -> str | None:
+        folders = annotation.data.parent.relative_to(root).parts
+        return next((name for name in ANNOTATION_SETS if name in folders), None)
+
+    sets = sorted({set_of(annotation) for annotation in annotations} - {None})
+    chosen = annotation_set or (sets[0] if len(sets) == 1 else ANNOTATION_SETS[0])
+    if (sets and chosen not in sets) or (annotation_set and not sets):
+        raise InterHandError(
+            f"{root}: no annotations of the set {chosen}, only {', '.join(sets) or 'some that are of no set'}; choose "
+            f"another (--annotations), or fetch {chosen}"
+        )
+    return [annotation for annotation in annotations if set_of(annotation) in (chosen, None)]
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 from ethand_utils.data.crops import crop_image, crop_square
 from ethand_utils.data.images import ImageError
 from ethand_utils.exceptions import EthandError, require_known
+from ethand_utils.files import first_line
 from ethand_utils.hands.amodal import Hand, HandError, hand_masks
 from ethand_utils.hands.joint_fit import fit_joints
 from ethand_utils.hands.joints import CHAINS, ORDERS, WRIST
@@ -83,16 +84,17 @@ def from_joints(
 
 def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.ndarray, np.ndarray, Camera]:
     """Check the shapes and units of what `from_joints` is given; returns image, ordered joints and camera."""
-    image = np.asarray(image)
+    image = _array("image", image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise EthandError(f"image {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3], RGB from 0 to 255")
     require_known("order", order, ORDERS)
-    if np.shape(joints) != (len(HANDS), N_JOINTS, 3):
-        raise EthandError(f"joints {list(np.shape(joints))}: expected [2, 21, 3], left hand first, NaN where unknown")
+    joints = _array("joints", joints, float)
+    if joints.shape != (len(HANDS), N_JOINTS, 3):
+        raise EthandError(f"joints {list(joints.shape)}: expected [2, 21, 3], left hand first, NaN where unknown")
     camera = Camera(_numbers("focal", focal, 2), _numbers("centre", centre, 2))
-    if min(camera.focal) <= 0 or size < 16:
+    if min(camera.focal) <= 0 or not isinstance(size, int | np.integer) or size < 16:
         raise EthandError(f"focal {focal}, size {size}: expected px above 0, and at least 16")
-    joints = np.asarray(joints, float)[:, ORDERS[order]]
+    joints = joints[:, ORDERS[order]]
     known = np.isfinite(joints).all(-1)
     if not known.any():
         raise HandError("joints: none is known")
@@ -106,10 +108,20 @@ def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.nd
     return image, joints, camera
 
 
+def _array(name: str, values, kind: type | None = None) -> np.ndarray:
+    """Return values as an array. Raises EthandError for ragged ones, and for others that are no numbers."""
+    try:
+        return np.asarray(values, kind)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EthandError(
+            f"{name}: no array of numbers ({first_line(error)}); expected as many for every joint, NaN where unknown"
+        ) from None
+
+
 def _numbers(name: str, values, count: int) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise EthandError(f"{name}: expected {count} finite numbers, px")

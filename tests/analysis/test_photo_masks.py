@@ -12,7 +12,7 @@ from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import HandView, plain_view, whole_view
 from ethand_utils.analysis.photo_files import list_photos, parse_box, result_folders
 from ethand_utils.analysis.photos import predict_view, save_photo
-from ethand_utils.app import cli, photo_command
+from ethand_utils.app import cli
 from ethand_utils.data.crops import TurnedSquare
 from ethand_utils.data.images import ImageError
 from ethand_utils.exceptions import EthandError
@@ -187,7 +187,7 @@ def weights(tmp_path):
 def views(monkeypatch):
     """What `find_views` finds, in place of the nets."""
     hands = []
-    monkeypatch.setattr(photo_command, "find_views", lambda image: hands)
+    monkeypatch.setattr(hand_finder, "find_views", lambda image: hands)
     return hands
 
 

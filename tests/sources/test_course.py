@@ -21,6 +21,7 @@ from ethand_utils.data.crops import crop_image
 from ethand_utils.data.datasets import open_dataset
 from ethand_utils.data.store import BOX, Store, StoreError
 from ethand_utils.labels import HANDS, LEFT, RIGHT
+from ethand_utils.outputs import OutputError
 from ethand_utils.sources import course_export
 from ethand_utils.sources.course import STORES, CheckedSample, crop_masks, evenly_spaced, read_course
 from ethand_utils.sources.course_export import export_course
@@ -640,7 +641,7 @@ def test_the_same_submission_has_the_same_bytes(read, dataset, tmp_path):
 def test_a_submission_of_what_cannot_be_submitted_is_refused(read, make_store, tmp_path):
     with pytest.raises(StoreError, match=r"has no images\.npy"):
         submit(net(), read["unpaired_labels"], tmp_path / "a.tar.gz")
-    with pytest.raises(CourseError, match=r"a\.zip: expected a file name that ends in \.tar\.gz"):
+    with pytest.raises(OutputError, match=r"a\.zip: expected a file name that ends in \.tar\.gz"):
         submit(net(), read["test"], tmp_path / "a.zip")
     twice = make_store("twice", images=np.zeros((2, SIZE, SIZE, 3), np.uint8))
     twice.index["id"] = "same"

@@ -277,7 +277,9 @@ def test_images_are_taken_from_below_the_root_only(tree, tmp_path):
 def test_where_nothing_is_sound_the_main_reason_is_given(tree, tmp_path):
     root = tree()
     shutil.rmtree(root / "images")
-    with pytest.raises(InterHandError, match=r"no sound frame; 6 of them: image: missing; see .*report\.json"):
+    with pytest.raises(
+        InterHandError, match=r"6 of 6: image: missing, such as .*images/train/.* is missing.*report\.json"
+    ):
         read_interhand(root, tmp_path / "out", size=SIZE)
     assert json.loads((tmp_path / "out" / REPORT).read_text())["read"] == 6
 
