@@ -111,7 +111,10 @@ def _checked(image, joints, focal, centre, order: str, size: int) -> tuple[np.nd
 def _array(name: str, values, kind: type | None = None) -> np.ndarray:
     """Return values as an array. Raises EthandError for ragged ones, and for others that are no numbers."""
     try:
-        return np.asarray(values, kind)
+        array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return array if kind is None else array.astype(kind)
     except (TypeError, ValueError, OverflowError) as error:
         raise EthandError(
             f"{name}: no array of numbers ({first_line(error)}); expected as many for every joint, NaN where unknown"

@@ -202,6 +202,9 @@ def load_net(path: str | Path | None) -> tuple[nn.Module, dict]:
 
 def _read_notes(path: Path) -> dict:
     """Return the notes of a file of weights, with the recipe of its net as `model`."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise WeightsError(f"{path}: {kind}; expected a weights.safetensors of a run")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
