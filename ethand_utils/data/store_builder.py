@@ -128,7 +128,7 @@ def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
         return None
     store = Store(path)
     if store.meta != plan.meta_json():
-        raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
+        raise StoreError(f"{path}: holds a store made with other settings; choose another folder, or move it away")
     _tidy(path)
     return store
 

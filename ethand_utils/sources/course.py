@@ -226,7 +226,7 @@ class _StoreReader:
             digest.update(json.dumps(row).encode())
         meta = {"source": "course", "split": self.path.name, "listed_sha256": digest.hexdigest()}
         if self.path.exists() and any(self.path.iterdir()) and not is_made(self.path, {"size": self.size, **meta}):
-            raise StoreError(f"{self.path}: holds something else or other samples; remove it or choose another folder")
+            raise StoreError(f"{self.path}: holds something else or other samples; choose another folder")
         return meta
 
     def check(self, meta: dict, workers: int) -> pd.DataFrame:

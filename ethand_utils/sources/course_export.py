@@ -159,7 +159,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     work = target.with_name(f".{target.name}.partial")
     try:
         if target.exists() and any(target.iterdir()):
-            raise CourseError(f"{target}: holds something already; remove it or choose another folder")
+            raise CourseError(f"{target}: holds something already; choose another folder, or move it away")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         yield work

@@ -156,7 +156,7 @@ def _refuse_others(out: Path, check: Check, selection: Selection, size: int) -> 
     for name in (*STORES, "unpaired_images"):
         path, meta = out / name, {"size": size, **_store_meta(name, check, selection)}
         if (path / "meta.json").exists() and not Store(path).meta.items() >= meta.items():
-            raise StoreError(f"{path}: holds a store made with other settings; remove it or choose another folder")
+            raise StoreError(f"{path}: holds a store made with other settings; choose another folder, or move it away")
 
 
 def _report(check: Check) -> tuple[np.ndarray, dict]:

@@ -240,7 +240,7 @@ def test_complete_store_with_the_same_settings_is_kept(tmp_path):
 def test_store_made_with_other_settings_is_refused(other, tmp_path):
     build(tmp_path / "s")
     before = contents(tmp_path / "s")
-    with pytest.raises(StoreError, match="other settings; remove it or choose another folder"):
+    with pytest.raises(StoreError, match="other settings; choose another folder, or move it away"):
         build(tmp_path / "s", **other)
     assert contents(tmp_path / "s") == before
 

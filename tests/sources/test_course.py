@@ -383,7 +383,7 @@ def test_other_samples_or_sizes_are_refused_before_any_work(tmp_path):
     read_course(root, tmp_path / "out", SIZE)
     before = files(tmp_path / "out")
     for options in ({"size": 16}, {"size": SIZE, "train": 2}):
-        with pytest.raises(StoreError, match=r"out/t\w+: holds something else or other samples; remove it"):
+        with pytest.raises(StoreError, match=r"out/t\w+: holds something else or other samples; choose another"):
             read_course(root, tmp_path / "out", **options)
     with pytest.raises(CourseError, match="at least 16 px"):
         read_course(root, tmp_path / "other", 8)
