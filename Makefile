@@ -3,10 +3,11 @@ PYTHON ?= python3
 PROFILE ?= tiny
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs-ready
 # A process a core takes a file at a time, in the order of tests/conftest.py: the longest first.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install run release check test lab lint bench clean
+.PHONY: help install run release check test lab lint bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -46,5 +47,12 @@ lint: $(READY)  ## style of code and notebooks
 bench: $(READY)  ## speed of this machine, beside plain reference code
 	$(BIN)/python -m benchmarks
 
-clean:  ## remove what a run made; .venv stays
-	rm -rf outputs .pytest_cache .ruff_cache
+docs: $(DOCS_READY)  ## the site into build/docs; make docs RUN=tiny shows the notebooks as that run executed them
+	$(BIN)/python docs/build.py $(if $(RUN),--run $(RUN))
+
+$(DOCS_READY): docs/requirements.lock $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r docs/requirements.lock
+	touch $@
+
+clean:  ## remove what a run and make docs made; .venv stays
+	rm -rf outputs build/docs .pytest_cache .ruff_cache

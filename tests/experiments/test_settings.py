@@ -324,11 +324,20 @@ def test_environment_for_conda_installs_this_package_and_python():
     assert environment["dependencies"][-1]["pip"] == [f"-e .[{extras}]"]
 
 
-def test_lock_holds_every_dependency_with_hashes_and_no_address():
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
-    lock = (REPOSITORY / "requirements.lock").read_text()
-    locked = {line.split("==")[0] for line in lock.splitlines() if "==" in line}
-    assert {name.split(">=")[0] for name in wanted} <= locked
+def locked_versions(lock):
+    """Return the version of every package in the text of a lock, which has hashes of each and no address."""
     assert "://" not in lock
     assert lock.count("==") < lock.count("--hash=sha256:")
+    return dict(line.split(" ")[0].split("==") for line in lock.splitlines() if "==" in line)
+
+
+def test_locks_hold_every_dependency_with_hashes_and_no_address():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    docs = locked_versions((REPOSITORY / "docs/requirements.lock").read_text())
+    assert {name.split(">=")[0] for name in extras.pop("docs")} <= set(docs)
+    others = locked_versions((REPOSITORY / "requirements.lock").read_text())
+    assert {name.split(">=")[0] for name in [*project["dependencies"], *itertools.chain(*extras.values())]} <= set(
+        others
+    )
+    assert all(others.get(name, version) == version for name, version in docs.items())

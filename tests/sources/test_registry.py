@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import typer
+from doc_samples import module_of
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,49 +21,7 @@ from ethand_utils.sources.detect import SOURCES, Source, detect_source, find_sou
 
 SIZE = 32
 # What somebody writes who has a folder of images with id maps, one a hand, and wants to learn from it.
-MODULE = '''
-"""A folder of images with id maps: images/NAME.jpg, masks/NAME_left.png and masks/NAME_right.png."""
-
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from ethand_utils.data.images import read_image
-from ethand_utils.data.store_builder import StorePlan, build_store
-from ethand_utils.labels import HANDS, HAND_TYPES
-
-
-def detect(folder):
-    return (folder / "images").is_dir() and any(folder.glob("masks/*_left.png"))
-
-
-def read(root, out, request):
-    names, stores, first = sorted(path.stem for path in root.glob("images/*.jpg")), {}, 0
-    for split, limit in (("train", request.train), ("val", request.val), ("test", request.test)):
-        count = min(len(names) // 3, len(names) if limit is None else limit)
-        make = Sample(root, tuple(names[first : first + count]), request.size)
-        plan = StorePlan(make, count, request.size, ("images", "masks"), {"source": "id_maps", "names": make.names})
-        stores[split], first = build_store(out / split, plan, request.workers, request.replace), first + count
-    return stores
-
-
-@dataclass(frozen=True)
-class Sample:
-    root: Path
-    names: tuple[str, ...]
-    size: int
-
-    def __call__(self, i):
-        name, size = self.names[i], (self.size, self.size)
-        files = [self.root / f"masks/{name}_{hand}.png" for hand in HANDS]
-        masks = np.stack([np.asarray(Image.open(file).resize(size, Image.Resampling.NEAREST)) for file in files])
-        image = np.asarray(Image.fromarray(read_image(self.root / f"images/{name}.jpg")).resize(size))
-        present = masks.any((1, 2))
-        hand_type = HAND_TYPES[-1] if present.all() else HANDS[present.argmax()]
-        return {"images": image, "masks": masks, "row": {"id": name, "hand_type": hand_type, "subject": name}}
-'''
+MODULE = module_of("change_one_thing.md", "id_maps")
 LINE = Source("images with id maps", "id_maps", layout="images/NAME.jpg and masks/NAME_left.png, NAME_right.png")
 
 

@@ -1,0 +1,163 @@
+"""Build the site from README.md, docs/, notebooks and the docstrings of the rooms: `python docs/build.py --help`."""
+
+import argparse
+import importlib
+import inspect
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from ethand_utils.exceptions import EthandError
+from ethand_utils.experiments.config import Profile
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+OUT = REPOSITORY / "build" / "docs"
+MARK = ".buildinfo"  # Sphinx writes it into every site
+ROOMS = ("hands", "rendering", "data", "sources", "training", "experiments", "analysis", "app")
+# The contents at the side of every page: docs/<name>.md by heading.
+CONTENTS = {
+    "Start": ("getting_started", "photos", "task", "parts"),
+    "Work": ("data", "method", "experiments", "change_one_thing", "errors", "cyclegan"),
+    "Machines": ("gpu", "cluster", "speed"),
+    "About": ("model_card", "reproducibility", "architecture", "licences"),
+}
+BESIDE = ("LICENSE", "CITATION.cff", "CHANGELOG.md")
+
+
+def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
+    """Build the site as the folder `out`, whole or not at all, and return Sphinx's status; a warning is an error.
+
+    The notebooks are those that `run` has executed, each that it lacks without outputs. A site that lies in `out` is
+    replaced. Raises EthandError for a run that does not exist, for a folder that holds anything but a site, and where
+    Sphinx is not installed.
+    """
+    notebooks = _notebooks(run)
+    _require_site(out)
+    try:
+        from sphinx.cmd.build import main as sphinx  # of the extra `docs`, which the rest of this file does not need
+    except ImportError:
+        raise EthandError("Sphinx is not installed; `make docs` installs it, or `pip install -e .[docs]`") from None
+    with tempfile.TemporaryDirectory() as work:
+        source, site = Path(work) / "source", Path(work) / "site"
+        _assemble(source, notebooks)
+        options = ["-q", "-W", "--keep-going", "-j", jobs, "-d", f"{work}/doctrees", "-c", str(Path(__file__).parent)]
+        status = sphinx([*options, str(source), str(site)])
+        report = _run_folder(run) / "index.html" if run else None
+        if report and report.exists():
+            shutil.copy(report, site / "report.html")
+        if status == 0:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.move(site, out)
+    return status
+
+
+def _require_site(out: Path) -> None:
+    """Raise EthandError unless `out` is a site, empty, or not there."""
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise EthandError(f"{out}: holds files that are no site; expected an empty folder or none; give another --out")
+
+
+def _run_folder(run: str) -> Path:
+    return REPOSITORY / "outputs" / run
+
+
+def _notebooks(run: str | None) -> list[Path]:
+    """Return every notebook of the repository, as a run executed it where it did."""
+    folder = _run_folder(run) / "notebooks" if run else None
+    if folder and not folder.is_dir():
+        raise EthandError(f"{folder}: no such folder; expected a run's notebooks; run `ethand run` first")
+    plain = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    return [folder / path.name if folder and (folder / path.name).exists() else path for path in plain]
+
+
+def _assemble(source: Path, notebooks: list[Path]) -> None:
+    """Write the pages into `source` as they lie in the repository, so that links between them are the same."""
+    shutil.copytree(
+        REPOSITORY / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.lock", "__pycache__")
+    )
+    for page in (source / "docs").glob("*.md"):
+        page.write_text(page.read_text(encoding="utf-8").replace("(../README.md)", "(../index.md)"), encoding="utf-8")
+    for name in BESIDE:
+        shutil.copy(REPOSITORY / name, source)
+    (source / "notebooks").mkdir()
+    for path in notebooks:
+        (source / "notebooks" / path.name).write_text(_without_widgets(path), encoding="utf-8")
+    (source / "reference").mkdir()
+    for room in ROOMS:
+        (source / "reference" / f"{room}.rst").write_text(room_page(room), encoding="utf-8")
+    (source / "reference" / "settings.rst").write_text(settings_page(), encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (source / "index.md").write_text(readme + _contents(notebooks), encoding="utf-8")
+
+
+def _without_widgets(path: Path) -> str:
+    """Return a notebook without the outputs that only a kernel can show; their text or picture stays."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    return json.dumps(notebook)
+
+
+def _contents(notebooks: list[Path]) -> str:
+    """Return the tables of contents of the site, which no page shows but the side of every one."""
+    sections = {heading: [f"docs/{name}" for name in names] for heading, names in CONTENTS.items()}
+    sections["About"].append("CHANGELOG")
+    sections["Notebooks"] = [f"notebooks/{path.stem}" for path in notebooks]
+    sections["Reference"] = ["reference/settings", *(f"reference/{room}" for room in ROOMS)]
+    lines = []
+    for heading, pages in sections.items():
+        lines += ["", "```{toctree}", ":hidden:", f":caption: {heading}", ":maxdepth: 1", "", *pages, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def room_page(room: str) -> str:
+    """Return the page of a room, as reStructuredText: its docstring, and that of every name that it offers."""
+    module = importlib.import_module(f"ethand_utils.{room}")
+    lines = [f"ethand_utils.{room}", "=" * 40, "", inspect.getdoc(module), ""]
+    for name in sorted(module.__all__, key=str.lower):
+        lines += [*_entry(module, name), ""]
+    return "\n".join(lines)
+
+
+def _entry(module, name: str) -> list[str]:
+    """Return the lines of a name: its docstring, or of a constant its type and the module where it stands."""
+    offered = getattr(module, name)
+    if inspect.isclass(offered):
+        return [f".. autoclass:: {module.__name__}.{name}", "   :members:"]
+    if inspect.isroutine(offered):
+        return [f".. autofunction:: {module.__name__}.{name}"]
+    return [f".. py:data:: {module.__name__}.{name}", f"   :type: {type(offered).__name__}"]
+
+
+def settings_page() -> str:
+    """Return the page of all settings of a run, as reStructuredText."""
+    lines = ["Settings of a run", "=================", ""]
+    lines += ["``ethand run PROFILE --set KEY=VALUE`` changes one. The defaults are those of the profile ``tiny``.", ""]
+    lines += [".. list-table::", "   :header-rows: 1", "", "   * - setting", "     - default", "     - meaning"]
+    for key, field in Profile.model_fields.items():
+        lines += [f"   * - ``{key}``", f"     - ``{json.dumps(field.default)}``", f"     - {field.description}"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Build the site, print the path of its first page and exit with Sphinx's status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", metavar="NAME", help="run below outputs/ whose executed notebooks are shown")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the site; default: build/docs")
+    parser.add_argument("--jobs", default="auto", help="processes; default: one a core")
+    arguments = parser.parse_args()
+    try:
+        status = build(arguments.out, arguments.run, arguments.jobs)
+    except EthandError as error:
+        sys.exit(f"docs: {error}")
+    if status:
+        sys.exit(status)
+    print(arguments.out / "index.html")
+
+
+if __name__ == "__main__":
+    main()
