@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import Profile
+from ethand_utils.experiments.methods import FULL_METHOD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUT = REPOSITORY / "build" / "docs"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MARK = ".buildinfo"  # Sphinx writes it into every site
 ROOMS = ("hands", "rendering", "data", "sources", "training", "experiments", "analysis", "app")
 # The contents at the side of every page: docs/<name>.md by heading.
@@ -29,7 +31,8 @@ BESIDE = ("LICENSE", "CITATION.cff", "CHANGELOG.md")
 def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
     """Build the site as the folder `out`, whole or not at all, and return Sphinx's status; a warning is an error.
 
-    The notebooks are those that `run` has executed, each that it lacks without outputs. A site that lies in `out` is
+    The notebooks are those that `run` has executed, each that it lacks without outputs; of one that it executed several
+    times, one execution. A site that lies in `out` is
     replaced. Raises EthandError for a run that does not exist, for a folder that holds anything but a site, and where
     Sphinx is not installed.
     """
@@ -63,16 +66,25 @@ def _run_folder(run: str) -> Path:
     return REPOSITORY / "outputs" / run
 
 
-def _notebooks(run: str | None) -> list[Path]:
-    """Return every notebook of the repository, as a run executed it where it did."""
+def _notebooks(run: str | None) -> dict[str, Path]:
+    """Return every notebook of the repository by name, as a run executed it where it did."""
     folder = _run_folder(run) / "notebooks" if run else None
     if folder and not folder.is_dir():
         raise EthandError(f"{folder}: no such folder; expected a run's notebooks; run `ethand run` first")
     plain = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-    return [folder / path.name if folder and (folder / path.name).exists() else path for path in plain]
+    return {path.stem: (folder and _executed(folder, path.stem)) or path for path in plain}
 
 
-def _assemble(source: Path, notebooks: list[Path]) -> None:
+def _executed(folder: Path, name: str) -> Path | None:
+    """Return a notebook as a run executed it, or None; of several executions, first that of the full method."""
+    executions = sorted(folder.glob(f"{name}*.ipynb"))
+    preferred = (f"{name}.ipynb", f"{name}_{FULL_METHOD}_seed0.ipynb")
+    return next(
+        (path for wanted in preferred for path in executions if path.name == wanted), next(iter(executions), None)
+    )
+
+
+def _assemble(source: Path, notebooks: dict[str, Path]) -> None:
     """Write the pages into `source` as they lie in the repository, so that links between them are the same."""
     shutil.copytree(
         REPOSITORY / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.lock", "__pycache__")
@@ -82,8 +94,8 @@ def _assemble(source: Path, notebooks: list[Path]) -> None:
     for name in BESIDE:
         shutil.copy(REPOSITORY / name, source)
     (source / "notebooks").mkdir()
-    for path in notebooks:
-        (source / "notebooks" / path.name).write_text(_without_widgets(path), encoding="utf-8")
+    for name, path in notebooks.items():
+        (source / "notebooks" / f"{name}.ipynb").write_text(_without_widgets(path), encoding="utf-8")
     (source / "reference").mkdir()
     for room in ROOMS:
         (source / "reference" / f"{room}.rst").write_text(room_page(room), encoding="utf-8")
@@ -93,20 +105,27 @@ def _assemble(source: Path, notebooks: list[Path]) -> None:
 
 
 def _without_widgets(path: Path) -> str:
-    """Return a notebook without the outputs that only a kernel can show; their text or picture stays."""
+    """Return a notebook without outputs that need a kernel, such as progress bars, unless they have a picture too."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if _is_still(output.get("data", {}))]
         for output in cell.get("outputs", ()):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            output.get("data", {}).pop(WIDGET, None)
     return json.dumps(notebook)
 
 
-def _contents(notebooks: list[Path]) -> str:
+def _is_still(data: dict) -> bool:
+    """Return whether an output's data, by type, can be shown without a kernel."""
+    return WIDGET not in data or any(kind.startswith("image/") for kind in data)
+
+
+def _contents(notebooks: dict[str, Path]) -> str:
     """Return the tables of contents of the site, which no page shows but the side of every one."""
     sections = {heading: [f"docs/{name}" for name in names] for heading, names in CONTENTS.items()}
     sections["About"].append("CHANGELOG")
-    sections["Notebooks"] = [f"notebooks/{path.stem}" for path in notebooks]
+    sections["Notebooks"] = [f"notebooks/{name}" for name in notebooks]
     sections["Reference"] = ["reference/settings", *(f"reference/{room}" for room in ROOMS)]
     lines = []
     for heading, pages in sections.items():

@@ -161,7 +161,11 @@ def test_commands_parse_and_their_settings_fit(page, arguments, registries):
         name, command, arguments = command.resolve_command(context, context._protected_args + context.args)
     parsed = command.make_context(name, list(arguments), parent=context).params
     if name == "run":
-        load_profile(parsed["profile"], parse_changes(parsed["changes"] or []))
+        changes = parse_changes(parsed["changes"] or [])
+        profile = load_profile(parsed["profile"], changes)
+        for net in {key[:2] for key in changes} & {"g1", "g2"}:
+            shape = (getattr(profile, f"{net}_{name}") for name in ("arch", "encoder", "widths"))
+            create_model(**dict(zip(("arch", "encoder", "widths"), shape, strict=True)))
 
 
 def test_targets_of_make_exist_and_are_told():

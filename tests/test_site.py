@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 
 RUN = "executed"
 OUTPUT, BAR = "a number that a run printed", "a progress bar"
+WIDE_TABLE = f"<table class='dataframe'><tr>{'<td>a_long_column_name</td>' * 30}</tr></table>"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True}
 PAGES = ("index", "docs/parts", "docs/change_one_thing", "docs/method", "reference/settings", "notebooks/01_data")
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
@@ -30,9 +31,11 @@ def build(monkeypatch, tmp_path):
     (folder / "notebooks").mkdir(parents=True)
     notebook = nbformat.read(REPOSITORY / "notebooks/01_data.ipynb", 4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": OUTPUT}
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": BAR}
     cell.outputs = [
         nbformat.v4.new_output("display_data", data=widget),
+        nbformat.v4.new_output("display_data", data={"text/html": WIDE_TABLE}),
+        nbformat.v4.new_output("display_data", data={"text/plain": OUTPUT}),
         nbformat.v4.new_output("stream", name="stderr", text=BAR),
     ]
     nbformat.write(notebook, folder / "notebooks/01_data.ipynb")
@@ -54,6 +57,20 @@ def test_an_unknown_run_is_refused(build, tmp_path):
     with pytest.raises(build.EthandError, match=r"nowhere.notebooks: no such folder; expected a run's notebooks"):
         build.build(tmp_path / "site", "nowhere")
     assert not (tmp_path / "site").exists()
+
+
+def test_each_notebook_is_shown_as_the_run_executed_it_for_the_full_method_where_it_did(build, tmp_path):
+    folder = tmp_path / "outputs" / RUN / "notebooks"
+    for name in ("07_train_g2_baseline_seed0", "07_train_g2_unetpp_full_seed0", "07_train_g2_unetpp_full_seed1"):
+        (folder / f"{name}.ipynb").touch()
+    (folder / "11_cyclegan_loose_seed0.ipynb").touch()
+    notebooks = build._notebooks(RUN)
+    assert set(notebooks) == {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+    assert notebooks["01_data"] == folder / "01_data.ipynb"
+    assert notebooks["07_train_g2"].stem == "07_train_g2_unetpp_full_seed0"
+    assert notebooks["11_cyclegan"].stem == "11_cyclegan_loose_seed0"
+    assert notebooks["02_explore"] == REPOSITORY / "notebooks/02_explore.ipynb"
+    assert build._notebooks(None)["07_train_g2"] == REPOSITORY / "notebooks/07_train_g2.ipynb"
 
 
 @pytest.mark.parametrize("room", load_build().ROOMS)
