@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,6 @@ CONTENTS = {
     "Machines": ("gpu", "cluster", "speed"),
     "About": ("model_card", "reproducibility", "architecture", "licences"),
 }
-BESIDE = ("LICENSE", "CITATION.cff", "CHANGELOG.md")
 
 
 def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
@@ -43,7 +43,7 @@ def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
     except ImportError:
         raise EthandError("Sphinx is not installed; `make docs` installs it, or `pip install -e .[docs]`") from None
     with tempfile.TemporaryDirectory() as work:
-        source, site = Path(work) / "source", Path(work) / "site"
+        source, site = Path(work).resolve() / "source", Path(work) / "site"
         _assemble(source, notebooks)
         options = ["-q", "-W", "--keep-going", "-j", jobs, "-d", f"{work}/doctrees", "-c", str(Path(__file__).parent)]
         status = sphinx([*options, str(source), str(site)])
@@ -86,13 +86,8 @@ def _executed(folder: Path, name: str) -> Path | None:
 
 def _assemble(source: Path, notebooks: dict[str, Path]) -> None:
     """Write the pages into `source` as they lie in the repository, so that links between them are the same."""
-    shutil.copytree(
-        REPOSITORY / "docs", source / "docs", ignore=shutil.ignore_patterns("*.py", "*.lock", "__pycache__")
-    )
-    for page in (source / "docs").glob("*.md"):
-        page.write_text(page.read_text(encoding="utf-8").replace("(../README.md)", "(../index.md)"), encoding="utf-8")
-    for name in BESIDE:
-        shutil.copy(REPOSITORY / name, source)
+    ignored = shutil.ignore_patterns("*.py", "*.lock", "__pycache__")
+    shutil.copytree(REPOSITORY / "docs", source / "docs", ignore=ignored)
     (source / "notebooks").mkdir()
     for name, path in notebooks.items():
         (source / "notebooks" / f"{name}.ipynb").write_text(_without_widgets(path), encoding="utf-8")
@@ -102,6 +97,22 @@ def _assemble(source: Path, notebooks: dict[str, Path]) -> None:
     (source / "reference" / "settings.rst").write_text(settings_page(), encoding="utf-8")
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (source / "index.md").write_text(readme + _contents(notebooks), encoding="utf-8")
+    for page in (source / "index.md", *(source / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8").replace("(../README.md)", "(../index.md)")
+        page.write_text(text, encoding="utf-8")
+        _copy_linked(text, page, source)
+
+
+def _copy_linked(text: str, page: Path, source: Path) -> None:
+    """Copy the files of the repository that the text of a page links to and `source` lacks: readers can save them."""
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        target = (page.parent / link).resolve()
+        if "://" in link or target.exists() or not target.is_relative_to(source):
+            continue
+        file = REPOSITORY / target.relative_to(source)
+        if file.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
 
 
 def _without_widgets(path: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = {path.name: path for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\S+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

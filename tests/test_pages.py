@@ -10,7 +10,7 @@ import torch
 import typer
 import yaml
 from conftest import REPOSITORY
-from doc_samples import PAGES, samples
+from doc_samples import LINK, PAGES, samples
 
 import ethand_utils
 from ethand_utils.app.cli import app
@@ -24,7 +24,6 @@ from ethand_utils.training import losses
 from ethand_utils.training.models import create_model
 
 README_LINES, PICTURE_BYTES = 120, 300_000
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 PROSE = {name: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for name, text in TEXTS.items()}
 PLACEHOLDER = "DIR"  # in samples, a folder of the reader's

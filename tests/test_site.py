@@ -7,6 +7,7 @@ import re
 import nbformat
 import pytest
 from conftest import REPOSITORY
+from doc_samples import LINK
 
 RUN = "executed"
 OUTPUT, BAR = "a number that a run printed", "a progress bar"
@@ -71,6 +72,17 @@ def test_each_notebook_is_shown_as_the_run_executed_it_for_the_full_method_where
     assert notebooks["11_cyclegan"].stem == "11_cyclegan_loose_seed0"
     assert notebooks["02_explore"] == REPOSITORY / "notebooks/02_explore.ipynb"
     assert build._notebooks(None)["07_train_g2"] == REPOSITORY / "notebooks/07_train_g2.ipynb"
+
+
+def test_pages_find_beside_them_what_they_link_to(build, tmp_path):
+    source = tmp_path / "source"
+    build._assemble(source, build._notebooks(None))
+    pages = [source / "index.md", *(source / "docs").glob("*.md")]
+    assert {page.name for page in pages} == {"index.md", *(path.name for path in (REPOSITORY / "docs").glob("*.md"))}
+    for page in pages:
+        for link in LINK.findall(re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)):
+            assert "://" in link or (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
+    assert not (source / "README.md").exists()
 
 
 @pytest.mark.parametrize("room", load_build().ROOMS)
