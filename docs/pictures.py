@@ -8,7 +8,7 @@ import numpy as np
 
 from ethand_utils.analysis.image_plots import FRONT_COLOURS, colour_mask, overlay, save_figure, strips
 from ethand_utils.data.store import Store
-from ethand_utils.labels import COLOURS, FINGERS, HANDS, LEFT, PALM, PARTS, RIGHT
+from ethand_utils.labels import COLOURS, FINGERS, HANDS, LEFT, PALM, PARTS, RIGHT, min_pixels
 from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.sources.rendered import render_dataset
 from ethand_utils.style import in_style
@@ -102,7 +102,7 @@ def metric_figure(store: Store):
         axis.imshow(panel, interpolation="nearest")
         axis.set_title(name)
         axis.axis("off")
-    iou, enough = class_iou(counts)[sample, hand], counts[sample, hand].sum(-1) >= 5
+    iou, enough = class_iou(counts)[sample, hand], counts[sample, hand].sum(-1) >= min_pixels(store.size)
     parts = [part for part in (PALM, *(p for finger in FINGERS.values() for p in finger)) if enough[part]]
     axes[3].barh([PARTS[part] for part in parts], iou[parts], color=COLOURS[parts] / 255)
     axes[3].axvline(scores[sample, hand], color="black")
