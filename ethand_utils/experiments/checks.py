@@ -38,8 +38,8 @@ MOST_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64
 MAX_REASON = 160  # characters of a library's own message
 
 
-def check(run: Run) -> None:
-    """Check what a run asks for before anything is written.
+def check(run: Run, whole: bool = True) -> None:
+    """Check what a run asks for before anything is written; with `whole` that there is data for the whole chain.
 
     Raises MethodError for an unknown method or loss; RunError for settings that do not go together, a net that cannot
     be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
@@ -53,7 +53,7 @@ def check(run: Run) -> None:
         check_mano(from_root(p.mano_dir))
     if p.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise RunError("tensorboard: true, but the package tensorboard is missing; `pip install tensorboard`")
-    check_nets(p, store_size(run, source))
+    check_nets(p, store_size(run, source, whole))
     check_start(run)
 
 
@@ -75,12 +75,17 @@ def check_mano(folder: Path) -> None:
     hand_source(folder)
 
 
-def store_size(run: Run, source: str) -> int:
-    """Return the side of the images that a run trains on, px: the profile's, or that of stores used in place."""
+def store_size(run: Run, source: str, whole: bool) -> int:
+    """Return the side of the images that a run trains on, px: the profile's, or that of stores used in place.
+
+    Raises StoreError where those are none, or with `whole` where the chain needs more of them.
+    """
     if not find_source(source).in_place:
         return run.profile.size
-    stores = open_dataset(run.data_folder)
-    return require_stores(stores, run.data_folder, "train")["train"].size
+    unpaired = () if run.profile.chain == "release" else ("unpaired_images",)
+    needed = ("train", "val", *unpaired) if whole else ()
+    stores = require_stores(open_dataset(run.data_folder), run.data_folder, *needed)
+    return stores.get("train", next(iter(stores.values()))).size
 
 
 def planned_nets(p: Profile) -> dict[str, dict]:

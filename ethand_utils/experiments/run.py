@@ -265,7 +265,7 @@ def open_run(name: str | int, profile: str = "tiny", data: str = "") -> Run:
     folder, profile, data = run_folder(name), str(profile), str(data)  # papermill gives 2024 as a number
     if not (folder / "profile.yaml").exists():
         run = Run(folder, load_profile(profile, {"data": data} if data else None))
-        check(run)  # what is refused must not stay in a profile
+        check(run, whole=False)  # what is refused must not stay in a profile
         write_profile(folder, run.profile)
     run = Run(folder, load_profile(folder / "profile.yaml"))
     if data and not (run.profile.data and from_root(run.profile.data).resolve() == from_root(data).resolve()):

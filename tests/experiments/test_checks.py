@@ -176,6 +176,12 @@ def test_stores_used_in_place_are_checked_at_their_own_size(dataset):
     assert "size 32" in refused(check, run_of("ci", data=run.profile.data, baseline_widths=[4] * 7))
 
 
+def test_stores_that_the_chain_lacks_are_named_before_it_starts_and_needed_by_no_notebook_alone(dataset):
+    alone = run_of("ci", data=str(dataset["val"].path))
+    assert "has no store train" in refused(check, alone)
+    assert refused(check, alone, False) == ""
+
+
 def test_tensorboard_that_is_missing_is_named_before_anything_starts(monkeypatch):
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
     assert "pip install tensorboard" in refused(check, run_of(tensorboard=True))
