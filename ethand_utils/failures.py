@@ -26,6 +26,11 @@ def failure_line(error: BaseException) -> str | None:
     return None
 
 
+def brief_failure(error: BaseException) -> str:
+    """Return an error as one line: that of `failure_line`, or the type and first line of a fault of the code."""
+    return failure_line(error) or f"{type(error).__name__}: {first_line(error)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that there is no memory left, here or on the GPU; PyTorch need not be imported."""
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -86,7 +91,7 @@ def report_failure(error: BaseException) -> int:
     except OSError:
         traceback.print_exception(error)
         where = "the traceback is above, please report it"
-    print(f"ethand: a fault of the program ({type(error).__name__}: {first_line(error)}); {where}", file=sys.stderr)
+    print(f"ethand: a fault of the program ({brief_failure(error)}); {where}", file=sys.stderr)
     return CRASHED
 
 

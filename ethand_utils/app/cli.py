@@ -90,8 +90,8 @@ def _print_plan(run, dry_run: bool, as_json: bool) -> None:
 def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of the stage")]):
     """Execute one stage of a run; the Snakefile calls this."""
     from ethand_utils.experiments import workflow
-    from ethand_utils.experiments.failures import recorded_failure
     from ethand_utils.experiments.run import open_run
+    from ethand_utils.experiments.stage_failures import recorded_failure
 
     with recorded_failure(folder, name):
         current = open_run(folder.name)

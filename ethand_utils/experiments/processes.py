@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from ethand_utils.failures import report_failure
 from ethand_utils.locks import BusyError, hold_named
 
 MODULE = "ethand_utils.experiments.processes"
@@ -95,8 +96,7 @@ def main() -> None:
         with contextlib.nullcontext() if lock == "-" else hold_named(Path(lock), module):
             runpy.run_module(module, run_name="__main__", alter_sys=True)
     except BusyError as error:
-        print(f"ethand: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(report_failure(error))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from ethand_utils.exceptions import EthandError
-from ethand_utils.experiments.failures import forget_failure, read_failure, write_failure
 from ethand_utils.experiments.slurm import USUAL, QueuedJob, SlurmError, cancel_jobs, last_line, queued_jobs
-from ethand_utils.files import first_line
+from ethand_utils.experiments.stage_failures import forget_failure, read_failure, write_failure
+from ethand_utils.failures import brief_failure
 
 PLUGIN = "slurm"
 LOOKS = 3  # times in a row that a job must look hopeless, or be missing, as both may pass when a controller starts
@@ -78,7 +77,7 @@ class StageExecutor(Executor):
         try:
             info = self._submit(job)
         except Exception as error:  # of a thread of the plugin's, where nobody else would see it
-            reason = str(error) if isinstance(error, EthandError) else f"{type(error).__name__}: {first_line(error)}"
+            reason = brief_failure(error)
             job.rule.restart_times = 0
             write_failure(self.folder, job.name, reason)
             self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{reason}. ")

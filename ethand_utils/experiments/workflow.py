@@ -18,7 +18,6 @@ from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, concerning, fraction_name
-from ethand_utils.experiments.failures import forget_failures, print_failures
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
     IMAGES_METHOD,
@@ -31,6 +30,7 @@ from ethand_utils.experiments.methods import (
 from ethand_utils.experiments.processes import call, ending_with_this
 from ethand_utils.experiments.run import Run, RunError, open_run, project_root
 from ethand_utils.experiments.slurm import wait_for_jobs
+from ethand_utils.experiments.stage_failures import forget_failures, print_failures
 from ethand_utils.files import atomic_write
 from ethand_utils.locks import hold_named
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training

@@ -1,4 +1,4 @@
-"""A run's jobs in SLURM's queue as `squeue` shows them, why stages failed, and what reading the Snakefile loads."""
+"""A run's jobs in SLURM's queue as `squeue` shows them, and what reading the Snakefile loads."""
 
 import os
 import shutil
@@ -8,15 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments import slurm
-from ethand_utils.experiments.failures import (
-    forget_failures,
-    print_failures,
-    read_failure,
-    recorded_failure,
-    write_failure,
-)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -74,27 +66,6 @@ def test_a_second_call_waits_for_the_first_one_s_jobs_and_ends_hopeless_ones(com
     slurm.wait_for_jobs(tmp_path, seconds=0.01)
     assert (tmp_path / "ended").read_text().split() == ["3"]
     assert "3 index (PENDING, PartitionConfig)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"), [(EthandError("no store"), "no store"), (KeyError("left"), "KeyError: 'left'")]
-)
-def test_why_a_stage_failed_is_kept_until_it_is_executed_again(error, reason, tmp_path, capsys):
-    with pytest.raises(type(error)), recorded_failure(tmp_path, "index"):
-        raise error
-    assert read_failure(tmp_path, "index") == reason
-    print_failures(tmp_path)
-    assert capsys.readouterr().err == f"index failed: {reason}\n"
-    with recorded_failure(tmp_path, "index"):
-        pass
-    assert read_failure(tmp_path, "index") == ""
-
-
-def test_a_new_call_forgets_all_failures(tmp_path):
-    write_failure(tmp_path, "a", "x")
-    write_failure(tmp_path, "b", "y")
-    forget_failures(tmp_path)
-    assert not read_failure(tmp_path, "a") + read_failure(tmp_path, "b")
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ethand_utils.exceptions import EthandError
-from ethand_utils.files import atomic_write, first_line
+from ethand_utils.failures import brief_failure
+from ethand_utils.files import atomic_write
 
 FOLDER = "failed"  # of a run: <stage>.txt holds why the stage failed when it was last executed
 
@@ -40,8 +40,7 @@ def recorded_failure(folder: Path, stage: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = "" if isinstance(error, EthandError) else f"{type(error).__name__}: "
-        write_failure(folder, stage, kind + first_line(error))
+        write_failure(folder, stage, brief_failure(error))
         raise
 
 
