@@ -1,6 +1,6 @@
 """Outputs: what a command is about to write, checked against what it reads and against what lies there.
 
-Every command and every function that writes where a user says claims that path here before its work begins.
+A command or function that writes to a path of the user's choice claims that path here before its work begins.
 """
 
 import hashlib
@@ -46,10 +46,7 @@ def claim_folder(
     for read in reads:
         if is_inside(read, path):
             raise OutputError(f"{path}: holds {read}, which is read; choose another folder")
-    if path.is_symlink() and not path.exists():
-        raise OutputError(f"{path}: a link to nothing; remove the link, or choose another folder")
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: a file; expected a folder")
+    require_folder(path)
     if path.exists() and any(path.iterdir()) and not (is_replaceable and is_replaceable(path)):
         raise OutputError(
             f"{path}: holds something that this command did not make of the same inputs, and is not replaced; "
@@ -59,7 +56,7 @@ def claim_folder(
     return Path(os.path.realpath(path))
 
 
-def claim_room(path: str | Path, reads: Iterable[str | Path | None] = ()) -> Path:
+def claim_shared_folder(path: str | Path, reads: Iterable[str | Path | None] = ()) -> Path:
     """Return a folder in which results are about to be put beside whatever is there.
 
     Raises OutputError when it is one of the folders that the command `reads`, a file, or cannot be written to.
@@ -68,12 +65,29 @@ def claim_room(path: str | Path, reads: Iterable[str | Path | None] = ()) -> Pat
     for read in filter(None, reads):
         if same_path(path, read):
             raise OutputError(f"{path}: is what is read; choose another folder to write to")
+    require_folder(path)
+    _require_writable(path)
+    return path
+
+
+def claim_export(path: str | Path, format: str, reads: Iterable[str | Path | None] = ()) -> Path:
+    """Return the path of a net that is about to be exported: .onnx, or for OpenVINO .xml with .bin beside it.
+
+    Raises OutputError as `claim_file` does, for both files.
+    """
+    if format == "onnx":
+        return claim_file(path, reads, (".onnx",))
+    path = claim_file(path, reads, (".xml",))
+    claim_file(path.with_suffix(".bin"), reads)
+    return path
+
+
+def require_folder(path: Path) -> None:
+    """Raise OutputError when what lies at a path, if anything does, is no folder."""
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path}: a link to nothing; remove the link, or choose another folder")
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: a file; expected a folder")
-    _require_writable(path)
-    return path
+        raise OutputError(f"{path}: a file, expected a folder; choose another folder")
 
 
 def same_path(one: str | Path, other: str | Path) -> bool:
@@ -88,6 +102,11 @@ def is_inside(path: str | Path, folder: str | Path) -> bool:
     """Return whether a path, there or not, lies below a folder, links resolved."""
     real = Path(os.path.realpath(path))
     return any(same_path(parent, folder) for parent in real.parents)
+
+
+def relative_path(path: str | Path, folder: str | Path) -> str:
+    """Return a path as seen from a folder, links resolved, so that both can be moved together."""
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
 
 
 def digest(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from ethand_utils.analysis.evaluate import evaluate_store
 from ethand_utils.analysis.hand_finder import plain_view
 from ethand_utils.analysis.photo_files import list_photos, photo_folders
 from ethand_utils.data.store import Store
-from ethand_utils.outputs import OutputError, claim_file, claim_folder, claim_room, is_inside, same_path
+from ethand_utils.outputs import OutputError, claim_file, claim_folder, claim_shared_folder, is_inside, same_path
 from ethand_utils.sources.course_export import export_course
 from ethand_utils.training.models import create_model, save_weights
 
@@ -182,7 +182,7 @@ def test_a_claim_knows_a_path_however_it_is_spelled(tmp_path):
         path = f"{tmp_path}/{one}"
         assert same_path(path, tmp_path / "read")
         assert is_inside(f"{path}/new/deep", tmp_path / "read")
-        for claim in (claim_file, claim_folder, claim_room):
+        for claim in (claim_file, claim_folder, claim_shared_folder):
             with pytest.raises(OutputError):
                 claim(path, [tmp_path / "read"])
     for claim in (claim_file, claim_folder):

@@ -15,14 +15,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ethand_utils.analysis.confusion import sparse_counts
-from ethand_utils.analysis.prediction_files import claim_predictions, weights_note
-from ethand_utils.analysis.predictions import relative_path, write_counts
+from ethand_utils.analysis.prediction_files import claim_predictions
+from ethand_utils.analysis.predictions import write_counts
 from ethand_utils.data.crops import crop_square
 from ethand_utils.data.store import REMEDY, Store, StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_RIGHT, HANDS, N_CLASSES, PARTS, slug
-from ethand_utils.outputs import claim_file
+from ethand_utils.outputs import claim_file, relative_path
 from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
@@ -47,7 +47,7 @@ def evaluate_store(
 
     With `out`, the predictions are written there as a store of masks and confidence, with `metrics.parquet`, the scores
     of every sample, and `confusion.npz`, its confusion counts, beside them. Older predictions there are replaced when
-    they are of the same store and of the same `weights`, the net's file where it is of one. Raises OutputError for
+    they are of the same store by a net of the same file `weights`. Raises OutputError for
     anything else there (`claim_predictions`), StoreError for masks with ids that no part has.
     """
     store.require("images", "masks")
@@ -64,7 +64,7 @@ def evaluate_store(
         order = {"order_accuracy": order_accuracy(predicted.front, truth, front)}
     if out is not None:
         scores = sample_scores(masks, truth, front) | order
-        _write_predictions(out, store, predicted, scores, weights_note(weights, out))
+        _write_predictions(out, store, predicted, scores, weights)
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
     order = {name: nanmean(values) for name, values in order.items()}
     return summary(masks, truth, front) | order | origin
@@ -79,14 +79,16 @@ def _require_ids(store: Store) -> None:
             raise StoreError(f"{store.path}/{name}.npy: has the value {largest}, expected 0 to {highest}; {REMEDY}")
 
 
-def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict, weights: str | None) -> None:
+def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict, weights: str | Path | None) -> None:
     rows, masks = store.index.to_dict("records"), predicted.masks
     arrays = {"masks": masks, "front": predicted.front, "confidence": predicted.confidence}
     arrays = {name: values for name, values in arrays.items() if values is not None}
     # With the digest, an interrupted build of another net's predictions is not continued here.
     digest = hashlib.sha256(masks.tobytes()).hexdigest()
     meta = {"source": "predictions", "data": str(store.meta.get("split", store.path.name)), "masks_sha256": digest}
-    meta |= {"data_path": relative_path(store, out), **({} if weights is None else {"weights": weights})}
+    meta["data_path"] = relative_path(store.path, out)
+    if weights is not None:
+        meta["weights"] = relative_path(weights, out)
 
     def sample(i: int) -> dict:
         return {name: values[i] for name, values in arrays.items()} | {"row": rows[i]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ethand_utils.data.images import ImageError
 from ethand_utils.labels import HANDS
-from ethand_utils.outputs import OutputError, claim_room, digest
+from ethand_utils.outputs import OutputError, claim_shared_folder, digest, relative_path
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESULT = "hands.json"
@@ -21,8 +21,7 @@ def describe_source(source: Path | None, folder: Path) -> dict:
     """Return what `hands.json` in a folder notes of a photo's file: its digest, and its path from there."""
     if source is None:
         return {}
-    path = os.path.relpath(os.path.realpath(source), os.path.realpath(folder))
-    return {"photo_sha256": digest(source), "photo_path": path}
+    return {"photo_sha256": digest(source), "photo_path": relative_path(source, folder)}
 
 
 def claim_result(folder: Path, photo: str, source: Path | None = None) -> set[Path]:
@@ -32,7 +31,7 @@ def claim_result(folder: Path, photo: str, source: Path | None = None) -> set[Pa
     OutputError when the `hands.json` there is of another photo, or not one of ours, and when a picture is no
     longer as it was written: somebody has worked on it.
     """
-    claim_room(folder)
+    claim_shared_folder(folder)
     result = folder / RESULT
     refuse_others([path for path in (result,) if not _is_ours(result)])
     if not result.exists():

@@ -141,11 +141,6 @@ def write_counts(folder: Path, counts: csr_array) -> None:
         save_npz(temporary, counts, compressed=False)
 
 
-def relative_path(store: Store, out: Path) -> str:
-    """Return the path of a store from the folder `out`, so that both can be moved together."""
-    return os.path.relpath(store.path.resolve(), out.resolve())
-
-
 def _open_data(store: Store, data: str | Path | Store | None) -> Store:
     if data is not None:
         return (data if isinstance(data, Store) else Store(data)).require("images")

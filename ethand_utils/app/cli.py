@@ -14,7 +14,7 @@ from ethand_utils.app import cli_data
 from ethand_utils.app.cli_data import Json
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import report_failure
-from ethand_utils.outputs import claim_file
+from ethand_utils.outputs import claim_export, claim_file
 
 # Plain help texts: importing Rich to draw them costs three times what the command itself takes.
 app = typer.Typer(
@@ -274,7 +274,7 @@ def export(
 
     The exported net takes normalised images [B, 3, H, W], any B, and returns logits [B, 34, H, W].
     """
-    claim_file(out, (weights,), (".onnx",) if format == ExportFormat.ONNX else (".xml",))
+    claim_export(out, format, (weights,))
     from ethand_utils.training.inference import export_model
     from ethand_utils.training.models import load_net
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ethand_utils.exceptions import EthandError
-from ethand_utils.outputs import claim_file, claim_folder, claim_room
+from ethand_utils.outputs import claim_file, claim_folder, claim_shared_folder
 from ethand_utils.rendering.options import SHARES, RenderOptions
 from ethand_utils.sources.detect import SOURCES, find_source
 
@@ -64,7 +64,7 @@ def render(
     An interrupted build resumes where it stopped. With --part 1/K … K/K, K jobs on any hosts that see the folder share
     the work; when they have ended, the same command without --part merges what they made.
     """
-    claim_room(out)
+    claim_shared_folder(out)
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.rendered import render_dataset
 
@@ -116,7 +116,7 @@ def interhand(
     """
     if (hands is Hands.MANO) != (mano_dir is not None):
         raise EthandError("interhand: expected --hands mano and --mano-dir together, or neither")
-    claim_room(out, (root, mano_dir))
+    claim_shared_folder(out, (root, mano_dir))
     from ethand_utils.data.store_builder import Shard
     from ethand_utils.sources.interhand import hand_source, read_interhand
 
@@ -158,7 +158,7 @@ def _reader(name: str) -> Callable:
         seed: Seed = 0,
         workers: Workers = 0,
     ):
-        claim_room(out, (root,))
+        claim_shared_folder(out, (root,))
         from ethand_utils.sources.request import ReadRequest
 
         request = ReadRequest(train, val, test, unpaired, size, seed, workers or _cores())

@@ -10,7 +10,7 @@ from ethand_utils.analysis.photo_files import RESULT, claim_result, list_photos,
 from ethand_utils.data.images import read_photo
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
-from ethand_utils.outputs import claim_room
+from ethand_utils.outputs import claim_shared_folder
 
 
 def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str = "") -> bool:
@@ -25,7 +25,7 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str 
         print(f"{other}: skipped, as it is no photo", file=sys.stderr)
     if not photos:
         raise EthandError(f"{', '.join(map(str, paths))}: no photos here; expected files such as .jpg or .png")
-    claim_room(out, [weights])
+    claim_shared_folder(out, [weights])
     if not any(photo.exists() for photo in photos):
         read_photo(photos[0])  # says what is wrong, before PyTorch is imported
     from ethand_utils.training.models import load_net

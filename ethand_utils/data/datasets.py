@@ -9,7 +9,7 @@ import pandas as pd
 
 from ethand_utils.data.store import OCCLUDED, Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS
-from ethand_utils.outputs import OutputError, claim_room
+from ethand_utils.outputs import OutputError, claim_shared_folder
 
 HEAVY_OCCLUSION = 0.2  # share of a hand above which it counts as much occluded
 COLUMNS = ("id", "hand_type", "subject")  # what the index of every store has, wherever it comes from
@@ -94,7 +94,7 @@ def claim_report(out: Path, root: str | Path) -> None:
 
     That is when `out` is `root`, or has a `report.json` that no data set wrote.
     """
-    claim_room(out, (root,))
+    claim_shared_folder(out, (root,))
     file = out / REPORT
     try:
         ours = not os.path.lexists(file) or {"source", "kept", "listed"} <= json.loads(file.read_text()).keys()

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ethand_utils.data.store import ARRAYS, FORMAT, Store, StoreError, array_layout, is_made
 from ethand_utils.data.workers import parallel_map
 from ethand_utils.files import atomic_write, first_line, hold, write_json, write_remedy
+from ethand_utils.outputs import require_folder
 
 CHUNK = 64  # samples written between two resume points
 
@@ -116,12 +117,10 @@ def chunk_starts(count: int) -> range:
 def kept_store(path: Path, plan: StorePlan, replace: bool) -> Store | None:
     """Return the complete store at `path` if it is to be kept.
 
-    One of the plan's, but of an older format, is not. Raises StoreError where something else must not be replaced.
+    One of the plan's, but of an older format, is not. Raises StoreError where something else must not be replaced,
+    OutputError where no folder can be.
     """
-    if path.is_symlink() and not path.exists():
-        raise StoreError(f"{path}: a link to nothing; remove the link, or choose another folder")
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path}: a file, where a store was to be built; choose another folder")
+    require_folder(path)
     if path.exists() and not (path / "meta.json").exists() and any(path.iterdir()):
         raise StoreError(f"{path}: holds something that is no store; choose another folder")
     if replace or not (path / "meta.json").exists() or _is_older(path, plan):

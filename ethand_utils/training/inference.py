@@ -15,7 +15,7 @@ from ethand_utils.data.augment import normalise
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, ORDER_CHANNEL, RIGHT
-from ethand_utils.outputs import claim_file
+from ethand_utils.outputs import claim_export
 from ethand_utils.training.losses import order, per_hand
 from ethand_utils.training.presence import absent_hands, hand_presence, without_absent
 
@@ -104,7 +104,7 @@ def _predict_batch(
     prior: np.ndarray | None,
 ) -> tuple[np.ndarray | None, ...]:
     """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
-    batch, size = normalise(images), [enlarge * side_px for side_px in images.shape[1:3]]
+    batch, size = normalise(images), [enlarge * side for side in images.shape[1:3]]
     if how.size is not None and images.shape[1:3] != (how.size, how.size):
         batch = F.interpolate(batch, (how.size, how.size), mode="bilinear", align_corners=False, antialias=True)
     if batch.device.type == "cpu":
@@ -183,14 +183,6 @@ def export_model(model: nn.Module, size: int, out: str | Path, format: str = "on
     )  # fmt: skip
     with atomic_write(out) as temporary:
         program.save(temporary)
-
-
-def claim_export(out: str | Path, format: str, reads: tuple[str | Path | None, ...] = ()) -> Path:
-    """Return the path of the net that is to be exported. Raises OutputError as `claim_file` does."""
-    if format == "onnx":
-        return claim_file(out, reads, (".onnx",))
-    claim_file(Path(out).with_suffix(".bin"), reads)
-    return claim_file(out, reads, (".xml",))
 
 
 def _save_openvino(converted, out: Path) -> None:
