@@ -28,7 +28,7 @@ from ethand_utils.experiments.methods import (
 from ethand_utils.experiments.run import Run
 from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.losses import SegmentationLoss
-from ethand_utils.training.models import create_model
+from ethand_utils.training.models import RELEASED, create_model
 from ethand_utils.training.pseudo_labels import TopHalfFilter, label_store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -282,12 +282,12 @@ def test_a_refused_run_leaves_the_profile_of_an_earlier_one(checkout, ethand):
 
 
 def test_g1_starts_from_weights_that_are_there(checkout, ethand):
-    plan = ("run", "ci", "--dry-run", "--set")
+    plan = ("run", "release", "--dry-run", "--set")
     assert "from the weights released" in ethand(*plan, "g1_init=released")[1]
     status, _, said = ethand(*plan, "g1_init=mine.safetensors")
     assert status == 1
     assert "g1_init: mine.safetensors: no such file; expected released" in said
-    (checkout / "mine.safetensors").touch()
+    shutil.copy(RELEASED, checkout / "mine.safetensors")
     assert "from the weights mine.safetensors" in ethand(*plan, "g1_init=mine.safetensors")[1]
 
 
