@@ -1,8 +1,10 @@
 """The chain of notebooks of one run: `ethand run` calls this with --directory outputs/NAME.
 
-Paths are below that folder, which is Snakemake's working directory. Commands are called in the checkout, as links may
-lead from there to that folder, and end with Snakemake: `exec` makes it their parent, $PPID. A stage runs again when its notebook, a module
-of the package that it imports, a setting that concerns it, or the result of a stage before it is newer than what it made.
+Paths are below that folder, which is Snakemake's working directory. Commands run in the checkout (`cd {root}`), as the
+folder may be a link to elsewhere. They end with Snakemake: `exec` makes it their parent, $PPID.
+
+A stage runs again when its notebook, a module of the package that it imports, a setting that concerns it, or the result
+of a stage before it is newer than what the stage made.
 """
 
 import sys
@@ -26,9 +28,9 @@ root = Path(workflow.basedir)
 folder = own_folder(root, Path.cwd())
 profile = load_profile(folder / "profile.yaml")
 steps = {stage.name: stage for stage in stages(profile)}
-# On GPUs, as many trainings run as have their GPUs. On a CPU, two side by side use the cores better than one with all
-# of them. A cluster's profile gives the number (`config: threads=8`), as its nodes have other cores and GPUs;
-# then no GPUs are counted, as that loads PyTorch.
+# With GPUs, as many trainings run at once as the GPUs allow. On a CPU, two trainings side by side use the cores better
+# than one that has them all. A cluster's profile gives the number (`config: threads=8`), as its nodes have other cores
+# and GPUs than this machine; GPUs are not counted then, as that loads PyTorch.
 threads = int(config.get("threads", 0))
 threads_per_training = threads or max(1, workflow.cores // (gpu_count() // profile.processes or 2))
 
@@ -45,7 +47,7 @@ for stage in reversed(list(steps.values())):
 rule all:
     input:
         "index.html",
-        *[made for stage in steps.values() for made in stage.makes],
+        *[result for stage in steps.values() for result in stage.makes],
 
 
 for done, shard in shards.items():
@@ -74,7 +76,7 @@ for stage in steps.values():
             notebook_inputs(root, stage.notebook),
             settings_file(stage),
             *[done for done in shards if stage.name == "01_data"],
-            *[made for need in stage.needs for made in steps[need].makes],
+            *[result for need in stage.needs for result in steps[need].makes],
         output:
             *stage.makes,
             f"html/{stage.name}.html",
@@ -96,7 +98,7 @@ rule index:
         "profile.yaml",
         *[str(Path(ethand_utils.__file__).parent / "app/page" / name) for name in ("report.css", "report.html.j2")],
         *[f"html/{name}.html" for name in steps],
-        *[made for stage in steps.values() for made in stage.makes],
+        *[result for stage in steps.values() for result in stage.makes],
     output:
         "index.html",
     shell:

@@ -34,7 +34,7 @@ NET_SETTINGS = {
     "D_Y": ("d_widths",),
 }
 MIN_FILTERED = 2  # `pseudo_labels.MIN_BATCH`, whose module needs PyTorch
-MOST_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
+MAX_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
 MAX_REASON = 160  # characters of a library's own message
 
 
@@ -226,8 +226,8 @@ def _fault_on(device: str, net: dict, size: int, bs: int) -> str:
             outputs, parameters = model(images), sum(tensor.numel() for tensor in model.parameters())
     except Exception as error:  # smp, timm and PyTorch raise errors of many kinds; each is a fault of these settings
         return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
-    if parameters > MOST_PARAMETERS:
-        return f"it has {parameters:.1e} parameters, above {MOST_PARAMETERS:.0e}"
+    if parameters > MAX_PARAMETERS:
+        return f"it has {parameters:.1e} parameters, above {MAX_PARAMETERS:.0e}"
     expected = (bs, net.get("out_channels", N_CHANNELS), size, size)
     if net["arch"] in DISCRIMINATORS:
         expected = (bs, 1, *outputs.shape[2:])

@@ -32,8 +32,8 @@ BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "abov
 MAX_KEY = 60  # characters of a setting's name in an error
 MAX_BRACKETS = 500  # opened in a file of settings
 MAX_BYTES = 1 << 20  # of a file of settings; a shipped one has some 5,000
-# Upper bounds far above any use: they stop a slip of the keyboard before the plan of a run fills the memory.
-MOST_SAMPLES, MOST_SIDE, MOST_EPOCHS, MOST_JOBS = 10**9, 4096, 10**5, 1000
+# Upper bounds far above any use: a slip of the keyboard is refused before the plan of a run fills the memory.
+MAX_SAMPLES, MAX_SIDE, MAX_EPOCHS, MAX_JOBS = 10**9, 4096, 10**5, 1000
 
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Epochs = Annotated[int, Field(ge=0)]
@@ -78,14 +78,14 @@ class Profile(BaseModel):
     data: str | None = setting(None, "folder of InterHand2.6M, the course's files or stores; null: render", "data")
     mano_dir: str | None = setting(None, "folder of MANO_{RIGHT,LEFT}.pkl (InterHand2.6M); null: generic hand", "data")
     train: int = setting(
-        4000, "images with masks to train on (a limit where data are read)", "data", ge=1, le=MOST_SAMPLES
+        4000, "images with masks to train on (a limit where data are read)", "data", ge=1, le=MAX_SAMPLES
     )
     val: int = setting(
-        200, "images with masks to validate on while training (a limit, too)", "data", ge=1, le=MOST_SAMPLES
+        200, "images with masks to validate on while training (a limit, too)", "data", ge=1, le=MAX_SAMPLES
     )
-    test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1, le=MOST_SAMPLES)
-    unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1, le=MOST_SAMPLES)
-    size: int = setting(64, "side of images and masks, px", "data", ge=16, le=MOST_SIDE)
+    test: int = setting(500, "images with masks for all scores (a limit, too)", "data", ge=1, le=MAX_SAMPLES)
+    unpaired: int = setting(4000, "images without masks (a limit, too)", "data", ge=1, le=MAX_SAMPLES)
+    size: int = setting(64, "side of images and masks, px", "data", ge=16, le=MAX_SIDE)
     views: Literal[*VIEWS] = setting("front", "rendered cameras: round (whole dome) or front (of the person)", "data")
     single_share: float = share_setting("single_share")
     second_rig_share: float = share_setting("second_rig_share")
@@ -94,10 +94,8 @@ class Profile(BaseModel):
     photo_share: float = share_setting("photo_share")
     box_jitter: float = share_setting("box_jitter")
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
-    render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1, le=MOST_JOBS)
-    processes: int = setting(
-        1, "processes that share each training, a GPU each where there are any", ge=1, le=MOST_JOBS
-    )
+    render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1, le=MAX_JOBS)
+    processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1, le=MAX_JOBS)
     tensorboard: bool = setting(False, "write events of all trainings for TensorBoard, below tensorboard/")
     chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
 
@@ -147,15 +145,15 @@ class Profile(BaseModel):
     )
     pseudo_threshold: float | None = setting(None, "least confidence for the filter threshold; else null", "pseudo")
 
-    g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1, le=MOST_EPOCHS)
-    d_epochs: int = setting(1, "epochs of D", "d", ge=1, le=MOST_EPOCHS)
-    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1, le=MOST_EPOCHS)
+    g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1, le=MAX_EPOCHS)
+    d_epochs: int = setting(1, "epochs of D", "d", ge=1, le=MAX_EPOCHS)
+    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1, le=MAX_EPOCHS)
     cycles: list[Epochs] = setting(
         [1, 3, 1, 3], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
     )
-    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1, le=MOST_SAMPLES)
+    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1, le=MAX_SAMPLES)
     bs_unpaired: int = setting(
-        16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1, le=MOST_SAMPLES
+        16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1, le=MAX_SAMPLES
     )
     lr: float = setting(3e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
     lr_unpaired: float = setting(3e-3, "learning rate on unpaired data", "unpaired", gt=0)
@@ -164,12 +162,12 @@ class Profile(BaseModel):
         "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
     )
 
-    seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1, le=MOST_JOBS)
+    seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1, le=MAX_JOBS)
     methods: list[str] = setting([], "rows of Table 1 to train, as [baseline, unetpp_dice]; []: all")
     label_fractions: list[Fraction] = setting([], "fractions of the pairs for a second table, as [0.01, 0.2]; []: none")
     cyclegan: list[Literal[*VARIANT_NAMES]] = setting([], "CycleGANs (notebook 11), as [report, loose]; []: none")
     cyclegan_epochs: int = setting(
-        2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1, le=MOST_EPOCHS
+        2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1, le=MAX_EPOCHS
     )
     gan: Literal[*GANS] = setting(
         "least_squares", "CycleGAN's adversarial loss: least_squares (its authors') or bce (as for D)", "cyclegan"
@@ -179,7 +177,7 @@ class Profile(BaseModel):
     adversarial_weight: float = setting(0.5, "weight of both discriminators' adversarial losses", "cyclegan", ge=0)
     identity_weight: float = setting(0.0, "weight of G_XY's loss on masks shown as images", "cyclegan", ge=0)
     replay_buffer: int = setting(
-        50, "images (and masks) that the option replay_buffer keeps", "cyclegan", ge=1, le=MOST_SAMPLES
+        50, "images (and masks) that the option replay_buffer keeps", "cyclegan", ge=1, le=MAX_SAMPLES
     )
     d_rate: float = setting(0.1, "learning rate of discriminators over generators', for two_rates", "cyclegan", ge=0)
 
@@ -214,15 +212,15 @@ class Profile(BaseModel):
 
     def _divides_batches(self) -> None:
         """Check that every batch can be shared among the processes; a store smaller than a batch is one batch."""
-        for key, counts in {"bs": ("train",), "bs_unpaired": ("unpaired",)}.items():
-            if getattr(self, key) % self.processes:
-                raise ProfileError(f"{key}: {getattr(self, key)}, expected a multiple of processes ({self.processes})")
-            for count in counts:
-                if self.data is None and min(getattr(self, count), getattr(self, key)) % self.processes:
-                    raise ProfileError(
-                        f"{count}: {getattr(self, count)}, which is less than a batch ({key} {getattr(self, key)}); "
-                        f"expected a multiple of processes ({self.processes}), or at least a batch"
-                    )
+        for key, bs_key in (("train", "bs"), ("unpaired", "bs_unpaired")):
+            count, bs = getattr(self, key), getattr(self, bs_key)
+            if bs % self.processes:
+                raise ProfileError(f"{bs_key}: {bs}, expected a multiple of processes ({self.processes})")
+            if self.data is None and min(count, bs) % self.processes:
+                raise ProfileError(
+                    f"{key}: {count}, which is less than a batch ({bs_key} {bs}); expected a multiple of processes "
+                    f"({self.processes}), or at least a batch"
+                )
 
 
 def concerning(*groups: str) -> tuple[str, ...]:
@@ -372,7 +370,7 @@ def parse_changes(pairs: list[str]) -> dict:
     """
     changes = {}
     for pair in pairs:
-        key, sign, text = (word.strip() for word in pair.partition("="))
+        key, sign, text = (item.strip() for item in pair.partition("="))
         origin = f"--set {pair if pair.isprintable() and len(pair) < 2 * MAX_KEY else brief(pair)}"
         if not sign:
             raise ProfileError(f"{origin}: expected KEY=VALUE")

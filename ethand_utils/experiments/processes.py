@@ -1,8 +1,8 @@
 """Processes of a run: Snakemake and its stages end with the process that started them, and signals reach them all.
 
-`python -m ethand_utils.experiments.processes STARTER LOCK MODULE WORD…` runs a module as `python -m` does, holding the
-file LOCK unless that is `-`, and ends it soon after the process STARTER, however that ends. A session's leader, as
-Snakemake is, first interrupts its own group and so can cancel the jobs that it has sent elsewhere.
+`python -m ethand_utils.experiments.processes STARTER LOCK MODULE ARGUMENT…` runs a module as `python -m` does. It holds
+the lock file LOCK, unless that is `-`, and ends soon after its parent, the process STARTER, however that ends. The
+leader of a session, as Snakemake is, interrupts its own group instead, so that it can cancel jobs on a cluster.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from ethand_utils.locks import BusyError, hold_named
 
 MODULE = "ethand_utils.experiments.processes"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-POLL = 0.2  # seconds between two looks at the process that started this one
+POLL = 0.2  # seconds between two looks at the parent process
 
 
 def ending_with_this(lock: Path, module: str) -> list[str]:
@@ -31,9 +31,9 @@ def ending_with_this(lock: Path, module: str) -> list[str]:
 def call(command: list[str], cwd: Path) -> tuple[int, int | None]:
     """Run a command in a session of its own; return its exit status, and the first signal that came meanwhile, or None.
 
-    Signals of PASSED_ON interrupt the command and its children, once, as Ctrl-C in a terminal does; this process waits
-    until they have ended, as jobs on a cluster are to be cancelled first. A second Ctrl-C kills them. A signal that is
-    ignored, as SIGHUP is under nohup, stays so.
+    The first signal of PASSED_ON interrupts the command and its children, as Ctrl-C in a terminal does. This process
+    waits until they have ended, as they may have to cancel jobs on a cluster; a later Ctrl-C kills them. A signal that
+    is ignored, as SIGHUP is under nohup, stays ignored.
     """
     received: list[int] = []
     started: list[subprocess.Popen] = []
@@ -86,12 +86,12 @@ def end_with(starter: int) -> None:
 
 def main() -> None:
     """Run the module that the command line names."""
-    starter, lock, module, *words = sys.argv[1:]
+    starter, lock, module, *arguments = sys.argv[1:]
     if os.getppid() != int(starter):
         sys.exit(1)  # it ended before this process began
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background processes ignore it
     end_with(int(starter))
-    sys.argv = [module, *words]
+    sys.argv = [module, *arguments]
     try:
         with contextlib.nullcontext() if lock == "-" else hold_named(Path(lock), module):
             runpy.run_module(module, run_name="__main__", alter_sys=True)

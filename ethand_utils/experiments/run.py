@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
 LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", "embreex")
-# One of these lies in the folder of every training that was begun.
+# At least one of these lies in the folder of every training that has begun.
 TRAINING_FILES = (".train.lock", "train.log", "history.csv", "state", "weights.safetensors", "result.json")
 MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
 RELEASED = "released"  # value of `g1_init`: the package's own weights
@@ -43,7 +43,7 @@ class RunError(EthandError):
 def project_root() -> Path:
     """Return the checkout with the notebooks: this folder or one above it. Raises RunError where there is none.
 
-    Nowhere else is looked: results would come into another checkout than the one that a notebook or command is of.
+    No other folder is tried, so that results never go into another checkout than the notebook's or command's own.
     """
     for folder in (Path.cwd(), *Path.cwd().parents):
         if _is_checkout(folder):
@@ -61,10 +61,10 @@ def _is_checkout(folder: Path) -> bool:
 
 
 def own_folder(root: Path, folder: Path) -> Path:
-    """Return the folder of a run as that of the checkout `root`, `outputs/<name>/`, where links may lead elsewhere.
+    """Return the path `outputs/<name>/` in the checkout `root` of the run in a folder.
 
-    Snakemake works in the folder that links lead to, from which neither name nor checkout can be told. Raises RunError
-    when no run of the checkout is there.
+    The two differ where a link leads out of the checkout: Snakemake works in its target, whose path shows neither the
+    run's name nor the checkout. Raises RunError when the folder is no run of the checkout.
     """
     outputs = root / "outputs"
     for own in (outputs / folder.name, *sorted(outputs.glob("*"))):
@@ -79,10 +79,10 @@ def run_folder(name: str | int) -> Path:
 
 
 def run_name(name: str | int, parameter: str = "RUN") -> str:
-    """Return the name of a run, or of a training inside one (`parameter` says which), if it is a folder's own name.
+    """Return the name of a run, or of a training inside one (`parameter` says which), if it is one plain folder name.
 
-    Refused with RunError: what lies elsewhere than in the folder it is meant for (`a/b`, `..`), what a shell, a listing
-    or another system may take for something else, and what papermill's -p reads as another name (`007` as 7).
+    Raises RunError for a name that leads to another folder (`a/b`, `..`), that a shell, a listing or another system may
+    take for something else, or that papermill's -p reads as another one (`007` as 7).
     """
     if isinstance(name, bool | float) or name is None:
         raise RunError(f"{parameter}: {name!r}, which is not text; expected a name (papermill: -r {parameter} NAME)")
@@ -115,7 +115,7 @@ def _by_papermill(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a name that is near to a refused one and is none itself."""
+    """Return a valid name that is like a refused one."""
     plain = "-".join(re.findall(r"\w+", text))[:20] or "mine"
     return plain if _by_papermill(plain) == plain else f"run-{plain}"
 
@@ -123,7 +123,7 @@ def _plain(text: str) -> str:
 def as_list(value, of_lists: bool = False) -> list:
     """Return a notebook's list parameter as a list: a value given alone, as papermill's -p does, is a list of one.
 
-    With `of_lists` the items are lists themselves, such as boxes, and one of numbers is an item. None and '' are empty.
+    With `of_lists`, for lists of lists such as boxes, a list of numbers alone is one item. None and '' are empty.
     """
     if value is None or value == "":
         return []
@@ -190,7 +190,7 @@ class Run:
 
     @property
     def g1_init(self) -> str | Path | None:
-        """What `training.start_from` is given for G1. Raises RunError when the profile names a missing file."""
+        """The weights that G1 starts from, for `training.start_from`. Raises RunError when their file is missing."""
         path = self.profile.g1_init
         if path in (None, RELEASED):
             return path
@@ -249,7 +249,7 @@ class Run:
 
 
 def from_root(path: str) -> Path:
-    """Return a path of a profile: absolute, below the user's home (`~`), or from the checkout on."""
+    """Return the path that a profile names: absolute, below the user's home (`~`), or relative to the checkout."""
     return project_root() / Path(path).expanduser()
 
 
@@ -314,9 +314,9 @@ def versions() -> str:
 def commit() -> str:
     """Return the checkout's commit, or nothing outside a repository and where there is no Git."""
     try:
-        asked = subprocess.run(
+        completed = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=project_root()
         )
     except FileNotFoundError:
         return ""
-    return asked.stdout.strip()
+    return completed.stdout.strip()

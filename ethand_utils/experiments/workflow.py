@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
@@ -31,19 +30,19 @@ from ethand_utils.experiments.processes import call, ending_with_this
 from ethand_utils.experiments.run import Run, RunError, open_run, project_root
 from ethand_utils.experiments.slurm import wait_for_jobs
 from ethand_utils.experiments.stage_failures import forget_failures, print_failures
-from ethand_utils.files import atomic_write
-from ethand_utils.locks import hold_named
+from ethand_utils.files import atomic_write, hold
+from ethand_utils.locks import BusyError, hold_named
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
 # Fields of a method that decide its results, unlike its title and the report's score.
 METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
-# Modules whose values are in a stage's settings file: any other change of them, such as a new row, makes none stale.
-# The checks before a run change no result.
+# Modules whose changes make no stage stale: what concerns a stage of the first two is in its settings file, and the
+# checks before a run change no result.
 BY_VALUE = ("experiments.config", "experiments.methods", "experiments.checks")
 # Snakemake's options by which jobs may go to other machines, whose cores and GPUs are not to be counted here.
 ELSEWHERE = ("--executor", "-e", "--profile", "--workflow-profile")
 DRY = ("--dry-run", "--dryrun", "-n")
-CHAIN_LOCK = ".snakemake.lock"  # of a run, held by Snakemake
+CHAIN_LOCK = ".snakemake.lock"  # in a run's folder, held by Snakemake
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 G1_FILES = ("g1/result.json", "g1/weights.safetensors")
 # The settings that concern each notebook; that of G2 asks its method (`Method.settings`).
@@ -276,7 +275,7 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> tuple[int, int | 
 def prepare(folder: Path, options: list[str]) -> None:
     """Wait for jobs of an earlier call that are still in SLURM's queue, and forget what failed then.
 
-    Settings are written afterwards, so that a stage which began with others is stale when it has ended.
+    Stages' settings are written only afterwards, so that a result which such a job makes with older ones is stale.
     """
     if sends_elsewhere(options) and shutil.which("squeue"):
         wait_for_jobs(folder)
@@ -289,7 +288,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     A profile's folder among them is relative to the checkout, wherever the command is called.
     """
     root = project_root()
-    options = [str(root / word) if (root / word / "config.yaml").exists() else word for word in options]
+    options = [str(root / option) if (root / option / "config.yaml").exists() else option for option in options]
     elsewhere = sends_elsewhere(options)
     limits = [] if elsewhere and not cores else ["--cores", str(cores or len(os.sched_getaffinity(0)))]
     if not elsewhere and gpu_count():
@@ -302,7 +301,7 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
 
 def sends_elsewhere(options: list[str]) -> bool:
     """Return whether Snakemake's options may send jobs to other machines."""
-    return any(word.split("=")[0] in ELSEWHERE for word in options)
+    return any(option.split("=")[0] in ELSEWHERE for option in options)
 
 
 def check_gpus(profile: Profile, options: list[str]) -> None:
@@ -322,11 +321,11 @@ def gpu_count() -> int:
 
 
 @contextlib.contextmanager
-def reserve_gpus(folder: Path, count: int, needed: int = 1):
+def reserve_gpus(folder: Path, count: int, needed: int = 1) -> Iterator[None]:
     """Reserve `needed` GPUs of `count` for the process and its kernels, or as many as are free.
 
-    Where CUDA_VISIBLE_DEVICES lists GPUs already, as a cluster's scheduler does, they are of those. With none free
-    nothing changes.
+    Where CUDA_VISIBLE_DEVICES lists GPUs, as a cluster's scheduler lets it, they are chosen among those. Where none is
+    free, nothing changes.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = listed.split(",") if listed else [str(number) for number in range(count)]
@@ -334,8 +333,8 @@ def reserve_gpus(folder: Path, count: int, needed: int = 1):
     with contextlib.ExitStack() as stack:
         for name in names[:count]:
             if len(reserved) < needed:
-                with contextlib.suppress(Timeout):
-                    stack.enter_context(FileLock(folder / f".gpu{name}.lock", blocking=False, fallback_to_soft=False))
+                with contextlib.suppress(BusyError):
+                    stack.enter_context(hold(folder / f".gpu{name}.lock", BusyError(f"GPU {name}: reserved")))
                     reserved.append(name)
         if reserved:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(reserved)
@@ -344,9 +343,9 @@ def reserve_gpus(folder: Path, count: int, needed: int = 1):
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run for this process, and free it however the process ends. Raises BusyError when another holds it.
+    """Hold a run until the block or the process ends. Raises BusyError when another process holds it.
 
-    A Snakemake whose `ethand run` was killed holds a lock of its own until it has ended.
+    Snakemake holds a lock of its own, as it ends a little later than an `ethand run` that was killed.
     """
     with hold_named(folder / ".lock", "`ethand run`", grace=0):
         with hold_named(folder / CHAIN_LOCK, "Snakemake"):
@@ -379,9 +378,9 @@ def _execute(run: Run, stage: Stage) -> Path:
 
     source = project_root() / "notebooks" / f"{stage.notebook}.ipynb"
     parameters = {"RUN": run.name, **stage.parameters}
-    known = papermill.inspect_notebook(str(source))
+    declared = papermill.inspect_notebook(str(source))
     for name in parameters:
-        require_known("parameter", name, known, lambda line: RunError(f"{source}: {line}"))
+        require_known("parameter", name, declared, lambda line: RunError(f"{source}: {line}"))
     settings, began = _settings_text(run, stage), time.time()
     executed = run.folder / "notebooks" / f"{stage.name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
