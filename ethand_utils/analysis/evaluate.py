@@ -18,7 +18,7 @@ from ethand_utils.analysis.confusion import sparse_counts
 from ethand_utils.analysis.prediction_files import claim_predictions
 from ethand_utils.analysis.predictions import write_counts
 from ethand_utils.data.crops import crop_square
-from ethand_utils.data.store import REMEDY, Store, StoreError
+from ethand_utils.data.store import HOW_TO_MEND, Store, StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.files import atomic_write
 from ethand_utils.labels import FRONT_RIGHT, HANDS, N_CLASSES, PARTS, slug
@@ -76,7 +76,9 @@ def _require_ids(store: Store) -> None:
         array = getattr(store, name)
         largest = 0 if array is None else int(array.max(initial=0))
         if largest > highest:
-            raise StoreError(f"{store.path}/{name}.npy: has the value {largest}, expected 0 to {highest}; {REMEDY}")
+            raise StoreError(
+                f"{store.path}/{name}.npy: has the value {largest}, expected 0 to {highest}; {HOW_TO_MEND}"
+            )
 
 
 def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: dict, weights: str | Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Files of photos: which of those named are photos, where the results of each go, and what may be replaced there."""
+"""Files of photos: which files are photos, where the results of each go, and what may be replaced there."""
 
 import json
 import os
@@ -18,7 +18,7 @@ PICTURES = (*HANDS, "visible", "overlay")  # names of its pictures, without .png
 
 
 def describe_source(source: Path | None, folder: Path) -> dict:
-    """Return what `hands.json` in a folder notes of a photo's file: its digest, and its path from there."""
+    """Return what `hands.json` in a folder notes of a photo's file: its digest, and its path from that folder."""
     if source is None:
         return {}
     return {"photo_sha256": digest(source), "photo_path": relative_path(source, folder)}
@@ -66,7 +66,7 @@ def _earlier_pictures(folder: Path, earlier: dict) -> set[Path]:
     """Return the pictures that an earlier `hands.json` of a folder speaks of."""
     names = [str(one["folder"]) for one in earlier["hands"]]
     folders = [folder / name for name in names if name == "." or name.isdecimal()]
-    return {place / f"{name}.png" for place in folders for name in PICTURES}
+    return {target / f"{name}.png" for target in folders for name in PICTURES}
 
 
 def _is_ours(result: Path) -> bool:
@@ -78,10 +78,10 @@ def _is_ours(result: Path) -> bool:
 
 
 def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the photos among `paths` and in the folders among them, and the files of the folders that are none.
+    """Return the photos among `paths` and in folders among them, and those files of the folders that are no photos.
 
-    A file that is named itself counts as a photo whatever its ending; in folders, endings decide (SUFFIXES). A photo
-    that is named twice, by whatever path, counts once.
+    A file among `paths` counts as a photo whatever its ending; in folders, endings decide (SUFFIXES). A photo that is
+    named twice, by whatever path, counts once.
     """
     photos, others = {}, []
     for path in paths:
@@ -96,8 +96,7 @@ def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
 def result_folders(photos: list[Path], out: Path) -> list[Path]:
     """Return the folder of each photo's results: `out` for one alone, else one a photo below it, named as the photo.
 
-    Photos that would share a folder get their ending, or a number, too; so do those whose names some file systems
-    take for the same.
+    Photos whose names are the same, or are so to some file systems, get their ending or a number, too.
     """
     return [out] if len(photos) == 1 else photo_folders(photos, out)
 

@@ -120,8 +120,8 @@ def save_photo(
 
     Of one view that is `left.png` and `right.png` (part ids 0…16 in the photo's frame), `visible.png` where the net
     says which hand is in front, and `overlay.png`; of several, a numbered folder each with the same. `hands.json`
-    describes them all, and is the only file where the photo has no hands; of the photo's file `source` it notes digest
-    and path. Pictures of an earlier result of the same photo go.
+    describes them all, notes digest and path of the photo's file `source`, and is the only file where the photo has no
+    hands. Pictures of an earlier result of the same photo are removed.
 
     Raises OutputError as `claim_result` does, before anything is written, and FileError where the disk refuses.
     """
@@ -129,17 +129,15 @@ def save_photo(
     written = claim_result(folder, photo, source)
     single = len(hands) == 1
     folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
-    files = {place / name: picture for place, one in zip(folders, hands, strict=True) for name, picture in _files(one)}
+    pairs = list(zip(folders, hands, strict=True))
+    files = {target / name: picture for target, view_hands in pairs for name, picture in _files(view_hands)}
     refuse_others(files.keys() - written)
     for path in written - files.keys():
         path.unlink(missing_ok=True)
     for path, picture in files.items():
         with atomic_write(path) as temporary:
             Image.fromarray(picture).save(temporary)
-    results = [
-        one.describe() | {"folder": place.name if not single else "."}
-        for place, one in zip(folders, hands, strict=True)
-    ]
+    results = [one.describe() | {"folder": "." if single else target.name} for target, one in pairs]
     height, width = (image.height, image.width) if isinstance(image, Photo) else image.shape[:2]
     digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
     facts = {"photo": photo, **describe_source(source, folder), "width": width, "height": height}

@@ -10,14 +10,15 @@ from ethand_utils.analysis.photo_files import RESULT, claim_result, list_photos,
 from ethand_utils.data.images import read_photo
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
+from ethand_utils.labels import HANDS
 from ethand_utils.outputs import claim_shared_folder
 
 
 def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str = "") -> bool:
-    """Predict photos, and those in folders, into `out`; return whether all could be read.
+    """Predict photos, and those in folders, into `out`; return whether all of them were predicted.
 
-    Only one photo is in memory at a time. Raises EthandError when there is none, and for weights, a box or an output
-    folder at fault, before any photo is read.
+    Only one photo is in memory at a time. Raises EthandError, before any photo is predicted, when there is none, and
+    for weights, a box or an output folder at fault.
     """
     corners = parse_box(box) if box else None
     photos, others = list_photos(paths)
@@ -30,17 +31,15 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str 
         read_photo(photos[0])  # says what is wrong, before PyTorch is imported
     from ethand_utils.training.models import load_net
 
-    net, readable = load_net(weights), True
-    for photo, folder in zip(
-        tqdm(photos, unit="photo", disable=len(photos) < 2), result_folders(photos, out), strict=True
-    ):
+    net, succeeded, folders = load_net(weights), True, result_folders(photos, out)
+    for photo, folder in zip(tqdm(photos, unit="photo", disable=len(photos) < 2), folders, strict=True):
         try:
             tqdm.write(f"{photo}: {_predict_photo(photo, folder, net, corners)}; {folder / RESULT}")
         except (EthandError, OSError, MemoryError) as error:
             text = failure_line(error)
             tqdm.write(f"ethand: {text if str(photo) in text else f'{photo}: {text}'}", file=sys.stderr)
-            readable = False
-    return readable
+            succeeded = False
+    return succeeded
 
 
 def _predict_photo(photo: Path, folder: Path, net: tuple, corners: tuple[float, float, float, float] | None) -> str:
@@ -50,9 +49,8 @@ def _predict_photo(photo: Path, folder: Path, net: tuple, corners: tuple[float, 
 
     (model, notes), pixels = net, read_photo(photo)
     claim_result(folder, photo.name, photo)
-    hands = [
-        predict_view(model, pixels, notes["size"], view, Inference.of(notes)) for view in photo_views(pixels, corners)
-    ]
+    how = Inference.of(notes)
+    hands = [predict_view(model, pixels, notes["size"], view, how) for view in photo_views(pixels, corners)]
     save_photo(folder, photo.name, pixels, hands, photo)
     return _summary(hands)
 
@@ -61,7 +59,7 @@ def _summary(hands) -> str:
     """Return which hands were seen: `left and right hand`, or `no hands found`."""
     if not hands:
         return "no hands found"
-    names = [" and ".join(name for name in ("left", "right") if one.describe()[name]["present"]) for one in hands]
+    names = [" and ".join(name for name in HANDS if one.describe()[name]["present"]) for one in hands]
     return "; ".join(
         f"{name or 'no'} hand, confidence {one.confidence:.2f}" for name, one in zip(names, hands, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Images enter here, all of them: whatever their file, as uint8 RGB [H, W, 3], upright, or refused in one line."""
+"""Reading images: every file becomes uint8 RGB [H, W, 3], upright, or is refused in one line."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.files import first_line
 
 MAX_PIXELS = 400_000_000  # of an image: more would need many GB
-REDUCED_PIXELS = 50_000_000  # of a photo as it is looked at: larger ones are decoded at a half, a third, …
+REDUCED_PIXELS = 50_000_000  # of a photo as it is looked at: larger ones are decoded at a half, a quarter, …
 MAX_REDUCED_SIDE = 16_000  # px of a photo as it is looked at: OpenCV takes no side above 32,766
 BLACK = 10  # grey level, of 255, that no hand in the light stays below
 ORIENTATION = 0x0112  # EXIF's tag
@@ -29,7 +29,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BEGINNINGS = {
+SIGNATURES = {
     "JPEG": b"\xff\xd8",
     "PNG": b"\x89PNG",
     "WebP": b"RIFF",
@@ -55,7 +55,7 @@ class Photo:
     factor: int = 1
 
     def thumbnail(self, side: int = 800) -> np.ndarray:
-        """Return the photo uint8 RGB with at most `side` px a side, to look at; a copy that needs no more memory."""
+        """Return a small copy of the photo, uint8 RGB, at most `side` px a side, which outlives the photo's memory."""
         step = -(-max(self.image.shape) // side)
         return self.image[::step, ::step].copy()
 
@@ -72,9 +72,10 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_photo(
     path: str | Path, pixels: int = REDUCED_PIXELS, side: int = MAX_REDUCED_SIDE, factor: int | None = None
 ) -> Photo:
-    """Read an image as `read_image` does, reduced by a `factor`: the smallest that leaves at most `pixels` and `side`.
+    """Read an image as `read_image` does, reduced by `factor`.
 
-    A JPEG is decoded at the smaller size, which saves time and memory.
+    By default that is the smallest power of two that leaves at most `pixels`, and at most `side` px a side. A JPEG is
+    decoded at the smaller size, which saves time and memory.
     """
     _require_file(path)
     with _open(path) as file:
@@ -156,7 +157,7 @@ def _require_size(size: tuple[int, int], name: str) -> None:
 
 
 def _factor(size: tuple[int, int], pixels: int, side: int) -> int:
-    """Return the power of two by which an image has to be reduced for at most so many pixels, and px a side."""
+    """Return the smallest power of two that reduces an image to at most `pixels`, and at most `side` px a side."""
     factor = 1
     while size[0] * size[1] > pixels * factor**2 or max(size) > side * factor:
         factor *= 2
@@ -234,7 +235,7 @@ def _prepare_heic(head: bytes, name: str) -> None:
 
 def _describe_head(head: bytes) -> str:
     """Return what the first bytes of a file say, whose format Pillow could not identify."""
-    for format, start in BEGINNINGS.items():
+    for format, start in SIGNATURES.items():
         if head.startswith(start):
             return f"begins as {format}, but is damaged or cut off"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or not any(byte < 9 or byte > 126 for byte in head):

@@ -17,8 +17,8 @@ ARRAYS = ("images", "masks", "front", "depth", "confidence")
 BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 OCCLUDED = tuple(f"occluded_{hand}" for hand in HANDS)
 
-BUILD = "build one with `ethand data render --out FOLDER`"
-REMEDY = "copy the store again from where it came, or build it again in another folder"
+HOW_TO_BUILD = "build one with `ethand data render --out FOLDER`"
+HOW_TO_MEND = "copy the store again from where it came, or build it again in another folder"
 
 
 class StoreError(FileError):
@@ -63,7 +63,7 @@ class Store:
         self.size, self.count = int(self.meta["size"]), int(self.meta["count"])
         self.index = self._read("index.parquet", pd.read_parquet)
         if len(self.index) != self.count:
-            raise StoreError(f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; {REMEDY}")
+            raise StoreError(f"{self.path}/index.parquet: {len(self.index)} rows, expected {self.count}; {HOW_TO_MEND}")
         for name in ARRAYS:
             setattr(self, name, self.open_array(name) if name in self.meta["arrays"] else None)
 
@@ -86,7 +86,7 @@ class Store:
     def _require_store(self) -> None:
         """Raise StoreError, saying what lies at the path, unless that is a folder with a `meta.json`."""
         if not self.path.exists():
-            raise StoreError(f"{self.path}: no store here; {BUILD}, or check the path")
+            raise StoreError(f"{self.path}: no store here; {HOW_TO_BUILD}, or check the path")
         if not self.path.is_dir():
             raise StoreError(f"{self.path}: a file, expected a store, which is a folder")
         if (self.path / "meta.json").exists():
@@ -98,27 +98,29 @@ class Store:
                 f"{self.path / stores[-1]}"
             )
         if (self.path / "index.parquet").exists():
-            raise StoreError(f"{self.path}/meta.json: missing from this store; {REMEDY}")
-        raise StoreError(f"{self.path}: no store here (no meta.json in it); check the path, or {BUILD}")
+            raise StoreError(f"{self.path}/meta.json: missing from this store; {HOW_TO_MEND}")
+        raise StoreError(f"{self.path}: no store here (no meta.json in it); check the path, or {HOW_TO_BUILD}")
 
     def _read(self, name: str, read: Callable):
         file = self.path / name
         try:
             return read(file)
         except FileNotFoundError:
-            raise StoreError(f"{file}: missing from this store; {REMEDY}") from None
+            raise StoreError(f"{file}: missing from this store; {HOW_TO_MEND}") from None
         except MemoryError:
             raise
         except Exception as error:  # damaged Parquet files and arrays raise errors of many kinds
-            raise StoreError(f"{file}: cannot be read ({first_line(error)}); {REMEDY}") from None
+            raise StoreError(f"{file}: cannot be read ({first_line(error)}); {HOW_TO_MEND}") from None
 
     def open_array(self, name: str) -> np.ndarray:
         """Open one of the store's arrays as a new memory map."""
         array = self._read(f"{name}.npy", lambda file: np.load(file, mmap_mode="r"))
         shape, dtype = array_layout(name, self.count, self.size)
         if array.shape != shape or array.dtype != dtype:
-            found = f"{array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}"
-            raise StoreError(f"{self.path}/{name}.npy: {found}; {REMEDY}")
+            raise StoreError(
+                f"{self.path}/{name}.npy: {array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}; "
+                f"{HOW_TO_MEND}"
+            )
         return array
 
 

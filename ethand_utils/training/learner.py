@@ -82,9 +82,10 @@ def train_phases(
 
 
 def lock_name() -> str:
-    """Return the lock of a training; of several processes the first, which writes, has one of its own.
+    """Return the name of a training's lock file.
 
-    It may outlive for a moment the process that started it, and whose lock is free then.
+    Of several processes, the first, which writes, holds one of its own: for a moment it may outlive the process that
+    started it, whose lock is free by then.
     """
     return ".train.lock" if world_size() == 1 else ".train_rank0.lock"
 
