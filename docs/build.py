@@ -13,6 +13,7 @@ from pathlib import Path
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import Profile
 from ethand_utils.experiments.methods import FULL_METHOD
+from ethand_utils.outputs import claim_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUT = REPOSITORY / "build" / "docs"
@@ -31,13 +32,12 @@ CONTENTS = {
 def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
     """Build the site as the folder `out`, whole or not at all, and return Sphinx's status; a warning is an error.
 
-    The notebooks are those that `run` has executed, each that it lacks without outputs; of one that it executed several
-    times, one execution. A site that lies in `out` is
-    replaced. Raises EthandError for a run that does not exist, for a folder that holds anything but a site, and where
-    Sphinx is not installed.
+    Notebooks are shown as `run` executed them, those that it lacks without outputs; of one that it executed several
+    times, preferably the execution for the full method. A site that lies in `out` is replaced. Raises EthandError for a
+    run that does not exist, for a folder that holds anything but a site, and where Sphinx is not installed.
     """
     notebooks = _notebooks(run)
-    _require_site(out)
+    out = claim_folder(out, is_replaceable=lambda folder: (folder / MARK).exists())
     try:
         from sphinx.cmd.build import main as sphinx  # of the extra `docs`, which the rest of this file does not need
     except ImportError:
@@ -56,12 +56,6 @@ def build(out: Path, run: str | None = None, jobs: str = "auto") -> int:
     return status
 
 
-def _require_site(out: Path) -> None:
-    """Raise EthandError unless `out` is a site, empty, or not there."""
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise EthandError(f"{out}: holds files that are no site; expected an empty folder or none; give another --out")
-
-
 def _run_folder(run: str) -> Path:
     return REPOSITORY / "outputs" / run
 
@@ -76,12 +70,10 @@ def _notebooks(run: str | None) -> dict[str, Path]:
 
 
 def _executed(folder: Path, name: str) -> Path | None:
-    """Return a notebook as a run executed it, or None; of several executions, first that of the full method."""
-    executions = sorted(folder.glob(f"{name}*.ipynb"))
+    """Return a notebook as a run executed it, or None; of several executions, preferably that for the full method."""
     preferred = (f"{name}.ipynb", f"{name}_{FULL_METHOD}_seed0.ipynb")
-    return next(
-        (path for wanted in preferred for path in executions if path.name == wanted), next(iter(executions), None)
-    )
+    executions = folder.glob(f"{name}*.ipynb")
+    return min(executions, key=lambda path: (path.name not in preferred, path.name), default=None)
 
 
 def _assemble(source: Path, notebooks: dict[str, Path]) -> None:
@@ -133,7 +125,7 @@ def _is_still(data: dict) -> bool:
 
 
 def _contents(notebooks: dict[str, Path]) -> str:
-    """Return the tables of contents of the site, which no page shows but the side of every one."""
+    """Return the tables of contents of the site, which are shown at the side of every page."""
     sections = {heading: [f"docs/{name}" for name in names] for heading, names in CONTENTS.items()}
     sections["About"].append("CHANGELOG")
     sections["Notebooks"] = [f"notebooks/{name}" for name in notebooks]

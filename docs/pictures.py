@@ -75,10 +75,8 @@ def parts_figure(store: Store, which: tuple[int, int]):
     for row, (name, parts) in enumerate([("palm", (PALM,)), *FINGERS.items()]):
         axes[1].text(0, -row, name, va="center")
         for column, part in enumerate(parts, start=1):
-            axes[1].text(
-                *(1.1 * column - 0.3, -row, f"{part} {PARTS[part].split()[-1]}"),
-                **dict(va="center", fontsize=11, bbox=dict(facecolor=COLOURS[part] / 255, edgecolor="none", pad=4)),
-            )
+            label, box = f"{part} {PARTS[part].split()[-1]}", {"facecolor": COLOURS[part] / 255, "edgecolor": "none"}
+            axes[1].text(1.1 * column - 0.3, -row, label, va="center", fontsize=11, bbox=box | {"pad": 4})
     axes[1].set(xlim=(0, 4.1), ylim=(-5.6, 0.6))
     for axis in axes:
         axis.axis("off")
