@@ -1,4 +1,4 @@
-"""Failures: the one line in which a user reads each that can be foreseen, and the file that keeps the others."""
+"""How failures are reported: in one line each that can be foreseen, with a traceback in a file the others."""
 
 import errno
 import platform
@@ -58,7 +58,7 @@ def _system_line(error: OSError) -> str:
 def save_traceback(error: BaseException) -> Path:
     """Write an error's traceback with the command and the versions to a file of its own; return its path.
 
-    It lies in the user's folder of logs, or where that cannot be written to in the one of temporary files.
+    The file lies in the user's folder of logs or, where that cannot be written to, among the temporary files.
     """
     from platformdirs import user_log_path  # imported when something has failed, and not by every command
 

@@ -31,15 +31,15 @@ def hold_named(path: Path, work: str, grace: float = GRACE) -> Iterator[None]:
 
     The operating system frees it however the process ends. Beside it, `<path>.json` names host, process and start, and
     is touched every BEAT seconds: file systems of clusters may have locks that other hosts do not see, or none at all.
-    So a holder on another host that was killed is waited for, WATCH seconds. Raises BusyError, naming the holder, when
-    another process still holds the lock after `grace` seconds, FileError where nothing can be written.
+    A holder on another host that was killed is therefore waited for, WATCH seconds. Raises BusyError, naming the
+    holder, when another process still holds the lock after `grace` seconds, FileError where nothing can be written.
     """
     owner, deadline = path.with_name(f"{path.name}.json"), time.monotonic() + grace
     with contextlib.ExitStack() as stack:
         while True:
             try:
                 locked = _lock(stack, path, work)
-                _claim(owner, locked, path, work)
+                _record_holder(owner, locked, path, work)
                 break
             except BusyError:
                 stack.pop_all().close()
@@ -64,7 +64,7 @@ def _lock(stack: contextlib.ExitStack, path: Path, work: str) -> bool:
     return True
 
 
-def _claim(owner: Path, locked: bool, path: Path, work: str) -> None:
+def _record_holder(owner: Path, locked: bool, path: Path, work: str) -> None:
     """Write who holds the lock. Raises BusyError while someone else shows signs of life, FileError as `hold_named`."""
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     stamp = _stamp(owner)

@@ -67,8 +67,8 @@ def run(
         status, stopped = workflow.snakemake(folder, cores, snakemake or [])
     if stopped:
         with contextlib.suppress(OSError):  # the terminal may be lost
-            name = Signals(stopped).name
-            print(f"ethand: run {folder.name} was stopped ({name}); start again to continue", file=sys.stderr)
+            reason = Signals(stopped).name
+            print(f"ethand: run {folder.name} was stopped ({reason}); start again to continue", file=sys.stderr)
         sys.exit(128 + stopped)
     if status:
         raise RunError(f"run {folder.name} stopped: the messages above name the notebook; start again to continue")
@@ -224,8 +224,8 @@ def predict(
     Results of the same photo are replaced, nothing else is. HEIC is read where the package pillow-heif is installed;
     photos of more than 50 megapixels are looked at at a half or a quarter of their size.
 
-    The exit status is 1 if a photo could not be read, after all others are done, and if nothing was asked that can be
-    done.
+    The exit status is 1 if there was nothing to predict, or if a photo could not be predicted; the others are predicted
+    all the same.
     """
     from ethand_utils.app.photo_command import predict_photos
 
@@ -284,7 +284,7 @@ def export(
 
 
 def main():
-    """Run the command; a failure becomes one line on stderr and the exit status (`failures.report_failure`)."""
+    """Run the command; `report_failure` turns a failure into a line on stderr and the exit status."""
     try:
         app()
     except Exception as error:

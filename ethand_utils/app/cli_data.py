@@ -87,11 +87,11 @@ def interhand(
     ] = Hands.RIG,
     mano_dir: Annotated[Path | None, typer.Option(help="folder of MANO_RIGHT.pkl and MANO_LEFT.pkl")] = None,
     annotations: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="all, human_annot or machine_annot, where these folders are there; default: all, or the only one"
+            help="set of annotations, by its folder: all, human_annot or machine_annot; default: all, or the only one"
         ),
-    ] = "",
+    ] = None,
     paired: Annotated[int, typer.Option(help="training frames with masks, at most; those beyond are unpaired")] = 68000,
     unpaired: Annotated[int | None, typer.Option(help="unpaired images, at most; default: all")] = None,
     val: Annotated[int | None, typer.Option(help="frames to watch a training by, at most; default: all")] = None,

@@ -16,7 +16,7 @@ from ethand_utils.experiments.methods import (
     cyclegan_phases,
     trained_methods,
 )
-from ethand_utils.experiments.run import RELEASED, Run, RunError, from_root
+from ethand_utils.experiments.run import RELEASED_NAME, Run, RunError, from_root
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.sources.detect import find_source
 from ethand_utils.training.cyclegan.variants import VARIANTS, cycle_nets
@@ -33,13 +33,12 @@ NET_SETTINGS = {
     "D_X": ("d_widths",),
     "D_Y": ("d_widths",),
 }
-MIN_FILTERED = 2  # `pseudo_labels.MIN_BATCH`, whose module needs PyTorch
 MAX_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
 MAX_REASON = 160  # characters of a library's own message
 
 
 def check(run: Run, whole: bool = True) -> None:
-    """Check what a run asks for before anything is written; with `whole` that there is data for the whole chain.
+    """Check what a run asks for before anything is written; with `whole`, also that there are data for the whole chain.
 
     Raises MethodError for an unknown method or loss; RunError for settings that do not go together, a net that cannot
     be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
@@ -58,7 +57,7 @@ def check(run: Run, whole: bool = True) -> None:
 
 
 def check_fractions(p: Profile) -> None:
-    """Check that the second table has its last line, of all pairs. Raises RunError."""
+    """Check that the second table can have its last line, on all pairs. Raises RunError."""
     chosen = [method.name for method in chosen_methods(p)]
     missing = [name for name in FRACTION_METHODS if name not in chosen]
     if p.label_fractions and missing and p.chain == "report":
@@ -78,7 +77,7 @@ def check_mano(folder: Path) -> None:
 def store_size(run: Run, source: str, whole: bool) -> int:
     """Return the side of the images that a run trains on, px: the profile's, or that of stores used in place.
 
-    Raises StoreError where those are none, or with `whole` where the chain needs more of them.
+    Raises StoreError when there are no stores or, with `whole`, when the chain needs more of them.
     """
     if not find_source(source).in_place:
         return run.profile.size
@@ -110,8 +109,8 @@ def planned_nets(p: Profile) -> dict[str, dict]:
 def check_nets(p: Profile, size: int) -> None:
     """Check that every net of a run can be built and take a batch of images of `size` px. Raises RunError.
 
-    They are built on PyTorch's meta device, without memory or computation. Those of the shipped profiles are not built
-    here, as the tests build them: `ethand run tiny` would wait for them every time.
+    They are built on PyTorch's meta device, without memory or computation. Those of the shipped profiles are skipped,
+    so that `ethand run tiny` need not wait for them each time: the tests build them.
     """
     trials, trusted = net_trials(p, size), shipped_trials()
     for name, trial in trials.items():
@@ -120,9 +119,10 @@ def check_nets(p: Profile, size: int) -> None:
 
 
 def net_trials(p: Profile, size: int) -> dict[str, tuple[dict, int, int]]:
-    """Return of every net by name its arguments, the side of its images, and the samples of its smallest batch, 1 or 2.
+    """Return by name every net's arguments, the side of its images, and the samples of its smallest batch, 1 or 2.
 
-    More than two samples make no difference to whether a net can be trained; one may be too few to be normalised.
+    Whether a net can be trained depends on that: one sample may be too few to be normalised; above two, more make no
+    difference.
     """
     cycles = 2 * cyclegan_phases(p)[0].batch(p.train)
     batches = dict.fromkeys(("G_XY", "G_YX", "order", "D_X", "D_Y"), cycles)
@@ -146,9 +146,11 @@ def learned_batch(p: Profile, phase: PlannedPhase) -> int:
     share = batch // p.processes
     if p.pseudo_filter == "batch_half":
         return p.processes * max(1, round(share / 2))
-    if share < MIN_FILTERED:
+    from ethand_utils.training.pseudo_labels import MIN_BATCH
+
+    if share < MIN_BATCH:
         raise RunError(
-            f"bs_unpaired: {p.bs_unpaired}, expected at least {MIN_FILTERED} samples for each process, as "
+            f"bs_unpaired: {p.bs_unpaired}, expected at least {MIN_BATCH} samples for each process, as "
             f"pseudo_filter {p.pseudo_filter} skips a batch that keeps fewer"
         )
     return batch
@@ -241,9 +243,9 @@ def check_start(run: Run) -> None:
     path = run.g1_init
     if path is None:
         return
-    from ethand_utils.training.models import RELEASED as RELEASED_FILE
+    from ethand_utils.training.models import RELEASED
 
-    path = RELEASED_FILE if path == RELEASED else path
+    path = RELEASED if path == RELEASED_NAME else path
     recipe, net = _recipe(path), planned_nets(run.profile)["G1"]
     for key in ("arch", "encoder", "widths"):
         if recipe.get(key) != net[key]:

@@ -33,7 +33,7 @@ LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", 
 # At least one of these lies in the folder of every training that has begun.
 TRAINING_FILES = (".train.lock", "train.log", "history.csv", "state", "weights.safetensors", "result.json")
 MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
-RELEASED = "released"  # value of `g1_init`: the package's own weights
+RELEASED_NAME = "released"  # value of `g1_init`: the package's own weights
 
 
 class RunError(EthandError):
@@ -192,10 +192,10 @@ class Run:
     def g1_init(self) -> str | Path | None:
         """The weights that G1 starts from, for `training.start_from`. Raises RunError when their file is missing."""
         path = self.profile.g1_init
-        if path in (None, RELEASED):
+        if path in (None, RELEASED_NAME):
             return path
         if not from_root(path).is_file():
-            raise RunError(f"g1_init: {path}: no such file; expected {RELEASED}, the weights of a run, or null")
+            raise RunError(f"g1_init: {path}: no such file; expected {RELEASED_NAME}, the weights of a run, or null")
         return from_root(path)
 
     @property

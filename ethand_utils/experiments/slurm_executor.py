@@ -1,8 +1,8 @@
 """Stages as SLURM jobs: the executor of Snakemake's SLURM plugin, made for long trainings and clusters of any kind.
 
-The plugin submits a job and asks for accounts, partitions and GPUs. Here a job has its stage's name, its state is asked
-of `squeue` alone, a controller that is away is waited for, a job that can never start is ended, and a time limit is no
-failure as long as each job gets further than the one before it.
+The plugin makes the command that submits a job with its account, partition and GPUs. Here, a job has its stage's name,
+and `squeue` alone says its state. A controller that does not answer is waited for; a job that can never start is ended;
+a time limit is no failure as long as each job gets further than the one before it.
 """
 
 import asyncio

@@ -69,10 +69,9 @@ def read_interhand(
 
     Stores `train`, `val` and `test` are paired, `unpaired_images` has the images of other training frames; the fields
     of `Selection` in `selection` say which frames, and how many. `annotations` is one of ANNOTATION_SETS
-    (`find_annotations`). `hands` is the source of hands, `RigHands` if None.
-    Annotations of the official splits each make the store of their name, if there are several or `splits` asks for
-    them; otherwise subjects are divided among the stores. Every frame is checked before any is used, and `report.json`
-    lists what was skipped and why.
+    (`find_annotations`). `hands` is the source of hands, `RigHands` if None. Annotations of the official splits each
+    make the store of their name, if there are several or `splits` asks for them; otherwise subjects are divided among
+    the stores. Every frame is checked before any is used, and `report.json` lists what was skipped and why.
 
     The index of the annotation and the results of the checks stay in a hidden folder of `out`, so that an interrupted
     call resumes where it stopped. With `shard`, the jobs share the checks, and each builds only its share of every
@@ -105,7 +104,7 @@ def read_interhand(
 
 
 def _worst_fault(check: Check, report: dict) -> str:
-    """Return the most frequent fault of frames, how many have it, the first one's name, and what is wrong with it."""
+    """Return the most frequent fault of the frames: how many have it, and the name and error of the first of them."""
     reason, worst = next(iter(report["skipped"].items()))
     text = f"{worst['count']} of {report['read']}: {reason}, such as {worst['names'][0]}"
     row = open_rows(check.rows)[int((check.results()["fault"] == reason).to_numpy().argmax())]
@@ -120,7 +119,7 @@ def _open_splits(
     root: Path, folder: Path, splits: tuple[str, ...] | None, annotations: str | None, hands
 ) -> tuple[Frames, ...]:
     """Open the annotations to be read, indexed in `folder`."""
-    available = {annotation.split: annotation for annotation in find_annotations(root, annotations or None)}
+    available = {annotation.split: annotation for annotation in find_annotations(root, annotations)}
     missing = sorted(set(splits or ()) - available.keys())
     if missing:
         raise InterHandError(f"{root}: no annotation of split {missing[0]}; those there: {', '.join(available)}")
