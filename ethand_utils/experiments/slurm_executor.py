@@ -223,7 +223,7 @@ class StageExecutor(Executor):
         said = read_failure(self.folder, info.job.name)
         if job.state != "FAILED":
             remedy = REMEDIES.get(job.state, "").format(limit=job.time_limit)
-            return ": ".join(word for word in (f"{job.state} of SLURM job {job.id}", remedy, said) if word)
+            return ": ".join(filter(None, (f"{job.state} of SLURM job {job.id}", remedy, said)))
         return said or f"SLURM job {job.id} failed, and its log ends with\n{_log_end(info.aux['log'])}\n"
 
     def _progress(self, job: JobExecutorInterface) -> int:

@@ -294,9 +294,9 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     if not elsewhere and gpu_count():
         limits += ["--resources", f"gpu={gpu_count()}"]
     # Options with one value come last: one that takes several would swallow a target.
-    given = {"snakefile": root / "Snakefile", "directory": folder, "max-checksum-file-size": 0}
+    single = ["--snakefile", str(root / "Snakefile"), "--directory", str(folder), "--max-checksum-file-size", "0"]
     command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *limits]
-    return [*command, *(word for name, value in given.items() for word in (f"--{name}", str(value))), *options]
+    return [*command, *single, *options]
 
 
 def sends_elsewhere(options: list[str]) -> bool:

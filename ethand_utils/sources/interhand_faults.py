@@ -16,12 +16,12 @@ REDUCED = 8  # images are checked at 1/8 of their size, which is fast and still 
 
 def annotation_fault(frame: "Frame") -> str:
     """Return what is wrong with a frame's joints, hand type or box, "" if nothing is."""
-    known = frame.world.any(-1)
-    if not known.any():
+    annotated = frame.world.any(-1)
+    if not annotated.any():
         return "joints: none known"
-    if (known & ~frame.valid).any():
+    if (annotated & ~frame.valid).any():
         return "joints: behind the camera"
-    for hand, present in zip(HANDS, known.any(1), strict=True):
+    for hand, present in zip(HANDS, annotated.any(1), strict=True):
         if present != (frame.hand_type in (hand, HAND_TYPES[-1])):
             return f"hand_type: {frame.hand_type} {'with' if present else 'without'} joints of the {hand} hand"
     return _box_fault(frame)
