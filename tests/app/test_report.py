@@ -252,7 +252,7 @@ LACKS = {
     "pseudo/result.json": ("Confidence", "Pseudo-labels: left out, as pseudo/result.json is not there."),
     "figures/pseudo_labels.png": ("Confidence", "Pseudo-labels: left out, as figures/pseudo_labels.png is not there."),
     "data/test": ("Samples", "Best, median and worst sample: left out, as data/test: no store here"),
-    "data/test/masks.npy": ("Samples", "masks.npy: missing; the store is damaged"),
+    "data/test/masks.npy": ("Samples", "masks.npy: missing from this store"),
     "predictions": ("Parts", "Confusion of parts: left out, as predictions/unetpp_full_seed0 is not there"),
     "g2": ("Summary", "The summary: left out, as g2 is not there."),
 }

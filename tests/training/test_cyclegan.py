@@ -525,7 +525,7 @@ def test_the_profile_chooses_the_variants_of_the_chain(profile):
         ({"cyclegan": ["balance"]}, r"cyclegan 'balance': unknown \(did you mean balanced\?\); expected one of pairs"),
         ({"adversarial_weight": -0.5}, r"adversarial_weight: -0.5, expected float \(at least 0\)"),
         ({"gan": "hinge"}, "gan 'hinge': unknown; expected one of least_squares, bce"),
-        ({"replay_buffer": 0}, r"replay_buffer: 0, expected int \(at least 1\)"),
+        ({"replay_buffer": 0}, r"replay_buffer: 0, expected int \(at least 1, at most "),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
