@@ -12,7 +12,7 @@ TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-l
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-install: $(READY)  ## everything into .venv (about 6 GB), the hands and the nets that find them into the user's cache
+install: $(READY)  ## everything into .venv (about 8 GB), the hands and the nets that find them into the user's cache
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -14,6 +14,7 @@ from ethand_utils.outputs import OutputError, claim_shared_folder, digest, relat
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 RESULT = "hands.json"
+RESULTS = Path("hands")  # where results lie that no folder is named for
 PICTURES = (*HANDS, "visible", "overlay")  # names of its pictures, without .png
 
 
@@ -93,12 +94,13 @@ def list_photos(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return list(photos.values()), others
 
 
-def result_folders(photos: list[Path], out: Path) -> list[Path]:
+def result_folders(photos: list[Path], out: Path | None) -> list[Path]:
     """Return the folder of each photo's results: `out` for one alone, else one a photo below it, named as the photo.
 
+    Without `out`, they lie below RESULTS, and one alone has a folder there too, which leaves room for the next photo.
     Photos whose names are the same, or are so to some file systems, get their ending or a number, too.
     """
-    return [out] if len(photos) == 1 else photo_folders(photos, out)
+    return [out] if out and len(photos) == 1 else photo_folders(photos, out or RESULTS)
 
 
 def photo_folders(photos: list[Path], out: Path) -> list[Path]:

@@ -207,9 +207,10 @@ def _print_scores(scores: dict, rows=None, as_json: bool = False) -> None:
 def predict(
     images: Annotated[list[Path], typer.Argument(help="photos of any format that Pillow reads, or folders of them")],
     weights: OwnWeights = None,
-    out: Annotated[Path, typer.Option(help="folder for the masks; several photos get a folder each below it")] = Path(
-        "hands"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for the masks; several photos get a folder each below it; default: hands/PHOTO"),
+    ] = None,
     box: Annotated[
         str,
         typer.Option(help="x,y,w,h of the hands' box in px, as in InterHand2.6M; default: the hands are looked for"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ethand_utils.analysis.hand_finder import photo_views
-from ethand_utils.analysis.photo_files import RESULT, claim_result, list_photos, parse_box, result_folders
+from ethand_utils.analysis.photo_files import RESULT, RESULTS, claim_result, list_photos, parse_box, result_folders
 from ethand_utils.data.images import read_photo
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
@@ -14,8 +14,8 @@ from ethand_utils.labels import HANDS
 from ethand_utils.outputs import claim_shared_folder
 
 
-def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str = "") -> bool:
-    """Predict photos, and those in folders, into `out`; return whether all of them were predicted.
+def predict_photos(paths: list[Path], weights: Path | None, out: Path | None, box: str = "") -> bool:
+    """Predict photos, and those in folders, into `out` or RESULTS; return whether all of them were predicted.
 
     Only one photo is in memory at a time. Raises EthandError, before any photo is predicted, when there is none, and
     for weights, a box or an output folder at fault.
@@ -26,13 +26,13 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path, box: str 
         print(f"{other}: skipped, as it is no photo", file=sys.stderr)
     if not photos:
         raise EthandError(f"{', '.join(map(str, paths))}: no photos here; expected files such as .jpg or .png")
-    claim_shared_folder(out, [weights])
+    claim_shared_folder(out or RESULTS, [weights])
     if not any(photo.exists() for photo in photos):
         read_photo(photos[0])  # says what is wrong, before PyTorch is imported
     from ethand_utils.training.models import load_net
 
     net, succeeded, folders = load_net(weights), True, result_folders(photos, out)
-    for photo, folder in zip(tqdm(photos, unit="photo", disable=len(photos) < 2), folders, strict=True):
+    for photo, folder in zip(tqdm(photos, unit="photo", disable=len(photos) < 2 or None), folders, strict=True):
         try:
             tqdm.write(f"{photo}: {_predict_photo(photo, folder, net, corners)}; {folder / RESULT}")
         except (EthandError, OSError, MemoryError) as error:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ethand_utils.analysis import hand_finder
 from ethand_utils.analysis.hand_finder import HandView, plain_view, whole_view
-from ethand_utils.analysis.photo_files import list_photos, parse_box, result_folders
+from ethand_utils.analysis.photo_files import RESULTS, list_photos, parse_box, result_folders
 from ethand_utils.analysis.photos import predict_view, save_photo
 from ethand_utils.app import cli
 from ethand_utils.data.crops import TurnedSquare
@@ -175,6 +175,7 @@ def test_no_two_photos_share_a_folder(tmp_path):
     folders = result_folders(photos, tmp_path / "out")
     assert [folder.name for folder in folders] == ["a", "a.jpg", "a-2", "b"]
     assert result_folders(photos[:1], tmp_path / "out") == [tmp_path / "out"]
+    assert result_folders(photos[:1], None) == [RESULTS / photos[0].stem]
 
 
 @pytest.fixture
