@@ -136,18 +136,18 @@ def test_whatever_is_at_fault_a_command_says_so_in_one_line(kind, good, tmp_path
     monkeypatch.chdir(tmp_path / "here")
     bad = tmp_path / ("x" * 300 if kind == "long" else "bad")
     BAD[kind](bad)
-    for words in calls(good, bad):
-        status, _, said = ethand(*words)
+    for arguments in calls(good, bad):
+        status, _, said = ethand(*arguments)
         lines = [line for line in said.splitlines() if line.startswith("ethand: ")]
-        assert status == 1, f"{words}: {status}, {said}"
-        assert len(lines) == 1, f"{words}: {said}"
-        assert "Traceback" not in said, f"{words}: {said}"
-        assert str(bad)[-200:] in said, f"{words}: {said}"
-        assert not os.listdir(tmp_path / "here"), f"{words}: left {os.listdir(tmp_path / 'here')}"
+        assert status == 1, f"{arguments}: {status}, {said}"
+        assert len(lines) == 1, f"{arguments}: {said}"
+        assert "Traceback" not in said, f"{arguments}: {said}"
+        assert str(bad)[-200:] in said, f"{arguments}: {said}"
+        assert not os.listdir(tmp_path / "here"), f"{arguments}: left {os.listdir(tmp_path / 'here')}"
 
 
 def test_a_first_call_imports_no_pytorch_for_what_needs_none(good, tmp_path):
-    words = [
+    arguments = [
         ("predict", "nowhere.jpg"),
         ("evaluate", "--data", "nowhere"),
         ("evaluate", "--frames", "nowhere"),
@@ -157,9 +157,11 @@ def test_a_first_call_imports_no_pytorch_for_what_needs_none(good, tmp_path):
         ("data", "sheet", str(good["data"]), "--out", str(good["data"])),
     ]
     code = (
-        "import sys, json\nfrom ethand_utils.app import cli\nfor words in json.loads(sys.argv[1]):\n"
-        "    sys.argv = ['ethand', *words]\n    try:\n        cli.main()\n    except SystemExit:\n        pass\n"
-        "    assert 'torch' not in sys.modules, words\n"
+        "import sys, json\nfrom ethand_utils.app import cli\nfor arguments in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['ethand', *arguments]\n    try:\n        cli.main()\n    except SystemExit:\n        pass\n"
+        "    assert 'torch' not in sys.modules, arguments\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(words)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr

@@ -64,11 +64,11 @@ def slurm():
 class Terminal:
     """A call of `ethand run ci` in a terminal of its own, whose output is kept."""
 
-    def __init__(self, root, *words):
+    def __init__(self, root, *arguments):
         self.master, slave = pty.openpty()
         self.output, self.lost = root / f"terminal{len(list(root.glob('terminal*')))}.txt", threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", *words],
+            [sys.executable, "-m", "ethand_utils.app.cli", "run", "ci", *arguments],
             cwd=root,
             stdin=slave,
             stdout=slave,
@@ -81,7 +81,7 @@ class Terminal:
         self.reader.start()
 
     def read(self):
-        """Keep what is shown, until the call has ended or the terminal is lost."""
+        """Keep what the screen has, until the call has ended or the terminal is lost."""
         with self.output.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while not self.lost.is_set():
                 if select.select([self.master], [], [], 0.2)[0]:
@@ -100,7 +100,7 @@ class Terminal:
         os.write(self.master, b"\x03")
 
     def lose(self):
-        """Close the window: the system sends SIGHUP to what runs in it, and nothing can be shown any more."""
+        """Close the window: the system sends SIGHUP to what runs in it, and nothing reaches the screen any more."""
         self.lost.set()
         self.process.wait(120)
 
@@ -111,7 +111,7 @@ class Terminal:
         self.process.wait(120)
 
     def end(self, seconds):
-        """Wait for the end; returns the exit status and what was shown."""
+        """Wait for the end; returns the exit status and what the screen had."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -154,10 +154,10 @@ def write_notebook(path, code):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
-def call(root, *words, epochs=2, target=RESULT, asked=()):
+def call(root, *arguments, epochs=2, target=RESULT, asked=()):
     """Call `ethand run` with the profile of SLURM: a core a training, a look at the queue every two seconds."""
     options = ("--config", "threads=1", "--slurm-init-seconds-before-status-checks", "2", *asked, "--", target)
-    settings = ("--set", f"g1_epochs={epochs}", *words)
+    settings = ("--set", f"g1_epochs={epochs}", *arguments)
     return Terminal(root, *settings, "--", "--profile", "cluster/slurm", *options)
 
 
@@ -188,48 +188,48 @@ def test_time_limits_and_a_controller_that_is_away_stop_only_what_cannot_go_on(s
     training, endless = call(long, epochs=130, asked=limit), call(stuck, asked=limit)
     training.wait_until(lambda: starts(long))
     endless.wait_until(lambda: starts(stuck))
-    words = ("--set", "chain=release", "--set", "render_parts=2")
-    chained = call(chain, *words, target="index.html")
+    arguments = ("--set", "chain=release", "--set", "render_parts=2")
+    chained = call(chain, *arguments, target="index.html")
     chained.wait_until(lambda: states(chain, "render_1_of_2"))
     slurm.end("slurmctld.pid")
     time.sleep(AWAY_SECONDS)
     assert {terminal.process.poll() for terminal in (training, endless, chained)} == {None}
     slurm.call("slurmctld")
 
-    status, shown = chained.end(400)
-    assert status == 0, shown[-3000:]
-    assert "asking again" in shown
-    assert shown.strip().endswith("index.html")
+    status, screen = chained.end(400)
+    assert status == 0, screen[-3000:]
+    assert "asking again" in screen
+    assert screen.strip().endswith("index.html")
     chain_stages = workflow.stages(load_profile("ci", {"chain": "release"}))
     names = {"render_1_of_2", "render_2_of_2", "index", *(stage.name for stage in chain_stages)}
     assert names == {job.stage for job in jobs(chain)}
     assert all((run_folder(chain) / path).stat().st_size for stage in chain_stages for path in stage.makes)
 
-    status, shown = endless.end(200)
+    status, screen = endless.end(200)
     assert status == 1
-    assert "TIMEOUT" in last_lines(shown)
-    assert "raise runtime" in last_lines(shown)
+    assert "TIMEOUT" in last_lines(screen)
+    assert "raise runtime" in last_lines(screen)
     assert states(stuck, TRAINING) == ["TIMEOUT"]
 
-    status, shown = training.end(400)
-    assert status == 0, shown[-3000:]
+    status, screen = training.end(400)
+    assert status == 0, screen[-3000:]
     assert (run_folder(long) / RESULT).read_text() == "130"
     *limited, last = states(long, TRAINING)
     assert (set(limited), last) == ({"TIMEOUT"}, "COMPLETED")
     assert len(starts(long)) == len(limited) + 1
     assert set(starts(long)) <= {"0", "1"}  # the numbers of the GPUs that SLURM gave
-    assert "restart" not in shown  # none of Snakemake's attempts was used
+    assert "restart" not in screen  # none of Snakemake's attempts was used
 
 
 def test_why_a_stage_failed_is_in_the_last_lines(slurm, checkout):
     root = checkout("failing")
     run_folder(root).mkdir(parents=True)
     (run_folder(root) / "broken").touch()
-    status, shown = call(root).end(400)
+    status, screen = call(root).end(400)
     assert status == 1
-    assert f"{TRAINING} failed" in last_lines(shown)
-    assert "the learning rate is a banana" in last_lines(shown)
-    log = Path(last_lines(shown).split("log: ")[1].splitlines()[0].strip())
+    assert f"{TRAINING} failed" in last_lines(screen)
+    assert "the learning rate is a banana" in last_lines(screen)
+    log = Path(last_lines(screen).split("log: ")[1].splitlines()[0].strip())
     assert log.parent == run_folder(root) / "logs" / TRAINING
     assert "banana" in log.read_text()
     assert len(starts(root)) == 2  # the profile has one more try
@@ -246,10 +246,10 @@ def test_why_a_stage_failed_is_in_the_last_lines(slurm, checkout):
 def test_a_job_that_can_never_start_is_named_and_ended(asked, reason, slurm, checkout):
     root = checkout("hopeless")
     asked = ("--default-resources", "mem_mb=1000", *asked)
-    status, shown = call(root, target="data_summary.csv", asked=asked).end(200)
+    status, screen = call(root, target="data_summary.csv", asked=asked).end(200)
     assert status == 1
-    assert "01_data failed" in last_lines(shown)
-    assert reason in last_lines(shown)
+    assert "01_data failed" in last_lines(screen)
+    assert reason in last_lines(screen)
     assert not any(job.active for job in jobs(root))
 
 
@@ -258,9 +258,9 @@ def test_control_c_ends_the_jobs(slurm, checkout):
     terminal = call(root, epochs=200)
     terminal.wait_until(lambda: starts(root))
     terminal.press_control_c()
-    status, shown = terminal.end(120)
+    status, screen = terminal.end(120)
     assert status != 0
-    assert "Traceback" not in shown
+    assert "Traceback" not in screen
     slurm.wait_until(lambda: states(root, TRAINING) == ["CANCELLED"], 30)
 
 
@@ -273,13 +273,13 @@ def test_after_a_lost_terminal_and_after_a_crash_the_same_command_trains_nothing
     first[closed].lose()
     again = {root: call(root, epochs=20) for root in (closed, crashed)}
     for root, terminal in again.items():
-        status, shown = terminal.end(400)
-        assert status == 0, shown[-3000:]
+        status, screen = terminal.end(400)
+        assert status == 0, screen[-3000:]
         assert (run_folder(root) / RESULT).read_text() == "20"
         assert "FAILED" not in states(root, TRAINING)  # as a second training at the same time would
     assert "SLURM still has jobs of an earlier call" in again[crashed].text()
     assert len(starts(crashed)) == 1  # nothing could end its job, which was waited for
 
 
-def last_lines(shown):
-    return "\n".join(shown.strip().splitlines()[-4:])
+def last_lines(screen):
+    return "\n".join(screen.strip().splitlines()[-4:])
