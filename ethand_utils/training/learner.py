@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -407,7 +406,6 @@ class ProgressLog(Callback):
         self.shown, content = time.time(), io.BytesIO()
         figure = live_curves(self.losses, self.checkpointer.rows)
         figure.savefig(content, format="png")
-        plt.close(figure)
         total = self.checkpointer.total
         bar = f'<progress max="{total}" value="{epochs:.3f}" style="width:20em"></progress> {line}'
         image = base64.b64encode(content.getvalue()).decode()
@@ -418,7 +416,9 @@ class ProgressLog(Callback):
 def live_curves(losses: list[tuple[float, float]], rows: list[dict]) -> Figure:
     """Plot losses by epochs done, averaged to at most POINTS, and beside them the scores of every complete epoch."""
     scores = [name for name in (rows[-1] if rows else {}) if name in LIVE_SCORES]
-    figure, axes = plt.subplots(1, 1 + len(scores), figsize=(5.2 * (1 + len(scores)), 2.8), squeeze=False)
+    # Not pyplot's: a notebook's backend keeps those until their cell ends, closed or not, which fills the memory.
+    figure = Figure(figsize=(5.2 * (1 + len(scores)), 2.8))
+    axes = figure.subplots(1, 1 + len(scores), squeeze=False)
     groups = np.array_split(np.array(losses), min(len(losses), POINTS))
     axes[0, 0].plot(*np.array([group.mean(0) for group in groups]).T, marker="")
     axes[0, 0].set(xlabel="epoch", ylabel=axis_label("train_loss"))
