@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ from ethand_utils.sources.rendered import render_dataset
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
+# Who starts the tests in the background, or under nohup, lets signals be ignored that commands under test must heed.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SIZE = 32
 REPOSITORY = Path(__file__).parent.parent

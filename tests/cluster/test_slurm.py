@@ -266,16 +266,17 @@ def test_control_c_ends_the_jobs(slurm, checkout):
 
 def test_after_a_lost_terminal_and_after_a_crash_the_same_command_trains_nothing_twice(slurm, checkout):
     closed, crashed = checkout("closed"), checkout("crashed")
-    first = {root: call(root, epochs=20) for root in (closed, crashed)}
+    epochs = {closed: 20, crashed: 60}  # the job of the crashed one goes on until the second call looks
+    first = {root: call(root, epochs=epochs[root]) for root in epochs}
     for root, terminal in first.items():
         terminal.wait_until(lambda root=root: starts(root))
     first[crashed].kill()
     first[closed].lose()
-    again = {root: call(root, epochs=20) for root in (closed, crashed)}
+    again = {root: call(root, epochs=epochs[root]) for root in epochs}
     for root, terminal in again.items():
         status, screen = terminal.end(400)
         assert status == 0, screen[-3000:]
-        assert (run_folder(root) / RESULT).read_text() == "20"
+        assert (run_folder(root) / RESULT).read_text() == str(epochs[root])
         assert "FAILED" not in states(root, TRAINING)  # as a second training at the same time would
     assert "SLURM still has jobs of an earlier call" in again[crashed].text()
     assert len(starts(crashed)) == 1  # nothing could end its job, which was waited for
