@@ -16,7 +16,7 @@ from ethand_utils.dependencies import module_files
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.processes import MODULE
 from ethand_utils.experiments.run import own_folder
-from ethand_utils.experiments.workflow import gpu_count, notebook_inputs, render_shards, settings_file, stages
+from ethand_utils.experiments.workflow import gpu_count, render_shards, settings_file, stage_inputs, stages
 
 # A job reads this file as well, and submits nothing.
 if not workflow.remote_exec and find_spec("snakemake_executor_plugin_slurm"):
@@ -73,7 +73,7 @@ for stage in steps.values():
     rule:
         name: stage.name
         input:
-            notebook_inputs(root, stage.notebook),
+            stage_inputs(root, stage),
             settings_file(stage),
             *[done for done in shards if stage.name == "01_data"],
             *[result for need in stage.needs for result in steps[need].makes],

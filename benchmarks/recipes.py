@@ -28,6 +28,7 @@ from ethand_utils.labels import N_CHANNELS
 from ethand_utils.sources.interhand_frames import read_frames
 from ethand_utils.training.callbacks import autocast_bf16
 from ethand_utils.training.inference import predict
+from ethand_utils.training.joint import move_average
 from ethand_utils.training.learner import one_cycle, to_device
 from ethand_utils.training.losses import SegmentationLoss
 from ethand_utils.training.metrics import summary
@@ -101,15 +102,8 @@ def train(recipe: Recipe, pairs: Store, seconds: float) -> tuple[nn.Module, int]
             loss.backward()
             optimiser.step()
             step += 1
-            update(average, model, min(recipe.ema, step / (step + 10)))
+            move_average(average, model, min(recipe.ema, step / (step + 10)))
     return average, step * recipe.bs
-
-
-@torch.no_grad()
-def update(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move averaged weights and statistics towards a net's: by 1 − `decay` of the way."""
-    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        mean.lerp_(value, 1 - decay) if decay and mean.is_floating_point() else mean.copy_(value)
 
 
 def score(model: nn.Module, store: Store, frames: Path | None) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """fastai dataloaders over memory-mapped stores that read a batch at once and augment it on the training device."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class StoreLoader(DataLoader):
     With `front`, the hand in front int64 [B, H, W] comes after the masks. Raises LoaderError for a fraction outside
     (0, 1].
     """
+
+    images_per_mask = 1  # images of a batch for each of its masks
 
     def __init__(
         self,
@@ -136,6 +139,21 @@ class StoreLoader(DataLoader):
         if self.confidence is not None:
             order = np.argsort(-self.confidence[samples], kind="stable")
         return order[rank::world_size]
+
+
+def samples_in_turn(seed: int, code: int, first: int, number: int, count: int) -> np.ndarray:
+    """Return the samples int64 [number] of a store of `count` from position `first` on of an endless random order.
+
+    Each pass through the store is shuffled anew; `code` tells apart the orders of several stores with one seed.
+    """
+    passes, within = np.divmod(first + np.arange(number), count)
+    return np.array([_permutation(seed, code, k, count)[i] for k, i in zip(passes.tolist(), within, strict=True)])
+
+
+@lru_cache(maxsize=4)
+def _permutation(*seed_and_count: int) -> np.ndarray:
+    """Return a permutation that depends on these numbers alone; the last is the number of samples."""
+    return np.random.default_rng(seed_and_count[:-1]).permutation(seed_and_count[-1])
 
 
 def add_front(masks: np.ndarray, front: np.ndarray) -> np.ndarray:

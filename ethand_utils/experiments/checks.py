@@ -11,9 +11,11 @@ from ethand_utils.experiments.config import PROFILES, Profile, brief, load_profi
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
     NETS,
+    PEER_REFERENCES,
     PlannedPhase,
     chosen_methods,
     cyclegan_phases,
+    peer_methods,
     trained_methods,
 )
 from ethand_utils.experiments.run import RELEASED_NAME, Run, RunError, from_root
@@ -44,9 +46,10 @@ def check(run: Run, whole: bool = True) -> None:
     be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
     """
     p = run.profile
-    for method in chosen_methods(p):
+    for method in (*chosen_methods(p), *peer_methods(p)):
         method.check()
     check_fractions(p)
+    check_peers(p)
     source = run.source
     if p.mano_dir:
         check_mano(from_root(p.mano_dir))
@@ -64,6 +67,29 @@ def check_fractions(p: Profile) -> None:
         raise RunError(
             f"methods: {brief(p.methods)}, expected {' and '.join(missing)} among them, as label_fractions is "
             f"{brief(p.label_fractions)}: the second table compares with these rows on all pairs"
+        )
+
+
+def check_peers(p: Profile) -> None:
+    """Check that the peers can be trained, and compared with the report's methods. Raises RunError."""
+    if not p.peers:
+        return
+    if not set(PEER_REFERENCES) <= {method.name for method in chosen_methods(p)}:
+        raise RunError(
+            f"methods: {brief(p.methods)}, expected {' and '.join(PEER_REFERENCES)} among them, as peers is "
+            f"{brief(p.peers)}: they are compared with these rows"
+        )
+    from ethand_utils.training.joint import MIN_UNLABELLED
+
+    if min(p.bs, p.train) // 2 < MIN_UNLABELLED:
+        raise RunError(
+            f"bs: {p.bs}, train: {p.train}, expected at least {2 * MIN_UNLABELLED} each, as peers is "
+            f"{brief(p.peers)}: half of their batches is unlabelled, and mixed"
+        )
+    if p.processes > 1:
+        raise RunError(
+            f"processes: {p.processes}, expected 1, as peers is {brief(p.peers)}: their batches are not for several "
+            "processes; trainings side by side use several GPUs as well"
         )
 
 

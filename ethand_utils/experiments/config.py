@@ -22,7 +22,7 @@ OLD_NAMES = {"shares": "label_fractions"}  # names of earlier versions, still re
 # Groups of stages that a setting may concern; a setting of no group changes no result.
 GROUPS = (
     *("data", "augment", "loss", "optimiser", "g1", "g2", "baseline", "d"),
-    *("adversary", "pseudo", "schedule", "unpaired", "cyclegan"),
+    *("adversary", "pseudo", "schedule", "unpaired", "cyclegan", "semi"),
 )
 
 # Names in errors of a JSON schema's types and bounds.
@@ -162,9 +162,20 @@ class Profile(BaseModel):
         "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
     )
 
+    semi_threshold: float = setting(
+        0.95, "peers: least probability of a label to be learned from (FixMatch's)", "semi", ge=0, le=1
+    )
+    ema_decay: float = setting(0.996, "peers: decay of a teacher's weights, a step (UniMatch V2's)", "semi", ge=0, le=1)
+    unlabelled_weight: float = setting(1.0, "peers: weight of the loss on unlabelled images (FixMatch's)", "semi", ge=0)
+    cutmix_p: float = setting(0.5, "peers: share of images that CutMix gives a box (UniMatch V2's)", "semi", ge=0, le=1)
+    ramp_up: float = setting(
+        0.0, "peers: share of a training over which that loss's weight rises (theirs: 0)", "semi", ge=0, le=1
+    )
+
     seeds: int = setting(1, "trainings of every row, with seeds of their own", ge=1, le=MAX_JOBS)
     methods: list[str] = setting([], "rows of Table 1 to train, as [baseline, unetpp_dice]; []: all")
     label_fractions: list[Fraction] = setting([], "fractions of the pairs for a second table, as [0.01, 0.2]; []: none")
+    peers: list[str] = setting([], "semi-supervised methods beside Table 1 (notebook 13), as [fixmatch]; []: none")
     cyclegan: list[Literal[*VARIANT_NAMES]] = setting([], "CycleGANs (notebook 11), as [report, loose]; []: none")
     cyclegan_epochs: int = setting(
         2, "epochs of a CycleGAN over the pairs, half of each batch", "cyclegan", ge=1, le=MAX_EPOCHS
@@ -191,7 +202,7 @@ class Profile(BaseModel):
                 f"that add up to epochs ({self.epochs}), so that every row of the table trains equally long"
             )
         self._divides_batches()
-        for key in ("methods", "label_fractions", "cyclegan"):
+        for key in ("methods", "label_fractions", "peers", "cyclegan"):
             names = [fraction_name(value) if key == "label_fractions" else value for value in getattr(self, key)]
             if len(set(names)) < len(names):
                 raise ProfileError(f"{key}: {brief(getattr(self, key))}, expected each only once")

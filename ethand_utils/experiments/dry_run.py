@@ -19,6 +19,7 @@ from ethand_utils.experiments.run import Run
 from ethand_utils.experiments.workflow import Stage, stages
 from ethand_utils.labels import CLASS_WEIGHTS
 from ethand_utils.sources.detect import find_source
+from ethand_utils.training import semi
 from ethand_utils.training.adversarial import adversarial_text
 from ethand_utils.training.cyclegan.model import cycle_text
 from ethand_utils.training.learner import lr_factor
@@ -111,6 +112,8 @@ def _g2(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
     loss = LOSSES[method.loss].text(facts["class_weights"] != "none")
     described = {key: facts[key] for key in ("class_weights", "adversarial_input", "discriminator")}
     described |= {"net": NETS[method.net], "d": d.folder if d else None}
+    if method.semi:
+        return described, method.phases(p), {"joint": f"{semi.load(method.unlabelled).formula}; L: {loss}"}
     return described, method.phases(p), {"unpaired": loss, "paired": adversarial_text(loss) if d else loss}
 
 

@@ -1,20 +1,24 @@
 """The methods that are compared, one a row of Table 1 or beside it, and the phases of every training of a run."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.experiments.config import Profile, concerning
+from ethand_utils.training import semi
 from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
 
 NETS = {"baseline": "baseline", "g2": "G2"}  # a method's nets, with the names that a dry run prints
-# How unlabelled data are used, with the store that the unpaired phases read.
+# How unlabelled data are used, with the store that the unpaired phases read; beside these, the methods of `semi`.
 UNLABELLED = {"none": None, "pseudo_labels": "unpaired_images", "generated_images": "unpaired_labels"}
 ADVERSARIES = ("none", "profile", "released")
 PSEUDO_LABEL_FACTS = ("labelling", "confidence", "pseudo_filter", "pseudo_threshold")  # settings in a result
 GENERATED_IMAGES = f"{cycle_training(REFERENCE_VARIANT, 0)}/images"  # store that `generated_images` reads, in a run
+SEMI_SETTINGS = concerning("semi")
 # Methods with a part of their own in a run; those of the label fractions are trained on them, too.
 BASELINE, FULL_METHOD, IMAGES_METHOD = "baseline", "unetpp_full", "unetpp_images"
 FRACTION_METHODS = ("unetpp_dice", "unetpp_generated")
+PEER_REFERENCES = FRACTION_METHODS  # pairs alone, and the report's two cycles
 
 
 class MethodError(EthandError):
@@ -36,11 +40,12 @@ class Method:
 
     `name` is its folder below `g2/`, `reported` the report's score (None: the report does not have it). `net` is one of
     NETS, `loss` of `training.losses.LOSSES`, with the settings' class weights if `weighted`; `unlabelled` is one of
-    UNLABELLED. `adversary`: no D (`none`), the settings' (`profile`), or that of the released code, which sees arg-max
-    ids and stays frozen (`released`; REFERENCE.md section 2). `compared_with` names the methods that its score is
-    tested against, first the one that it adds an ingredient to. A method with `in_table` False is trained only where
-    something else asks for it. Raises MethodError for an unknown net, use of unlabelled data or adversary; `check`
-    refuses an unknown loss, whose registry needs PyTorch.
+    UNLABELLED, or a module of `training.semi`, of whose settings `constants` are its own. `adversary`: no D (`none`),
+    the settings' (`profile`), or that of the released code, which sees arg-max ids and stays frozen (`released`;
+    REFERENCE.md section 2). `compared_with` names the methods that its score is tested against, first the one that it
+    adds an ingredient to. A method with `in_table` False is trained only where something else asks for it. Raises
+    MethodError for an unknown net, use of unlabelled data, adversary or constant; `check` refuses an unknown loss,
+    whose registry needs PyTorch.
     """
 
     name: str
@@ -53,10 +58,19 @@ class Method:
     reported: float | None = None
     compared_with: tuple[str, ...] = ("baseline",)
     in_table: bool = True
+    constants: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        for key, names in {"net": NETS, "unlabelled": UNLABELLED, "adversary": ADVERSARIES}.items():
+        unlabelled = (*UNLABELLED, *semi.names())
+        for key, names in {"net": NETS, "unlabelled": unlabelled, "adversary": ADVERSARIES}.items():
             require_known(f"method {self.name}: {key}", getattr(self, key), names, MethodError)
+        for key in self.constants:
+            require_known(f"method {self.name}: constant", key, SEMI_SETTINGS, MethodError)
+
+    @property
+    def semi(self) -> bool:
+        """Whether it is a method of `training.semi`, trained on joint batches."""
+        return self.unlabelled not in UNLABELLED
 
     def check(self) -> "Method":
         """Return this method. Raises MethodError when its loss, or a method it is compared with, does not exist."""
@@ -70,10 +84,11 @@ class Method:
     def phases(self, profile: Profile) -> tuple["PlannedPhase", ...]:
         """Return the phases of its training (section 3 of the report): pairs all the way, or two cycles.
 
-        Each cycle is `unpaired`, then `paired`; the profile's `cycles` are their epochs.
+        A method of `training.semi` has joint batches all the way, as large as those of pairs. Each cycle is `unpaired`,
+        then `paired`; the profile's `cycles` are their epochs.
         """
-        p, store = profile, UNLABELLED[self.unlabelled]
-        paired = PlannedPhase("paired", "train", p.epochs, p.bs, p.lr)
+        p, store = profile, UNLABELLED.get(self.unlabelled)
+        paired = PlannedPhase("joint" if self.semi else "paired", "train", p.epochs, p.bs, p.lr)
         if store is None:
             return (paired,)
         unpaired = PlannedPhase("unpaired", store, p.epochs, p.bs_unpaired, p.lr_unpaired)
@@ -100,16 +115,22 @@ class Method:
     def settings(self) -> tuple[str, ...]:
         """The settings that concern its training; another value of one of them makes its results stale."""
         groups = ["augment", "loss", "optimiser", "schedule", self.net]
-        groups += ["unpaired"] if self.unlabelled != "none" else []
+        groups += ["semi"] if self.semi else ["unpaired"] if self.unlabelled != "none" else []
         groups += ["pseudo"] if self.unlabelled == "pseudo_labels" else []
         groups += ["adversary"] if self.adversary == "profile" else []
         keys = concerning(*groups)
         return keys if self.weighted else tuple(key for key in keys if key != "class_weights")
 
+    def semi_settings(self, profile: Profile) -> dict[str, float | None]:
+        """Return the settings of a method of `training.semi`: its own constants, else the profile's; else None each."""
+        values = {key: getattr(profile, key) if self.semi else None for key in SEMI_SETTINGS}
+        return values | dict(self.constants)
+
     def facts(self, profile: Profile) -> dict:
         """Return what it is and the settings that its training uses, as `result.json` records them.
 
-        Settings of pseudo-labels are None in a method without them, those of D are `none` without a D.
+        Settings of pseudo-labels and of `training.semi` are None in a method without them, those of D are `none`
+        without a D.
         """
         d, labelled = self.discriminator(profile), self.unlabelled == "pseudo_labels"
         return {
@@ -122,6 +143,7 @@ class Method:
             "lr_schedule": profile.lr_schedule,
             "adversarial_input": d.adversarial_input if d else "none",
             "discriminator": d.discriminator if d else "none",
+            **self.semi_settings(profile),
         }
 
     def training(self, seed: int) -> str:
@@ -140,6 +162,14 @@ def _by_name(*methods: Method) -> dict[str, Method]:
         if names.count(name) > 1:
             raise MethodError(f"method {name}: two methods have this name; expected another name for one of them")
     return dict(zip(names, methods, strict=True))
+
+
+def _peer(name: str, title: str, unlabelled: str = "", **constants: float) -> Method:
+    """Return a method of `training.semi` (that of its name, or `unlabelled`), compared with those of the report."""
+    unlabelled = unlabelled or name
+    return Method(
+        name, title, unlabelled=unlabelled, compared_with=PEER_REFERENCES, in_table=False, constants=constants
+    )
 
 
 # To add a row, add a line. The report's scores are those of its Table 1.
@@ -178,6 +208,13 @@ METHODS = _by_name(
         compared_with=("unetpp_dice",),
         in_table=False,
     ),
+    # The peers (notebook 13), with the constants of their sources where those differ from the settings' defaults.
+    _peer("mean_teacher", "Mean Teacher", ema_decay=0.99, unlabelled_weight=100.0),
+    _peer("fixmatch", "FixMatch"),
+    _peer("fixmatch_whole", "FixMatch w/o CutMix", "fixmatch", cutmix_p=0.0),
+    _peer("fixmatch_dice", "FixMatch, Dice"),
+    _peer("cps", "CPS, CutMix", cutmix_p=1.0),
+    _peer("unimatch_v2", "UniMatch V2"),
 )
 
 
@@ -215,9 +252,25 @@ def chosen_methods(profile: Profile) -> list[Method]:
     return [method for method in rows if method.name in profile.methods or not profile.methods]
 
 
+def peer_methods(profile: Profile) -> list[Method]:
+    """Return the methods of `training.semi` that a run trains: the settings' `peers`, in the order of METHODS.
+
+    Raises MethodError for a name that is none.
+    """
+    methods = [method for method in METHODS.values() if method.semi]
+    for name in profile.peers:
+        require_known("peer", name, [method.name for method in methods], MethodError)
+    return [method for method in methods if method.name in profile.peers]
+
+
+def fraction_methods(profile: Profile) -> list[Method]:
+    """Return the methods that a run trains on each of its label fractions."""
+    return [METHODS[name] for name in FRACTION_METHODS] + peer_methods(profile)
+
+
 def trained_methods(profile: Profile) -> list[Method]:
-    """Return all methods that a run trains: its rows, those of the label fractions, and that on generated images."""
-    names = [method.name for method in chosen_methods(profile)]
+    """Return all methods that a run trains: rows, those of the label fractions, on generated images, and peers."""
+    names = [method.name for method in (*chosen_methods(profile), *peer_methods(profile))]
     names += FRACTION_METHODS if profile.label_fractions else ()
     names += [IMAGES_METHOD] if REFERENCE_VARIANT in profile.cyclegan else []
     return [METHODS[name] for name in dict.fromkeys(names)]

@@ -18,13 +18,14 @@ from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, concerning, fraction_name
 from ethand_utils.experiments.methods import (
-    FRACTION_METHODS,
     IMAGES_METHOD,
     METHODS,
     Method,
     adversary,
     chosen_methods,
+    fraction_methods,
     main_method,
+    peer_methods,
 )
 from ethand_utils.experiments.processes import call, ending_with_this
 from ethand_utils.experiments.run import Run, RunError, open_run, project_root
@@ -35,7 +36,7 @@ from ethand_utils.locks import BusyError, hold_named
 from ethand_utils.training.cyclegan.variants import G1_AS_LONG, REFERENCE_VARIANT, VARIANTS, cycle_training
 
 # Fields of a method that decide its results, unlike its title and the report's score.
-METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary")
+METHOD_FIELDS = ("net", "loss", "weighted", "unlabelled", "adversary", "constants")
 # Modules whose changes make no stage stale: what concerns a stage of the first two is in its settings file, and the
 # checks before a run change no result.
 BY_VALUE = ("experiments.config", "experiments.methods", "experiments.checks")
@@ -55,6 +56,7 @@ SETTINGS = {
     "06_pseudo_labels": concerning("pseudo"),
     "08_ablation": ("label_fractions",),
     "11_cyclegan": concerning("augment", "loss", "optimiser", "cyclegan"),
+    "13_peers": ("label_fractions", "peers"),
     "14_release": concerning("augment", "loss", "optimiser", "g1"),
 }
 
@@ -95,10 +97,11 @@ def stages(profile: Profile) -> list[Stage]:
     methods, gpus = chosen_methods(profile), profile.processes
     trainings = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods]
     fractions = [stage for fraction in profile.label_fractions for stage in fraction_stages(fraction, profile)]
-    cyclegan = cyclegan_stages(profile)
+    cyclegan, peers = cyclegan_stages(profile), peer_stages(profile)
     adversaries = dict.fromkeys(method.adversary for method in methods if method.adversary != "none")
     discriminators = [discriminator_stage(name, profile) for name in adversaries]
-    trained = [s.name for s in (*trainings, *fractions, *cyclegan) if s.notebook != "06_pseudo_labels"]
+    compared = (s for s in (*trainings, *fractions, *cyclegan) if not (s.method and s.method.semi))
+    trained = [s.name for s in compared if s.notebook != "06_pseudo_labels"]
     tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
     tables += ("label_fractions.csv", "figures/label_fractions.png") if profile.label_fractions else ()
     main = main_method(profile)
@@ -110,7 +113,7 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=gpus),
         *{stage.name: stage for stage in discriminators}.values(),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
-        *(*trainings, *fractions, *cyclegan),
+        *(*trainings, *fractions, *cyclegan, *peers),
         Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)),
         Stage("09_errors", "09_errors", ("errors/result.json", "figures/errors.png"), needs, parameters),
         Stage("10_predict", "10_predict", ("predict/result.json", "figures/predict.png"), needs, parameters),
@@ -156,10 +159,9 @@ def _method_stage(method: Method, seed: int, profile: Profile) -> Stage:
 def fraction_stages(fraction: float, profile: Profile) -> list[Stage]:
     """Return the trainings on a fraction of the pairs, in its own folder.
 
-    G1, its pseudo-labels, and FRACTION_METHODS with every seed.
+    G1, its pseudo-labels, and `fraction_methods` with every seed.
     """
-    folder = fraction_name(fraction)
-    methods = [METHODS[name] for name in FRACTION_METHODS]
+    folder, methods = fraction_name(fraction), fraction_methods(profile)
     on_all = [
         Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=profile.processes),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
@@ -175,6 +177,21 @@ def fraction_stages(fraction: float, profile: Profile) -> list[Stage]:
         )
         for stage in on_all
     ]
+
+
+def peer_stages(profile: Profile) -> list[Stage]:
+    """Return the trainings of the profile's `peers` on all pairs, and what compares them with the report's methods."""
+    peers = peer_methods(profile)
+    if not peers:
+        return []
+    chain = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in peers]
+    tables = ("peers.csv", "peer_steps.csv", "peers/result.json", "figures/peers.png")
+    compared = [*chosen_methods(profile), *peers]
+    needs = [stage_name(method, seed) for seed in range(profile.seeds) for method in compared]
+    for fraction in map(fraction_name, profile.label_fractions):
+        names = [stage_name(method, seed) for seed in range(profile.seeds) for method in fraction_methods(profile)]
+        needs += [f"{name}_{fraction}" for name in names]
+    return [*chain, Stage("13_peers", "13_peers", tables, tuple(needs))]
 
 
 def cyclegan_name(variant: str, seed: int) -> str:
@@ -351,6 +368,12 @@ def run_lock(folder: Path) -> Iterator[None]:
         with hold_named(folder / CHAIN_LOCK, "Snakemake"):
             pass
         yield
+
+
+def stage_inputs(root: Path, stage: Stage) -> tuple[str, ...]:
+    """Return the files that a stage depends on: those of its notebook, and the module of its method, if it has one."""
+    module = f"training.semi.{stage.method.unlabelled}" if stage.method and stage.method.semi else ""
+    return tuple(dict.fromkeys((*notebook_inputs(root, stage.notebook), *module_files(module))))
 
 
 @cache

@@ -260,7 +260,7 @@ class Checkpointer(Callback):
 
     def after_step(self):
         self.losses.append(self.loss.detach())
-        self.images += len(self.yb[0])
+        self.images += len(self.yb[0]) * self.dls.train.images_per_mask
 
     def after_epoch(self):
         scores = self._scores()

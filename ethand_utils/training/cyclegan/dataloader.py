@@ -1,13 +1,11 @@
 """Batches for CycleGAN: pairs, and beside them unpaired images and masks."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 
 from ethand_utils.data.augment import Augmentation
-from ethand_utils.data.dataloaders import LoaderError, StoreLoader
+from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_turn
 from ethand_utils.data.store import Store
 from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, N_CLASSES
 
@@ -73,21 +71,11 @@ class MixedLoader(StoreLoader):
         if self.unpaired is None:
             return images, masks
         more, labels = self.unpaired
-        of_images, of_labels = (self._next_indices(store, code, number) for code, store in enumerate(self.unpaired, 1))
+        first = (self.epoch * len(self) + number) * self.bs
+        of_images, of_labels = (
+            samples_in_turn(self.seed, code, first, self.bs, len(store)) for code, store in enumerate(self.unpaired, 1)
+        )
         return np.concatenate([images, more.images[of_images]]), np.concatenate([masks, _marked(labels, of_labels)])
-
-    def _next_indices(self, store: Store, code: int, number: int) -> np.ndarray:
-        """Return the samples of an unpaired store for a batch, in the order of the current pass through the store."""
-        positions = (self.epoch * len(self) + number) * self.bs + np.arange(self.bs)
-        passes, within = np.divmod(positions, len(store))
-        pairs = zip(passes.tolist(), within, strict=True)
-        return np.array([_permutation(self.seed, code, k, len(store))[i] for k, i in pairs])
-
-
-@lru_cache(maxsize=4)
-def _permutation(*seed_and_count: int) -> np.ndarray:
-    """Return a permutation that depends on these numbers alone; the last is the number of samples."""
-    return np.random.default_rng(seed_and_count[:-1]).permutation(seed_and_count[-1])
 
 
 def _marked(store: Store, samples: np.ndarray) -> np.ndarray:

@@ -1,0 +1,283 @@
+"""Joint batches of labelled and unlabelled images, and what the semi-supervised methods of `training.semi` share."""
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from torch import nn
+
+from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, Photometric, relight
+from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_turn
+from ethand_utils.data.store import Store
+from ethand_utils.labels import HANDS
+from ethand_utils.training.callbacks import autocast_bf16
+from ethand_utils.training.losses import per_hand
+
+STRONG = PHOTOMETRIC["strong"]  # light and camera of the strong views
+BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)  # of CutMix, UniMatch V2's: share of the image, width over height
+MIN_UNLABELLED = 2  # unlabelled images of a batch: CutMix mixes one with another
+
+
+# --- batches
+
+
+class JointLoader(StoreLoader):
+    """Batches (images, masks, weak, strong, …) of pairs and, in equal number, of unlabelled images.
+
+    `bs` images a batch, half of them pairs: images float [B, 3, H, W] with masks int64 [B, 2, H, W]. `weak`, of the
+    images' shape, are unlabelled images with the pairs' geometric augmentation; each of `views` strong ones is `weak`
+    in another light of strength `strong` (None: the same light), pixel by pixel in the same place. An epoch has as many
+    batches as one over all pairs in batches of `bs`. Raises LoaderError for a batch with fewer than MIN_UNLABELLED
+    unlabelled images, and when it is to be pickled for several processes.
+    """
+
+    images_per_mask = 2
+
+    def __init__(
+        self,
+        pairs: Store,
+        unlabelled: Store,
+        bs: int,
+        augmentation: Augmentation,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        label_fraction: float = 1.0,
+        views: int = 1,
+        strong: Photometric | None = STRONG,
+    ):
+        half = min(bs, len(pairs)) // 2
+        if half < MIN_UNLABELLED:
+            raise LoaderError(
+                f"joint batches of {bs} images: {half} unlabelled ones, expected at least {MIN_UNLABELLED}; raise bs"
+            )
+        geometry = replace(augmentation, photometric=None)
+        super().__init__(pairs, half, geometry, seed, device, label_fraction=label_fraction)
+        self.unlabelled, self.light = unlabelled.require("images"), augmentation.photometric
+        self.views, self.strong = views, strong
+        self.description += repr([unlabelled.meta, self.light, views, strong])
+
+    def __reduce__(self):
+        raise LoaderError("joint batches are not for several processes; expected processes: 1")
+
+    def __len__(self) -> int:
+        return self.n // (2 * self.bs)
+
+    def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
+        """Return the batch of the pairs `samples`, the epoch's `number`-th, with its unlabelled images."""
+        images, masks = super().batch(samples, number)
+        labelled, weak = images[: len(samples)], images[len(samples) :]
+        if self.light is not None:
+            labelled = relight(labelled, self.light, self._generator(number, 0))
+        strong = [
+            weak if self.strong is None else relight(weak, self.strong, self._generator(number, view))
+            for view in range(1, self.views + 1)
+        ]
+        return (labelled, masks[: len(samples)], weak, *strong)
+
+    def _generator(self, number: int, view: int) -> torch.Generator:
+        """Return the generator of the light of one view of a batch."""
+        seed = np.random.SeedSequence([self.seed, self.epoch, number, view]).generate_state(1, np.uint64)[0] >> 1
+        return torch.Generator().manual_seed(int(seed))
+
+    def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+        first = (self.epoch * len(self) + number) * self.bs
+        more = samples_in_turn(self.seed, 1, first, self.bs, len(self.unlabelled))
+        masks = self.masks[samples]
+        blank = np.zeros((len(more), *masks.shape[1:]), masks.dtype)
+        return np.concatenate([self.images[samples], self.unlabelled.images[more]]), np.concatenate([masks, blank])
+
+
+def make_joint_dls(
+    pairs: Store, unlabelled: Store, valid: Store, bs: int, augmentation: Augmentation, **options
+) -> DataLoaders:
+    """Create fastai DataLoaders: `train` of joint batches (options of `JointLoader`), `valid` as it is."""
+    train = JointLoader(pairs, unlabelled, bs, augmentation, **options)
+    valid = StoreLoader(valid, 2 * bs, None, train.seed, train.device)
+    return DataLoaders(train, valid, device=train.device)
+
+
+# --- methods
+
+
+@dataclass(frozen=True)
+class SemiSettings:
+    """The settings of a method: those of the profile with these names, or the method's own."""
+
+    semi_threshold: float = 0.95
+    ema_decay: float = 0.996
+    unlabelled_weight: float = 1.0
+    cutmix_p: float = 0.5
+    ramp_up: float = 0.0
+
+
+class JointTraining(Callback):
+    """Training on joint batches: the net's loss on pairs, and a loss on unlabelled images beside it.
+
+    A method says which images the net gets (`student_images`, the labelled ones first), and what it makes of the
+    predictions of the others (`unlabelled_loss`). `views` are the strong views that it needs, `formula` its loss, in
+    which L is that of the pairs. `scored` names the net of `nets` that is scored, as its source does.
+    """
+
+    views, formula, scored = 1, "L", "student"
+
+    def __init__(self, model: nn.Module, settings: SemiSettings):
+        self.settings, self.student = settings, model
+        self.description = f"{type(self).__name__}({settings})"
+
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """The nets that it trains, by name."""
+        return {"student": self.student}
+
+    def student_images(self, images: torch.Tensor, weak: torch.Tensor, *strong: torch.Tensor) -> torch.Tensor:
+        """Return the images of the net's step: the labelled `images`, then unlabelled ones."""
+        raise NotImplementedError
+
+    def unlabelled_loss(self) -> torch.Tensor:
+        """Compute the loss on unlabelled images, summed over the hands, of the predictions `unlabelled`."""
+        raise NotImplementedError
+
+    def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a step, of that on pairs and the weighted one on unlabelled images."""
+        return labelled + unlabelled
+
+    def before_train(self):
+        self.terms: dict[str, list[torch.Tensor]] = {}
+
+    def before_batch(self):
+        if self.training:
+            masks, *views = self.yb
+            self.learn.yb = (masks,)
+            self.learn.xb = (self.student_images(self.xb[0], *views),)
+
+    def after_pred(self):
+        if self.training:
+            count = len(self.yb[0])
+            self.learn.pred, self.unlabelled = self.pred[:count], self.pred[count:]
+
+    def after_loss(self):
+        if self.training:
+            term = self.unlabelled_loss() / (len(HANDS) if self.loss_func.hands == "mean" else 1)
+            progress = self.train_iter / sum(self.checkpointer.batches)
+            weight = self.settings.unlabelled_weight * ramp(progress, self.settings.ramp_up)
+            total = self.joined(self.loss_grad, weight * term)
+            self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
+            self.note(unlabelled_loss=term)
+
+    def note(self, **terms: torch.Tensor) -> None:
+        """Keep the numbers of a batch, for their means over the epoch in `history.csv`."""
+        for name, value in terms.items():
+            self.terms.setdefault(name, []).append(value.detach())
+
+    def scores(self) -> dict[str, float]:
+        """Return means over the epoch, for `history.csv`."""
+        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items()}
+
+    def before_validate(self):
+        self.learn.model = self.nets[self.scored]
+
+    def after_validate(self):
+        self.learn.model = self.student
+
+
+def ramp(progress: float, ramp_up: float) -> float:
+    """Return the factor of the unlabelled loss at a `progress` 0…1 of a training: exp(−5 (1 − t)²), 1 after `ramp_up`.
+
+    t is the progress of the ramp, which lasts `ramp_up` of the training.
+    """
+    left = 0 if progress >= ramp_up else 1 - progress / ramp_up
+    return math.exp(-5 * left**2)
+
+
+class TeacherTraining(JointTraining):
+    """Training with a teacher: the average of the student's weights over its steps, by `ema_decay`."""
+
+    def __init__(self, model: nn.Module, settings: SemiSettings):
+        super().__init__(model, settings)
+        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @property
+    def nets(self) -> dict[str, nn.Module]:
+        """The student and its teacher."""
+        return {"student": self.student, "teacher": self.teacher}
+
+    @torch.no_grad()
+    def teach(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the teacher's logits float [B, 34, H, W] of images."""
+        with autocast_bf16(self.teacher):
+            return self.teacher(images).contiguous()
+
+    def after_step(self):
+        decay = min(1 - 1 / (self.train_iter + 1), self.settings.ema_decay)
+        move_average(self.teacher, self.student, decay)
+
+    def state_dict(self) -> dict:
+        """Return what an interrupted training needs to resume."""
+        return {"teacher": self.teacher.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Load what `state_dict` returned."""
+        self.teacher.load_state_dict(state["teacher"])
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, model: nn.Module, decay: float, buffers: bool = True) -> None:
+    """Move averaged weights, and with `buffers` statistics, towards a net's: by 1 − `decay` of the way.
+
+    What is no float, such as a count of batches, is copied.
+    """
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    if buffers:
+        pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        mean.lerp_(value, 1 - decay) if decay and mean.is_floating_point() else mean.copy_(value)
+
+
+# --- CutMix
+
+
+def cutmix_boxes(count: int, size: int, probability: float) -> torch.Tensor:
+    """Return bool [count, 1, size, size]: with `probability` a random box of each image, else nothing.
+
+    Areas are uniform in BOX_AREA of the image, ratios of width to height in BOX_ASPECT, boxes lie within the image.
+    """
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count)
+
+    area, aspect = uniform(*BOX_AREA) * size**2, uniform(*BOX_ASPECT)
+    width, height = ((area * aspect).sqrt().clamp(max=size), (area / aspect).sqrt().clamp(max=size))
+    left, top = uniform(0, 1) * (size - width), uniform(0, 1) * (size - height)
+    chosen = uniform(0, 1) < probability
+    column = _between(size, left, left + width)[:, None, None, :]
+    row = _between(size, top, top + height)[:, None, :, None]
+    return row & column & chosen.view(-1, 1, 1, 1)
+
+
+def _between(size: int, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Return whether the middle of each pixel of a line lies between two ends [n] px: bool [n, size]."""
+    middles = torch.arange(size) + 0.5
+    return (middles >= low[:, None]) & (middles < high[:, None])
+
+
+def mix(values: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Return values [B, C, H, W] that have, inside each box [B, 1, H, W], those of the batch in reverse order."""
+    return torch.where(boxes.to(values.device), values.flip(0), values)
+
+
+# --- losses on pseudo-labels
+
+
+def confident_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
+    """Compute cross-entropy of logits [B, 34, H, W] and labels int64 [B, 2, H, W] where `sure` bool [B, 2, H, W] is.
+
+    Divided by the number of all pixels, sure or not, and summed over the hands.
+    """
+    hands = per_hand(logits.contiguous()).flatten(0, 1)
+    loss = F.cross_entropy(hands, labels.flatten(0, 1), reduction="none")
+    return len(HANDS) * (loss * sure.flatten(0, 1)).mean()

@@ -1,0 +1,20 @@
+"""Semi-supervised methods, a module each: how a net learns from unlabelled images beside pairs.
+
+May import data, training and the ground.
+
+A module is a method's name in `experiments.methods`, and its METHOD a subclass of `training.joint.JointTraining`. What
+is named from a paper follows the public code beside it in the module, and says where it does not.
+"""
+
+import importlib
+import pkgutil
+
+
+def names() -> list[str]:
+    """Return the names of the methods, without loading them."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str):
+    """Return the callback class of a method."""
+    return importlib.import_module(f"{__name__}.{name}").METHOD

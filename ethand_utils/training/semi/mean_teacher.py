@@ -1,0 +1,39 @@
+"""Mean Teacher (Tarvainen and Valpola 2017), as TorchSemiSeg has it for segmentation."""
+
+import torch
+from torch import nn
+
+from ethand_utils.labels import HANDS
+from ethand_utils.training.joint import SemiSettings, TeacherTraining, move_average
+from ethand_utils.training.losses import per_hand
+
+
+class MeanTeacher(TeacherTraining):
+    """The student's probabilities shall be those of its teacher, on all images of the batch, which both see alike.
+
+    The teacher normalises by the statistics of the batch and averages weights alone, by a constant decay. The student
+    is scored.
+    """
+
+    views, formula, scored = 0, "L + w MSE(student, teacher)", "student"
+
+    def __init__(self, model: nn.Module, settings: SemiSettings):
+        super().__init__(model, settings)
+        self.teacher.train()
+
+    def student_images(self, images: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
+        """Return all images, and keep the teacher's probabilities of them."""
+        both = torch.cat([images, weak])
+        self.targets = per_hand(self.teach(both)).softmax(2)
+        return both
+
+    def unlabelled_loss(self) -> torch.Tensor:
+        """Compute the mean squared difference over all images, pixels and classes, summed over the hands."""
+        probability = per_hand(torch.cat([self.pred, self.unlabelled]).contiguous()).softmax(2)
+        return len(HANDS) * (probability - self.targets).square().mean()
+
+    def after_step(self):
+        move_average(self.teacher, self.student, self.settings.ema_decay, buffers=False)
+
+
+METHOD = MeanTeacher

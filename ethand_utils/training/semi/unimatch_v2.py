@@ -1,0 +1,51 @@
+"""UniMatch V2 (Yang et al. 2025): FixMatch with two strong views whose features are dropped complementarily."""
+
+import torch
+from torch import nn
+
+from ethand_utils.training.semi.fixmatch import FixMatch
+
+
+class UniMatchV2(FixMatch):
+    """FixMatch with two strong views: the channels of features that the one loses, the other has twice.
+
+    There is a draw for each level of the encoder, as levels differ in width (DINOv2's, in the source, do not); a random
+    half of the images, the same at every level, keep all channels. Labelled images pass through the net for themselves.
+    """
+
+    views, formula = 2, "(L + w CE of sure labels, two strong views) / 2"
+
+    def student_images(self, images: torch.Tensor, weak: torch.Tensor, *strong: torch.Tensor) -> torch.Tensor:
+        """Return the labelled images alone, and keep the strong views for a pass of their own."""
+        self.strong = self.strong_images(weak, *strong)
+        return images
+
+    def unlabelled_loss(self) -> torch.Tensor:
+        """Compute the mean loss of both strong views, from features with dropped channels."""
+        whole = torch.rand(len(self.strong) // 2) < 0.5
+        with complementary_dropout(self.student.encoder, whole):
+            return self.view_loss(self.model(self.strong))
+
+
+def complementary_dropout(encoder: nn.Module, whole: torch.Tensor):
+    """Drop channels of an encoder's features while the returned handle is open as a context.
+
+    Its batch are two views of the same n images, one after the other; `whole` bool [n] are images with all channels.
+    The images themselves, which the list of features begins with, are left as they are.
+    """
+
+    def drop(module: nn.Module, inputs: tuple, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        levels = [level * complementary_masks(whole, level.shape[1]).to(level) for level in features[1:]]
+        return [features[0], *levels]
+
+    return encoder.register_forward_hook(drop)
+
+
+def complementary_masks(whole: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2."""
+    kept = 2 * (torch.rand(len(whole), channels) < 0.5).float()
+    kept[whole] = 1
+    return torch.cat([kept, 2 - kept])[:, :, None, None]
+
+
+METHOD = UniMatchV2
