@@ -216,12 +216,16 @@ def fraction_table(run: Run) -> pd.DataFrame:
     `ours_sd` and `seeds`, and its interval over samples, `ours_low` and `ours_high`. Raises RunError for a training
     that is missing.
     """
-    lines = [_fraction_scores(run, fraction, row) for fraction in label_fractions(run) for row in FRACTION_TITLES]
+    lines = [
+        row_at_fraction(run, fraction, row, name)
+        for fraction in label_fractions(run)
+        for row, name in FRACTION_TITLES.items()
+    ]
     return pd.DataFrame(lines, columns=FRACTION_COLUMNS)
 
 
-def _fraction_scores(run: Run, fraction: float, row: str) -> dict:
-    """Return one line of `fraction_table`."""
+def row_at_fraction(run: Run, fraction: float, row: str, name: str) -> dict:
+    """Return one line of `fraction_table`: a row (a method, or g1) at a label fraction, called `name`."""
     run = run.at_fraction(fraction)
     folder = run.folder / ("g1" if row == "g1" else f"g2/{row}")
     results = [json.loads(file.read_text()) for file in sorted(folder.glob("**/result.json"))]
@@ -230,7 +234,7 @@ def _fraction_scores(run: Run, fraction: float, row: str) -> dict:
         raise RunError(f"{folder}: not trained yet on {fraction:.3g} of the pairs; `ethand run` trains what is missing")
     samples = mean_scores([read_samples(path / "metrics.parquet") for path in predictions])
     ends, scores = bootstrap_interval(by_hand(samples)), pd.Series([result["course_miou"] for result in results])
-    line = {"label_fraction": fraction, "pairs": results[0]["pairs"], "row": row, "model": FRACTION_TITLES[row]}
+    line = {"label_fraction": fraction, "pairs": results[0]["pairs"], "row": row, "model": name}
     line |= {"ours": scores.mean(), "ours_low": ends.low, "ours_high": ends.high, "ours_sd": scores.std()}
     return line | {"seeds": len(scores)}
 
@@ -243,7 +247,7 @@ def fraction_steps(run: Run) -> pd.DataFrame:
     steps = []
     for fraction in label_fractions(run):
         fraction_run = run.at_fraction(fraction)
-        scores = {row: seeds for row, seeds in scores_by_row(fraction_run).items() if row in FRACTION_METHODS}
+        scores = scores_by_row(fraction_run, FRACTION_METHODS)
         if len(scores) < len(FRACTION_METHODS):
             name = fraction_name(fraction)
             raise RunError(f"{name}: lacks predictions of a row; `ethand run` trains what is missing")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 
@@ -133,13 +134,14 @@ def row_label(row: str) -> str:
     return special.get(row, f"“{title(row)}”")
 
 
-def scores_by_row(run: Run) -> ScoresByRow:
-    """Load the scores of every held-out sample (`metrics.parquet`) by row of Table 1 and seed, each with index `id`.
+def scores_by_row(run: Run, rows: Iterable[str] | None = None) -> ScoresByRow:
+    """Load the scores of every held-out sample (`metrics.parquet`) by row and seed, each with index `id`.
 
-    A row without predictions is left out. Raises RunError when a file cannot be read.
+    `rows` are names in METHODS, None all of Table 1. A row without predictions is left out. Raises RunError when a file
+    cannot be read.
     """
     scores = {}
-    for row in (method.name for method in table_methods()):
+    for row in [method.name for method in table_methods()] if rows is None else rows:
         files = (run.folder / "predictions").glob(f"{row}_seed*/metrics.parquet")
         seeds = {int(match[1]): file for file in files if (match := re.search(r"_seed(\d+)$", file.parent.name))}
         if seeds:

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "g1_phases",
             "get_method",
             "main_method",
+            "peer_methods",
             "table_methods",
         ],
         "run": ["as_list", "commit", "open_run", "run_name", "save_result", "write_table"],

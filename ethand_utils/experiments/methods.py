@@ -211,6 +211,7 @@ METHODS = _by_name(
     # The peers (notebook 13), with the constants of their sources where those differ from the settings' defaults.
     _peer("mean_teacher", "Mean Teacher", ema_decay=0.99, unlabelled_weight=100.0),
     _peer("fixmatch", "FixMatch"),
+    _peer("fixmatch_low", "FixMatch, threshold 0.6", "fixmatch", semi_threshold=0.6),
     _peer("fixmatch_whole", "FixMatch w/o CutMix", "fixmatch", cutmix_p=0.0),
     _peer("fixmatch_dice", "FixMatch, Dice"),
     _peer("cps", "CPS, CutMix", cutmix_p=1.0),

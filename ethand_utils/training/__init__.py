@@ -17,7 +17,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "discriminator_state",
         ],
         "callbacks": ["CourseMIoU"],
-        "inference": ["Inference", "PLAIN", "export_model", "predict", "predict_masks"],
+        "inference": ["Inference", "PLAIN", "export_model", "label_pixels", "predict", "predict_masks"],
+        "joint": ["SemiSettings", "make_joint_dls"],
         "learner": ["Phase", "best_device", "save_final_weights", "start_from", "to_device", "train_phases"],
         "losses": [
             "D_CHANNELS",

@@ -95,6 +95,22 @@ def predict(
     return Predicted(*map(np.concatenate, arrays), None if front[0] is None else np.concatenate(front))
 
 
+@torch.inference_mode()
+def label_pixels(model: nn.Module, images: np.ndarray, bs: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return each hand's likeliest class uint8 and its probability float32, [n, 2, H, W], of images uint8 [n, H, W, 3].
+
+    A teacher's labels and their confidence, as a student gets them.
+    """
+    model.eval()
+    device, batches = next(model.parameters()).device, []
+    for start in range(0, len(images), bs):
+        batch = normalise(torch.from_numpy(np.array(images[start : start + bs])).to(device))
+        probability, labels = _probabilities(model(batch).float())[0].max(2)
+        batches.append((labels.byte().cpu().numpy(), probability.cpu().numpy()))
+    labels, probability = map(np.concatenate, zip(*batches, strict=True))
+    return labels, probability
+
+
 def _predict_batch(
     model: nn.Module,
     images: torch.Tensor,

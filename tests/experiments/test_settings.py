@@ -56,6 +56,7 @@ def test_every_setting_concerns_a_stage_or_changes_no_result():
         "seeds",
         "methods",
         "label_fractions",
+        "peers",
         "cyclegan",
     )
     assert tuple(key for key in Profile.model_fields if key not in concerning(*GROUPS)) == changing_nothing

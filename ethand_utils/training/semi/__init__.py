@@ -8,6 +8,7 @@ is named from a paper follows the public code beside it in the module, and says 
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 
 
 def names() -> list[str]:
@@ -18,3 +19,10 @@ def names() -> list[str]:
 def load(name: str):
     """Return the callback class of a method."""
     return importlib.import_module(f"{__name__}.{name}").METHOD
+
+
+def create(name: str, model, settings: Mapping[str, float]):
+    """Create the callback that trains `model` by a method, with the values of `training.joint.SemiSettings`."""
+    from ethand_utils.training.joint import SemiSettings
+
+    return load(name)(model, SemiSettings(**settings))

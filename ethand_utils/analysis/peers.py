@@ -1,0 +1,155 @@
+"""The peers beside the report's methods: scores at each label fraction, costs, tests, and where a teacher errs."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ethand_utils.analysis.comparison import (
+    holm_corrected,
+    paired_step,
+    row_at_fraction,
+    step_pairs,
+)
+from ethand_utils.analysis.image_plots import colour_mask
+from ethand_utils.analysis.tables import independent_people, scores_by_row, title
+from ethand_utils.data.augment import Augmentation, denormalise
+from ethand_utils.data.store import Store
+from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
+from ethand_utils.experiments.run import Run
+from ethand_utils.labels import HANDS, LEFT, PARTS
+from ethand_utils.style import mean_text
+from ethand_utils.training.inference import label_pixels
+from ethand_utils.training.joint import JointLoader, SemiSettings, cutmix_boxes, mix
+
+
+def compared_rows(run: Run, label_fraction: float = 1.0) -> list[str]:
+    """Return the rows that are compared at a label fraction: the report's, then the run's peers.
+
+    The full method is among them on all pairs, if the run trains it; D is not trained on fractions.
+    """
+    rows = [*PEER_REFERENCES]
+    if label_fraction == 1 and FULL_METHOD in (method.name for method in chosen_methods(run.profile)):
+        rows.append(FULL_METHOD)
+    return rows + [method.name for method in peer_methods(run.profile)]
+
+
+def peer_fractions(run: Run) -> list[float]:
+    """Return the run's label fractions, ascending, and 1."""
+    return [*sorted(run.profile.label_fractions), 1.0]
+
+
+def peer_results(run: Run) -> pd.DataFrame:
+    """Load every `result.json` of the compared rows, a row a training, with its `label_fraction`, and title `model`."""
+    results = []
+    for fraction in peer_fractions(run):
+        for row in compared_rows(run, fraction):
+            files = sorted((run.at_fraction(fraction).folder / "g2" / row).glob("seed*/result.json"))
+            results += [
+                json.loads(file.read_text()) | {"label_fraction": fraction, "model": title(row)} for file in files
+            ]
+    return pd.DataFrame(results)
+
+
+def peer_table(run: Run) -> pd.DataFrame:
+    """Return the scores of every compared row at every label fraction, a row each, the smallest fraction first.
+
+    Columns as `comparison.fraction_table`. Raises RunError for a training that is missing.
+    """
+    lines = [
+        row_at_fraction(run, fraction, row, title(row))
+        for fraction in peer_fractions(run)
+        for row in compared_rows(run, fraction)
+    ]
+    return pd.DataFrame(lines)
+
+
+def peer_display(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `peer_table` as text: a row a method, a column a label fraction, ± standard deviation over seeds."""
+    texts = table.assign(text=list(map(mean_text, table["ours"], table["ours_sd"])))
+    wide = texts.pivot(index="model", columns="label_fraction", values="text").reindex(table["model"].unique())
+    pairs = table.groupby("label_fraction")["pairs"].first()
+    columns = {fraction: f"{100 * fraction:g} % ({pairs[fraction]:,.0f} pairs)" for fraction in wide}
+    return wide.rename(columns=columns).fillna("–").rename_axis(index=None, columns="of the pairs")
+
+
+def peer_steps(run: Run) -> pd.DataFrame:
+    """Test every peer against the report's rows at every label fraction, all of them together.
+
+    Columns as `comparison.ablation_steps`, and `label_fraction`.
+    """
+    steps, fractions = [], []
+    for fraction in peer_fractions(run):
+        part = run.at_fraction(fraction)
+        scores = scores_by_row(part, compared_rows(run, fraction))
+        people = independent_people(part, scores)
+        pairs = step_pairs(list(scores))
+        steps += [paired_step(scores, before, after, people) for before, after in pairs]
+        fractions += [fraction] * len(pairs)
+    return holm_corrected(steps).assign(label_fraction=fractions)
+
+
+def peer_costs(results: pd.DataFrame) -> pd.DataFrame:
+    """Return what a training of each method costs, and the score of its other net: means over trainings.
+
+    `seconds_factor` are its seconds over those of the first row at the same label fraction.
+    """
+    first = results[results["row"] == results["row"].iloc[0]].groupby("label_fraction")["seconds"].mean()
+    costs = results.assign(seconds_factor=results["seconds"] / results["label_fraction"].map(first))
+    costs["other_net"] = costs.get("other_course_miou")
+    columns = ["images_seen", "seconds", "seconds_factor", "course_miou", "other_net"]
+    return costs.groupby("model", sort=False)[columns].mean()
+
+
+def confident_errors(model: nn.Module, store: Store, threshold: float) -> pd.DataFrame:
+    """Return how often a net is sure, and how often it is wrong where it is, on a store with masks.
+
+    Rows: what it predicts, `background` and each part. Columns: `pixels`; `sure`, the share of them whose probability
+    is at least `threshold`; `wrong`, the share of wrong ones among all pixels, and `wrong_of_sure` among sure ones.
+    """
+    labels, confidence = label_pixels(model, store.images)
+    truth, sure = np.asarray(store.masks), confidence >= threshold
+    names = {0: "background", **PARTS}
+    rows = {name: _errors(labels == part, sure, labels != truth) for part, name in names.items()}
+    return pd.DataFrame(rows, index=["pixels", "sure", "wrong", "wrong_of_sure"]).T
+
+
+def _errors(chosen: np.ndarray, sure: np.ndarray, wrong: np.ndarray) -> tuple[float, ...]:
+    """Return the numbers of `confident_errors` of the pixels `chosen`; all are bool of one shape."""
+    count, of_sure = chosen.sum(), (chosen & sure).sum()
+    shares = (chosen & sure).sum() / max(count, 1), (chosen & wrong).sum() / max(count, 1)
+    return count, *shares, (chosen & sure & wrong).sum() / of_sure if of_sure else float("nan")
+
+
+def worst_sure(labels: np.ndarray, sure: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
+    """Return the samples with the most pixels, of `count`, that are predicted a part, sure and wrong: int64 [count].
+
+    Labels, sure and truth are [n, 2, H, W].
+    """
+    wrong = ((labels > 0) & sure & (labels != truth)).reshape(len(labels), len(HANDS), -1).sum((1, 2))
+    return np.argsort(-wrong, kind="stable")[:count]
+
+
+def peer_batch(
+    model: nn.Module, pairs: Store, unlabelled: Store, count: int, settings: SemiSettings, hand: int = LEFT
+) -> dict[str, np.ndarray]:
+    """Return what a method of `training.semi` sees of `count` unlabelled images, for `image_plots.strips`.
+
+    Columns uint8 [count, H, W, 3]: the weak view, the label of one hand that `model` gives it, where it is sure of that
+    label, the strong view after CutMix, and the label that belongs to it where it is sure, mixed by the same boxes.
+    """
+    loader = JointLoader(pairs, unlabelled, 2 * count, Augmentation())
+    _, _, weak, strong = loader.one_batch()
+    labels, probability = (torch.from_numpy(array) for array in label_pixels(model, denormalise(weak).numpy()))
+    sure = probability >= settings.semi_threshold
+    boxes = cutmix_boxes(count, weak.shape[-1], settings.cutmix_p)
+    mixed = mix(labels * sure, boxes)
+    return {
+        "weak": denormalise(weak).numpy(),
+        "label": colour_mask(labels[:, hand].numpy()),
+        "sure": np.repeat(255 * sure[:, hand, :, :, None].byte().numpy(), 3, axis=3),
+        "strong, mixed": denormalise(mix(strong, boxes)).numpy(),
+        "sure label, mixed": colour_mask(mixed[:, hand].numpy()),
+    }
