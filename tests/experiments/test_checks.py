@@ -159,6 +159,13 @@ def test_an_encoder_without_imagenet_weights_is_refused_where_they_are_asked_for
         assert checks.name_fault("G1", {**net, "encoder": encoder, "pretrained": True}) == ""
 
 
+def test_wheels_have_the_weights_of_some_encoders():
+    net = {"arch": "unet", "encoder": "tu-resnet10t", "widths": None, "pretrained": "wheel"}
+    assert "tu-tf_efficientnet_lite0" in checks.name_fault("G1", net)
+    assert checks.name_fault("G1", net | {"encoder": "tu-tf_efficientnet_lite0"}) == ""
+    assert load_profile("tiny", {"pretrained": "wheel"}).pretrained == "wheel"
+
+
 def test_g1_may_start_from_weights_of_its_own_net_alone(tmp_path):
     own, other = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
     save_weights(create_model("baseline", widths=(4, 8)), own)

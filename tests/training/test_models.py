@@ -4,13 +4,14 @@ import math
 
 import pytest
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, PARTS
-from ethand_utils.training import losses, models
+from ethand_utils.training import imagenet, losses, models
 from ethand_utils.training.losses import (
     LOSSES,
     SegmentationLoss,
@@ -243,6 +244,27 @@ def test_pretrained_is_what_asks_for_imagenet(monkeypatch):
     create_model("unet", ENCODER, pretrained=True)
     create_model("unet", ENCODER)
     assert asked == ["imagenet", None]
+
+
+def test_a_wheels_weights_reach_the_encoder_by_their_order(monkeypatch, tmp_path):
+    name = "tu-tf_efficientnet_lite0"
+    own = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save(
+        {f"layer{i}": torch.full_like(value, i) for i, value in enumerate(own.values())}, tmp_path / "weights.pth"
+    )
+    monkeypatch.setattr(imagenet, "_weights_file", lambda encoder: tmp_path / "weights.pth")
+    model = create_model("unet", name, "wheel", widths=(8, 8))
+    order = {key: i for i, key in enumerate(own)}
+    state = model.encoder.model.state_dict()
+    assert all((value == order[key]).all() for key, value in state.items())
+    assert not torch.equal(
+        *(create_model("unet", name, how, (8, 8), seed=0).encoder.model.conv_stem.weight for how in ("wheel", False))
+    )
+
+
+def test_a_wheels_weights_are_of_its_encoders_alone():
+    with pytest.raises(WeightsError, match="pretrained: wheel has no weights of encoder 'tu-regnety_002'"):
+        create_model("unet", ENCODER, "wheel")
 
 
 def cross_entropy_by_hand(logits, masks, weights):
