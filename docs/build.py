@@ -23,7 +23,7 @@ ROOMS = ("hands", "rendering", "data", "sources", "training", "experiments", "an
 # The contents at the side of every page: docs/<name>.md by heading.
 CONTENTS = {
     "Start": ("getting_started", "photos", "task", "parts"),
-    "Work": ("data", "method", "experiments", "change_one_thing", "errors", "cyclegan"),
+    "Work": ("data", "method", "experiments", "change_one_thing", "errors", "cyclegan", "peers"),
     "Machines": ("gpu", "cluster", "speed"),
     "About": ("model_card", "reproducibility", "architecture", "licences"),
 }

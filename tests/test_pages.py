@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 import tomllib
 
 import pytest
@@ -14,13 +15,16 @@ from doc_samples import LINK, PAGES, samples
 
 import ethand_utils
 from ethand_utils.app.cli import app
+from ethand_utils.data.augment import Augmentation
 from ethand_utils.experiments.config import PROFILES, Profile, load_profile, parse_changes
 from ethand_utils.experiments.methods import METHODS, Method
 from ethand_utils.hands import anny, mano_file, webxr
 from ethand_utils.labels import FINGERS, PALM
 from ethand_utils.rendering.photos import PHOTOS
 from ethand_utils.sources.detect import SOURCES
-from ethand_utils.training import losses
+from ethand_utils.training import losses, semi
+from ethand_utils.training.joint import make_joint_dls
+from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.models import create_model
 
 README_LINES, PICTURE_BYTES = 120, 300_000
@@ -89,7 +93,10 @@ def registries(monkeypatch, tmp_path):
     before = [(registry, dict(registry)) for registry in (losses.LOSSES, METHODS, SOURCES)]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(semi, "__path__", [*semi.__path__, str(tmp_path)])
     yield tmp_path
+    for name in [name for name in sys.modules if name == f"{semi.__name__}.flexmatch"]:
+        del sys.modules[name]
     for registry, entries in before:
         registry.clear()
         registry.update(entries)
@@ -145,6 +152,21 @@ def test_a_run_trains_the_method_of_the_page(registries, ethand, monkeypatch):
     assert status == 0
     assert re.search(r"^unetpp_smooth +paired", printed, re.MULTILINE)
     assert "CE, labels smoothed by 0.1" in printed
+
+
+def test_a_net_learns_by_the_semi_supervised_method_of_the_page(registries, dataset):
+    run_samples("change_one_thing.md", registries)
+    method = METHODS["flexmatch"]
+    net = create_model("unet", "tu-resnet10t", widths=(8, 8), seed=0)
+    settings = method.semi_settings(load_profile("ci", {"semi_threshold": 0.06}))
+    callback = semi.create(method.unlabelled, net, settings)
+    dls = make_joint_dls(dataset["train"], dataset["unpaired_images"], dataset["val"], 8, Augmentation())
+    learn = train_phases(
+        net, losses.SegmentationLoss("ce"), [Phase("joint", dls, 2, 1e-3, (callback,))], registries / "flexmatch"
+    )
+    assert 0 < callback.share.max() < 1
+    assert learn.checkpointer.rows[-1]["unlabelled_loss"] > 0
+    assert torch.equal(callback.state_dict()["share"], callback.share)
 
 
 # --- commands

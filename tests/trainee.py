@@ -11,12 +11,13 @@ from ethand_utils.data.augment import Augmentation
 from ethand_utils.data.dataloaders import make_dls
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.training import callbacks, distributed
+from ethand_utils.training import callbacks, distributed, semi
 from ethand_utils.training.adversarial import AgainstTruth, Alternating, DiscriminatorLoss
 from ethand_utils.training.cyclegan.dataloader import make_mixed_dls
 from ethand_utils.training.cyclegan.model import create_cyclegan, cycle_loss
 from ethand_utils.training.cyclegan.scores import Cycles
 from ethand_utils.training.cyclegan.variants import OPTIONS
+from ethand_utils.training.joint import make_joint_dls
 from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
 from ethand_utils.training.losses import D_CHANNELS, SegmentationLoss
 from ethand_utils.training.models import create_model, save_weights
@@ -25,6 +26,7 @@ from ethand_utils.training.pseudo_labels import TopHalfFilter
 CPU = torch.device("cpu")
 LR = 1e-2
 EPOCHS = {"g1": (5,), "d": (4,), "g2": (2, 2, 2, 2), "cyclegan": (4,)}  # of each phase
+EPOCHS |= dict.fromkeys(semi.names(), (5,))
 BATCHES = 4  # of an epoch
 
 
@@ -72,11 +74,17 @@ class Fail(Callback):
             raise callbacks.TrainingError("no more")
 
 
-def phases(kind, stores, labels, extra=()):
-    """Phases of G1, D, or the two cycles of G2 with an alternating D."""
+def phases(kind, stores, labels, extra=(), model=None):
+    """Phases of G1, D, a semi-supervised method for `model`, or the two cycles of G2 with an alternating D."""
     pairs = make_dls(stores["train"], stores["val"], 4, Augmentation())
     if kind == "g1":
         return [Phase("paired", pairs, *EPOCHS[kind], LR, extra)]
+    if kind in semi.names():
+        method = semi.create(kind, model, {"semi_threshold": 0.1})
+        joint = make_joint_dls(
+            stores["train"], stores["unpaired_images"], stores["val"], 4, Augmentation(), views=method.views
+        )
+        return [Phase("joint", joint, *EPOCHS[kind], LR, (method, *extra))]
     if kind == "d":
         return [Phase("discriminator", pairs, *EPOCHS[kind], LR, (AgainstTruth(net(1)), *extra))]
     unpaired = make_dls(stores["unpaired_images"], stores["val"], 4, Augmentation(), pseudo=labels)
@@ -107,7 +115,9 @@ def run(kind, folder, data, labels, extra=(), processes=1):
     if kind == "cyclegan":
         return run_cyclegan(folder, stores, extra)
     model = net(arch="discriminator", channels=D_CHANNELS["softmax"]) if kind == "d" else net()
+    if kind in semi.names():
+        model = to_device(create_model("unet", "tu-resnet10t", widths=(8, 8), seed=0), CPU)
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
-    parts = phases(kind, stores, Store(labels), extra)
+    parts = phases(kind, stores, Store(labels), extra, model)
     learn = train_phases(model, loss, parts, folder, schedule="one_cycle", processes=processes)
     save_final_weights(learn, folder, row=kind)

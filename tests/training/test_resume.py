@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import trainee
 
+from ethand_utils.training import semi
+
 KILLS = 3  # a training, or a kind of phase of G2
 
 
@@ -57,7 +59,7 @@ def moments(kind, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["g1", "d", "g2", "cyclegan"])
+@pytest.mark.parametrize("kind", ["g1", "d", "g2", "cyclegan", *semi.names()])
 def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(kind, train, tmp_path):
     assert train(kind, tmp_path / "whole") == 0
     ends = []
