@@ -18,7 +18,7 @@ from ethand_utils.analysis.tables import independent_people, scores_by_row, titl
 from ethand_utils.data.augment import Augmentation, denormalise
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
-from ethand_utils.experiments.run import Run
+from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.labels import HANDS, LEFT, PARTS
 from ethand_utils.style import mean_text
 from ethand_utils.training.inference import label_pixels
@@ -42,7 +42,14 @@ def peer_fractions(run: Run) -> list[float]:
 
 
 def peer_results(run: Run) -> pd.DataFrame:
-    """Load every `result.json` of the compared rows, a row a training, with its `label_fraction`, and title `model`."""
+    """Load every `result.json` of the compared rows, a row a training, with its `label_fraction`, and title `model`.
+
+    Raises RunError for a run without peers.
+    """
+    if not run.profile.peers:
+        raise RunError(
+            f"{run.folder}: a run without peers; `ethand run peers` trains them, or --set 'peers=[fixmatch]'"
+        )
     results = []
     for fraction in peer_fractions(run):
         for row in compared_rows(run, fraction):
@@ -111,8 +118,7 @@ def confident_errors(model: nn.Module, store: Store, threshold: float) -> pd.Dat
     """
     labels, confidence = label_pixels(model, store.images)
     truth, sure = np.asarray(store.masks), confidence >= threshold
-    names = {0: "background", **PARTS}
-    rows = {name: _errors(labels == part, sure, labels != truth) for part, name in names.items()}
+    rows = {name: _errors(labels == part, sure, labels != truth) for part, name in enumerate(PARTS)}
     return pd.DataFrame(rows, index=["pixels", "sure", "wrong", "wrong_of_sure"]).T
 
 

@@ -76,7 +76,7 @@ def test_notebook_ran_and_saved_its_result(run, stage):
 
 @pytest.mark.parametrize(
     "training",
-    ["g1", *(method.training(0) for method in METHODS.values()), cycle_training(REFERENCE_VARIANT, 0)],
+    ["g1", *(m.training(0) for m in METHODS.values() if not m.semi), cycle_training(REFERENCE_VARIANT, 0)],
 )
 def test_result_of_a_training_has_the_contracts_keys(run, training):
     result = json.loads((run.folder / training / "result.json").read_text())
@@ -169,10 +169,10 @@ def test_parts_of_the_rendering_are_stages_before_the_first_notebook(tmp_path, m
 
 @pytest.fixture(scope="session")
 def again(tmp_path_factory):
-    """The folder of the same run elsewhere, of fewer methods and with a second table."""
+    """The folder of the same run elsewhere, of fewer methods, with a second table and peers."""
     folder = checkout(tmp_path_factory.mktemp("again"))
     methods = f"methods=[{','.join((*FRACTION_METHODS, FULL_METHOD))}]"
-    changes = (methods, "cyclegan=[]", "label_fractions=[0.5]")
+    changes = (methods, "cyclegan=[]", "label_fractions=[0.5]", "peers=[fixmatch, cps]")
     run_chain("--name", "again", *(word for change in changes for word in ("--set", change)), cwd=folder)
     return folder / "outputs/again"
 
@@ -189,11 +189,33 @@ def test_half_of_the_pairs_are_shown_twice_and_make_a_second_table(again):
     assert "Fewer pairs" in (again / "index.html").read_text()
 
 
+def test_peers_are_trained_on_both_fractions_and_compared(again):
+    table, steps = (pd.read_csv(again / name) for name in ("peers.csv", "peer_steps.csv"))
+    compared = [*FRACTION_METHODS, "fixmatch", "cps"]
+    assert table.loc[table["label_fraction"] == 0.5, "row"].tolist() == compared
+    assert table.loc[table["label_fraction"] == 1, "row"].tolist() == [*compared[:2], FULL_METHOD, *compared[2:]]
+    assert len(steps) == 2 * (1 + 2 * 2) + 1  # the full method is there on all pairs alone
+    for row, scored in (("fixmatch", "teacher"), ("cps", "student")):
+        result = json.loads((again / METHODS[row].training(0) / "result.json").read_text())
+        assert result["scored_net"] == scored
+        assert 0 <= result["other_course_miou"] <= 1
+        pairs_alone = json.loads((again / METHODS[FRACTION_METHODS[0]].training(0) / "result.json").read_text())
+        assert result["images_seen"] == pairs_alone["images_seen"]
+    assert json.loads((again / "peers/result.json").read_text())["trainings"] == 9
+
+
+def test_peers_train_as_the_dry_run_says(again, monkeypatch):
+    monkeypatch.chdir(again.parents[1])
+    (planned,) = (one for one in dry_run.planned(open_run("again"))["trainings"] if one["name"] == "g2/fixmatch")
+    assert_as_planned(pd.read_csv(again / "g2/fixmatch/seed0/history.csv"), planned["phases"])
+
+
 def test_the_same_seed_gives_the_same_metrics(root, again):
     """Of all that both runs have; the result of the ablation is of each run's own methods."""
-    compared, results = 0, {path.relative_to(again) for path in again.glob("**/result.json")}
-    for name in results - {Path("ablation/result.json"), *(n for n in results if n.parts[0] == "pairs_50pct")}:
-        one, two = (json.loads((folder / name).read_text()) for folder in (root / "outputs/ci", again))
+    compared, runs = 0, (root / "outputs/ci", again)
+    results = set.intersection(*({path.relative_to(run) for path in run.glob("**/result.json")} for run in runs))
+    for name in results - {Path("ablation/result.json")}:
+        one, two = (json.loads((folder / name).read_text()) for folder in runs)
         for key in set(one) - {"seconds", "images_per_s", "commit"}:
             assert one[key] == two[key] or one[key] != one[key], (name, key)
             compared += 1

@@ -23,7 +23,7 @@ from ethand_utils.experiments.config import (
     write_profile,
 )
 from ethand_utils.experiments.methods import FRACTION_METHODS, table_methods
-from ethand_utils.experiments.workflow import render_shards, stages
+from ethand_utils.experiments.workflow import render_shards, stage_inputs, stages
 from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.training.losses import ADVERSARIAL_INPUTS, REDUCTIONS
 from ethand_utils.training.models import DISCRIMINATORS
@@ -282,6 +282,20 @@ def test_a_label_fraction_has_its_own_trainings_in_its_own_folder():
     assert "label_fractions.csv" in chain["08_ablation"].makes
     paths = [path for stage in chain.values() for path in stage.makes]
     assert len(paths) == len(set(paths))
+
+
+def test_peers_are_trained_on_all_fractions_and_compared_at_the_end():
+    profile = load_profile("ci", {"peers": ["cps", "fixmatch"], "label_fractions": [0.05], "seeds": 2})
+    chain = {stage.name: stage for stage in stages(profile)}
+    names = [f"07_train_g2_{row}_seed{seed}" for row in ("fixmatch", "cps") for seed in (0, 1)]
+    trainings = {f"{name}{folder}" for name in names for folder in ("", "_pairs_5pct")}
+    assert trainings <= {*chain["13_peers"].needs}
+    assert not trainings & {*chain["08_ablation"].needs}
+    assert "13_peers" not in {stage.name for stage in stages(load_profile("ci"))}
+    assert {*chain["13_peers"].needs} <= {*chain}
+    files = [Path(file).name for file in stage_inputs(REPOSITORY, chain[names[0]])]
+    assert "fixmatch.py" in files
+    assert "cps.py" not in files
 
 
 def test_more_trainings_change_no_stage_that_is_there():

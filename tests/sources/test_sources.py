@@ -23,8 +23,8 @@ from ethand_utils.data.datasets import (
 )
 from ethand_utils.data.store import StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
-from ethand_utils.experiments.config import load_profile
-from ethand_utils.experiments.methods import METHODS, table_methods
+from ethand_utils.experiments.config import load_profile, write_profile
+from ethand_utils.experiments.methods import FULL_METHOD, METHODS, PEER_REFERENCES, table_methods
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.files import FileError
 from ethand_utils.sources.detect import detect_source
@@ -290,6 +290,15 @@ def execute_cell(source, names):
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else ""
 
 
+def play_peers(run):
+    """Play notebook 13 on a run with one peer, beside which one training stands for the report's rows."""
+    write_profile(run, load_profile(run / "profile.yaml", {"peers": ["fixmatch"]}))
+    play("07_train_g2", RUN="x", METHOD="fixmatch")
+    for row in PEER_REFERENCES + (FULL_METHOD,):
+        shutil.copytree(run / METHOD.predictions(0), run / METHODS[row].predictions(0), dirs_exist_ok=True)
+    return play("13_peers", RUN="x")
+
+
 @pytest.fixture(scope="module")
 def played(dataset, tmp_path_factory):
     """The workbook's names and words by notebook, on data like the course's: little is known, `test` has no masks."""
@@ -315,6 +324,7 @@ def played(dataset, tmp_path_factory):
         said["10_predict"] = play("10_predict", RUN="x")
         said["11_cyclegan"] = play("11_cyclegan", RUN="x")
         said["12_cyclegan_rows"] = play("12_cyclegan_rows", RUN="x")
+        said["13_peers"] = play_peers(folder / "outputs/x")
         said["14_release"] = play("14_release", RUN="x", EPOCHS=1)
         yield said
 
