@@ -35,6 +35,7 @@ from ethand_utils.analysis.cyclegan_table import (
     variant_effects,
 )
 from ethand_utils.analysis.image_plots import five_panels, legend_of_parts
+from ethand_utils.analysis.peers import peer_display, peer_steps, peer_table
 from ethand_utils.analysis.tables import row_intervals, row_label, table1_display
 from ethand_utils.app.html import Element, Heading, Links, Paragraph, Table, Tiles, figure_image, image
 from ethand_utils.app.results import RunResults
@@ -56,6 +57,7 @@ NOTEBOOK_FIGURES = {
 }
 
 NO_CYCLEGAN = "No CycleGAN was trained: ethand run --set 'cyclegan=[loose]' adds section 4's, with all its remedies."
+NO_PEERS = "No other method was trained: ethand run --set 'peers=[fixmatch, mean_teacher]' adds some of today's."
 STRIPS = {
     "figures/cyclegan_loose_seed0_images.png": "There and back from images, by the row loose: X → Y → X (notebook 11).",
     "figures/cyclegan_loose_seed0_masks.png": "There and back from masks: Y → X → Y (notebook 11).",
@@ -145,6 +147,28 @@ def fewer_pairs(results: RunResults) -> list[Element]:
         Paragraph(note),
         Table(fraction_display(table, steps), row_classes=_verdict_classes(steps)),
         figure_image(fraction_curves(table), alt, caption),
+    ]
+
+
+def peers(results: RunResults) -> list[Element]:
+    """Return the peers' scores by label fraction, and their tests; or a line on how to get them."""
+    if not results.run.profile.peers:
+        return [Paragraph(NO_PEERS)]
+    table, steps = peer_table(results.run), peer_steps(results.run)
+    note = (
+        "Semi-supervised methods of today beside the report's: the same net and first weights, as many steps and "
+        "images, of which theirs are half pairs and half unpaired images (notebook 13). Each is tested against pairs "
+        "alone and against the report's generated labels, all fractions together."
+    )
+    shares = [f"{100 * fraction:g} %" for fraction in steps["label_fraction"]]
+    tests = steps_display(steps)
+    tests.insert(0, "of the pairs", shares)
+    alt = "Course mIoU of every method against the label fraction."
+    return [
+        Paragraph(note),
+        Table(peer_display(table).reset_index(names="method"), "rows"),
+        figure_image(fraction_curves(table), alt),
+        Table(tests, "verdict", _verdict_classes(steps)),
     ]
 
 
@@ -362,6 +386,7 @@ SECTIONS = (
     Section("Summary", (Block("The summary", summary),)),
     Section("Table 1", (Block("Table 1", table_one), Block("What each step settles", step_table))),
     Section("Fewer pairs", (Block("Table 2", fewer_pairs),)),
+    Section("Peers", (Block("Peers", peers),)),
     Section("CycleGAN", (Block("CycleGAN", cyclegan),)),
     Section(
         "Learning",
