@@ -28,6 +28,8 @@ LR = 1e-2
 EPOCHS = {"g1": (5,), "d": (4,), "g2": (2, 2, 2, 2), "cyclegan": (4,)}  # of each phase
 EPOCHS |= dict.fromkeys(semi.names(), (5,))
 BATCHES = 4  # of an epoch
+# Each ends within an epoch: of g2 the first with D.
+HALF_SIZE_SHARES = {"g1": 0.5, "g2": 0.3} | dict.fromkeys(semi.names(), 0.3)
 
 
 torch.set_num_threads(1)
@@ -119,5 +121,13 @@ def run(kind, folder, data, labels, extra=(), processes=1):
         model = to_device(create_model("unet", "tu-resnet10t", widths=(8, 8), seed=0), CPU)
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
     parts = phases(kind, stores, Store(labels), extra, model)
-    learn = train_phases(model, loss, parts, folder, schedule="one_cycle", processes=processes)
+    learn = train_phases(
+        model,
+        loss,
+        parts,
+        folder,
+        schedule="one_cycle",
+        processes=processes,
+        half_size_share=HALF_SIZE_SHARES.get(kind, 0.0),
+    )
     save_final_weights(learn, folder, row=kind)

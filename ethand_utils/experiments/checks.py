@@ -35,6 +35,7 @@ NET_SETTINGS = {
     "D_X": ("d_widths",),
     "D_Y": ("d_widths",),
 }
+HALF = " at half the size"  # ends the name of a net that is trained on smaller images as well
 MAX_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
 MAX_REASON = 160  # characters of a library's own message
 
@@ -158,7 +159,9 @@ def net_trials(p: Profile, size: int) -> dict[str, tuple[dict, int, int]]:
             batches[name] = min(learned_batch(p, phase), batches.get(name, p.bs))
     nets = planned_nets(p)
     pairs = min(p.train, p.bs)  # what G1 and D see
-    return {name: (net, size, min(batches.get(name.split()[0], pairs), 2)) for name, net in nets.items()}
+    trials = {name: (net, size, min(batches.get(name.split()[0], pairs), 2)) for name, net in nets.items()}
+    halved = [name for name in ("G1", *NETS.values()) if name in trials and p.half_size_share]
+    return trials | {name + HALF: (trials[name][0], size // 2, trials[name][2]) for name in halved}
 
 
 def learned_batch(p: Profile, phase: PlannedPhase) -> int:
@@ -198,6 +201,7 @@ def check_net(name: str, net: dict, size: int, bs: int) -> None:
         samples = f" and batches that leave {bs} sample" if bs == 1 else ""
         raise RunError(
             f"{given}: {name} cannot be trained on images of size {size}{samples} ({fault}); change one of these"
+            + (", or half_size_share" if name.endswith(HALF) else "")
             + ("" if size % 32 == 0 else ", or take a size divisible by 32")
         )
 

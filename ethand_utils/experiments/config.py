@@ -167,6 +167,9 @@ class Profile(BaseModel):
     lr_schedule: Literal["constant", "one_cycle"] = setting(
         "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
     )
+    half_size_share: float = setting(
+        0.0, "first share of the epochs of G1 and every row at half the size", "g1", "g2", "baseline", ge=0, lt=1
+    )
 
     semi_threshold: float = setting(
         0.95, "peers: least probability of a label to be learned from (FixMatch's)", "semi", ge=0, le=1

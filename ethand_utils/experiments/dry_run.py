@@ -187,9 +187,16 @@ def _settings_lines(plan: dict) -> list[str]:
         *_wrapped("", f"{'at most ' if data['at_most'] else ''}{counts}"),
         _line("augmentation", augmentation),
         _line("optimiser", f"Adam, lr {p['lr_schedule']}"),
+        *([_half_size_line(p["half_size_share"], data["size"])] if p["half_size_share"] else []),
         _line("class weights", f"{p['class_weights']}: {values}"),
         _line("pseudo-labels", f"{p['labelling']}, filter {p['pseudo_filter']} by {p['confidence']}"),
     ]
+
+
+def _half_size_line(share: float, size: int) -> str:
+    return _line(
+        "half the size", f"{size // 2}×{size // 2} px for the first {share:.0%} of the epochs of G1 and of every row"
+    )
 
 
 def _net_lines(plan: dict) -> list[str]:

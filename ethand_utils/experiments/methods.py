@@ -141,6 +141,7 @@ class Method:
             "class_weights": self.class_weights(profile),
             "hands": profile.hands,
             "lr_schedule": profile.lr_schedule,
+            "half_size_share": profile.half_size_share,
             "adversarial_input": d.adversarial_input if d else "none",
             "discriminator": d.discriminator if d else "none",
             **self.semi_settings(profile),

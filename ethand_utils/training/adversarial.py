@@ -23,7 +23,8 @@ class Adversarial(Callback):
 
     `adversarial_input` is what D gets of the prediction, as in `losses.prediction_maps`; with `argmax` no gradient
     comes back, and the term does no more than scale L_segm. D is in evaluation mode: its output for a mask does not
-    depend on the other masks of the batch, and its running statistics stay as they are.
+    depend on the other masks of the batch, and its running statistics stay as they are. Batches of half the size have
+    L_segm alone: D has never seen hands of that size.
     """
 
     def __init__(self, discriminator: nn.Module, adversarial_input: str = "softmax"):
@@ -35,7 +36,7 @@ class Adversarial(Callback):
         self.terms = {"adversarial_loss": []}
 
     def after_loss(self):
-        if self.training:
+        if self.training and not self.half_size:
             on_fake = self.discriminator(prediction_maps(self.pred, self.adversarial_input))
             term = adversarial_loss(on_fake)
             total = SEGMENTATION_SHARE * self.loss_grad + ADVERSARIAL_SHARE * term
@@ -43,8 +44,8 @@ class Adversarial(Callback):
             self.terms["adversarial_loss"].append(term.detach())
 
     def scores(self) -> dict[str, float]:
-        """Return means over the epoch, for `history.csv`."""
-        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items()}
+        """Return means over the epoch, for `history.csv`; none of an epoch at half the size."""
+        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items() if values}
 
 
 class Alternating(Adversarial):
@@ -70,6 +71,8 @@ class Alternating(Adversarial):
         self.terms["d_loss"] = []
 
     def after_step(self):
+        if self.half_size:
+            return
         fake = prediction_maps(self.pred.detach(), self.adversarial_input)
         maps = torch.cat([fake, target_maps(self.yb[0], self.adversarial_input)])
         self.parallel_d.train().requires_grad_(True)

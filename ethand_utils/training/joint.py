@@ -123,6 +123,7 @@ class JointTraining(Callback):
     which L is that of the pairs. `scored` names the net of `nets` that is scored, as its source does.
     """
 
+    order = 30  # after the batch has its size
     views, formula, scored = 1, "L", "student"
 
     def __init__(self, model: nn.Module, settings: SemiSettings):
@@ -163,8 +164,7 @@ class JointTraining(Callback):
     def after_loss(self):
         if self.training:
             term = self.unlabelled_loss() / (len(HANDS) if self.loss_func.hands == "mean" else 1)
-            progress = self.train_iter / sum(self.checkpointer.batches)
-            weight = self.settings.unlabelled_weight * ramp(progress, self.settings.ramp_up)
+            weight = self.settings.unlabelled_weight * ramp(self.checkpointer.progress, self.settings.ramp_up)
             total = self.joined(self.loss_grad, weight * term)
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
             self.note(unlabelled_loss=term)

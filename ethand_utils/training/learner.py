@@ -28,7 +28,7 @@ from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.locks import hold_named
 from ethand_utils.style import axis_label, in_style
-from ethand_utils.training.callbacks import FiniteLoss, TrainingError, autocast_bf16, weights_digest
+from ethand_utils.training.callbacks import FiniteLoss, HalfSize, TrainingError, autocast_bf16, weights_digest
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
 from ethand_utils.training.models import RELEASED, WeightsError, load_weights, save_weights
 
@@ -65,19 +65,22 @@ def train_phases(
     metrics: tuple[Metric | Callable, ...] = (),
     processes: int = 1,
     tensorboard: bool = False,
+    half_size_share: float = 0.0,
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
     Writes `history.csv` (a row an epoch) into `folder`, and checkpoints into `state/` there: an interrupted training
     resumes after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report)
-    or `one_cycle` over all phases together. With several `processes`, on a GPU each, every batch is split among them
-    and the result is that of one but for rounding. Progress is in `train.log`, in a notebook's view, and with
-    `tensorboard` in events below `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when the
-    disk is full; the checkpoint of the last good epoch stays. Raises BusyError while another process, of this host or
-    another, trains in `folder`.
+    or `one_cycle` over all phases together, of which the first `half_size_share` is trained at half the size (see
+    `HalfSize`). With several `processes`, on a GPU each, every batch is split among them and the result is that of one
+    but for rounding. Progress is in `train.log`, in a notebook's view, and with `tensorboard` in events below
+    `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when the disk is full; the checkpoint of
+    the last good epoch stays. Raises BusyError while another process, of this host or another, trains in `folder`.
     """
     with contextlib.nullcontext() if rank() else hold_named(Path(folder) / lock_name(), "a training"):
-        return _train(model, loss_func, phases, folder, seed, schedule, metrics, processes, tensorboard)
+        return _train(
+            model, loss_func, phases, folder, seed, schedule, metrics, processes, tensorboard, half_size_share
+        )
 
 
 def lock_name() -> str:
@@ -99,16 +102,23 @@ def _train(
     metrics: tuple[Metric | Callable, ...],
     processes: int,
     tensorboard: bool,
+    half_size_share: float,
 ) -> Learner:
     """Train as `train_phases` does, in a folder that is held."""
-    checkpointer = Checkpointer(Path(folder), model, phases, [loss_func, schedule], seed)
+    settings = [loss_func, schedule, *([f"half size {half_size_share}"] if half_size_share else [])]
+    checkpointer = Checkpointer(Path(folder), model, phases, settings, seed)
     learn = Learner(
         phases[0].dls,
         parallel(model),
         loss_func,
         opt_func=partial(OptimWrapper, opt=torch.optim.Adam, fused=True),
         metrics=list(metrics),
-        cbs=[FiniteLoss(), checkpointer, *progress_callbacks(checkpointer, tensorboard)],
+        cbs=[
+            FiniteLoss(),
+            HalfSize(half_size_share, checkpointer),
+            checkpointer,
+            *progress_callbacks(checkpointer, tensorboard),
+        ],
     )
     learn.remove_cb(ProgressCallback)  # ProgressLog replaces its bar
     learn.create_opt()
@@ -117,7 +127,7 @@ def _train(
         device = next(model.parameters()).device
         spawn(
             *(train_phases, processes, device),
-            *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard),
+            *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard, half_size_share),
         )
         checkpointer.load()
     with learn.no_logging(), autocast_bf16(model):
@@ -200,6 +210,11 @@ class Checkpointer(Callback):
     def done(self) -> int:
         """Complete epochs, over all phases."""
         return len(self.rows)
+
+    @property
+    def progress(self) -> float:
+        """The share of all phases that is done when the current batch begins."""
+        return (self.done + self.iter / self.n_iter) / self.total
 
     @property
     def current(self) -> str:
@@ -313,8 +328,7 @@ class LearningRate(Callback):
 
     def before_batch(self):
         if self.training:
-            share = (self.checkpointer.done + self.iter / self.n_iter) / self.checkpointer.total
-            self.opt.set_hypers(lr=self.lr * lr_factor(self.schedule, share))
+            self.opt.set_hypers(lr=self.lr * lr_factor(self.schedule, self.checkpointer.progress))
 
 
 def lr_factor(schedule: str, share: float) -> float:

@@ -13,6 +13,8 @@ from ethand_utils.data.augment import (
     damage,
     denormalise,
     flip,
+    half_size_images,
+    half_size_masks,
     normalise,
     photometric,
     sample_light,
@@ -59,6 +61,37 @@ def test_flip_mirrors_and_exchanges_hands_of_the_chosen_samples_only():
     assert masks[0].nonzero().tolist() == [[RIGHT, 1, 5]]
     assert masks[1].nonzero().tolist() == [[LEFT, 1, 0]]
     assert images[1, :, 1].nonzero()[:, 1].tolist() == [0, 0, 0]
+
+
+def test_half_size_masks_have_the_most_frequent_class_of_each_block_the_higher_of_two():
+    masks = torch.randint(4, (50, 2, 8, 6), generator=generator())
+    for block, value in zip(
+        masks.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, 4).tolist(),
+        half_size_masks(masks).flatten().tolist(),
+        strict=True,
+    ):
+        counts = {k: block.count(k) for k in block}
+        assert counts[value] == max(counts.values())
+        if max(counts.values()) > 1:
+            assert value == max(k for k in block if counts[k] == counts[value])
+        else:
+            assert value > 0
+
+
+def half_size(images, masks):
+    return half_size_images(images), half_size_masks(masks)
+
+
+def test_half_size_undoes_an_enlargement_and_commutes_with_a_flip():
+    images, masks = torch.rand(4, 3, 16, 16, generator=generator()), torch.randint(17, (4, 2, 16, 16))
+    enlarged = (tensor.repeat_interleave(2, 2).repeat_interleave(2, 3) for tensor in (images, masks))
+    for found, expected in zip(half_size(*enlarged), (images, masks), strict=True):
+        torch.testing.assert_close(found, expected)
+    which = torch.tensor([True, False, True, False])
+    for found, expected in zip(
+        half_size(*flip(images, masks, which)), flip(*half_size(images, masks), which), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("flip_p", [0, 1])

@@ -20,7 +20,13 @@ from ethand_utils.data.store import StoreError
 from ethand_utils.experiments.run import save_result
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training import callbacks, learner
-from ethand_utils.training.adversarial import Adversarial, AgainstTruth, DiscriminatorLoss, discriminator_accuracy
+from ethand_utils.training.adversarial import (
+    Adversarial,
+    AgainstTruth,
+    Alternating,
+    DiscriminatorLoss,
+    discriminator_accuracy,
+)
 from ethand_utils.training.callbacks import CourseMIoU, FiniteLoss, TrainingError, autocast_bf16
 from ethand_utils.training.inference import predict_masks
 from ethand_utils.training.learner import Phase, one_cycle, save_final_weights, to_device, train_phases
@@ -65,7 +71,7 @@ def random_masks(n=4, size=16, seed=0):
 
 def fake_learn(**attributes):
     """The attributes of a Learner that a callback reads."""
-    return SimpleNamespace(**{"training": True, **attributes})
+    return SimpleNamespace(**{"training": True, "half_size": False, **attributes})
 
 
 @pytest.fixture
@@ -226,6 +232,51 @@ def test_one_cycle_runs_once_over_all_phases(pairs, tmp_path):
     assert (np.diff(rates[:5]) > 0).all()
     assert (np.diff(rates[4:]) < 0).all()
     assert rates[-1] < 0.05
+
+
+class Sizes(Callback):
+    """Notes the sides of images, masks and predictions of every batch, with whether it is one of training."""
+
+    order = 90
+
+    def __init__(self):
+        self.sides = []
+
+    def after_loss(self):
+        tensors = (self.xb[0], self.pred, *self.yb)
+        self.sides.append((self.training, {side for tensor in tensors for side in tensor.shape[-2:]}))
+
+
+@pytest.mark.parametrize("front", [False, True])
+@pytest.mark.parametrize(("share", "halved"), [(0.0, 0), (0.01, 1), (0.5, 6), (0.65, 8), (0.99, 12)])
+def test_the_first_share_of_all_phases_has_half_the_size_and_validation_never(share, halved, front, dataset, tmp_path):
+    dls, sizes = make_dls(dataset["train"], dataset["val"], 4, Augmentation(), front=front), Sizes()
+    phases = [Phase("a", dls, 1, LR, (sizes,)), Phase("b", dls, 2, LR, (sizes,))]
+    model = create_model("baseline", widths=(4, 8), out_channels=N_CHANNELS + front, seed=0)
+    train_phases(to_device(model, CPU), SegmentationLoss(), phases, tmp_path, half_size_share=share)
+    whole = dataset["train"].size
+    trained = [sides for training, sides in sizes.sides if training]
+    assert trained == halved * [{whole // 2}] + (12 - halved) * [{whole}]
+    assert all(sides == {whole} for training, sides in sizes.sides if not training)
+
+
+def test_another_share_at_half_the_size_is_another_plan(pairs, tmp_path):
+    states = [
+        state(train_phases(net(), SegmentationLoss(), [Phase("a", pairs(), 1, LR)], tmp_path, half_size_share=s).model)
+        for s in (0.0, 0.5, 0.6)
+    ]
+    assert len(set(states)) == 3
+
+
+def test_at_half_the_size_d_judges_nothing_and_does_not_learn(pairs, tmp_path):
+    for share, judged in ((0.0, [True, True]), (0.5, [False, True]), (0.99, [False, False])):
+        d = tiny_d()
+        phase = Phase("paired", pairs(), 2, LR, (Alternating(d, lr=1e-2),))
+        train_phases(net(), SegmentationLoss(), [phase], tmp_path / str(share), half_size_share=share)
+        history = pd.read_csv(tmp_path / str(share) / "history.csv")
+        for term in ("adversarial_loss", "d_loss"):
+            assert [bool(one) for one in history.get(term, pd.Series([np.nan] * 2)).notna()] == judged
+        assert (state(d) != state(tiny_d())) == any(judged)
 
 
 def test_one_cycle_stays_above_zero():

@@ -100,7 +100,7 @@ def random_masks(n=2, size=16, seed=0):
 
 def fake_learn(**attributes):
     """The attributes of a Learner that a callback reads."""
-    return SimpleNamespace(**{"training": True, **attributes})
+    return SimpleNamespace(**{"training": True, "half_size": False, **attributes})
 
 
 def after_loss(callback, logits, segmentation):
