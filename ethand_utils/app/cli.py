@@ -86,6 +86,21 @@ def _print_plan(run, dry_run: bool, as_json: bool) -> None:
     print(json.dumps(plan, indent=1) if as_json else text(plan))
 
 
+@app.command()
+def demo(
+    photo: Annotated[Path | None, typer.Argument(help="photo of hands; default: a rendered picture")] = None,
+    name: Annotated[str, typer.Option(help="folder below outputs/")] = "demo",
+):
+    """Show what the package's net makes of eight rendered scenes and of a photo.
+
+    Trains nothing, and takes less than a minute. Prints the path of a page to open in a browser, outputs/NAME/index.html:
+    true and predicted masks, the photo with its masks, links to the error browser and to the notebook that made it all.
+    """
+    from ethand_utils.app.demo import run_demo
+
+    print(run_demo(photo, name))
+
+
 @app.command(hidden=True)
 def stage(folder: RunFolder, name: Annotated[str, typer.Argument(help="name of the stage")]):
     """Execute one stage of a run; the Snakefile calls this."""

@@ -382,6 +382,7 @@ def cyclegan(results: RunResults) -> list[Element]:
     return [*elements, Paragraph(cyclegan_verdict(effects))]
 
 
+NOTEBOOK_LINKS = Block("Links to the executed notebooks", notebooks)
 SECTIONS = (
     Section("Summary", (Block("The summary", summary),)),
     Section("Table 1", (Block("Table 1", table_one), Block("What each step settles", step_table))),
@@ -404,7 +405,7 @@ SECTIONS = (
     Section("Data", (Block("The data set", data),)),
     Section(
         "Notebooks",
-        (Block("Links to the executed notebooks", notebooks), Block("Figures of the notebooks", notebook_figures)),
+        (NOTEBOOK_LINKS, Block("Figures of the notebooks", notebook_figures)),
     ),
     Section("Settings", (Block("Settings", settings), Block("Versions and commit", versions))),
 )

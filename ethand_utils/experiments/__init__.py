@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["concerning", "load_profile"],
+        "demo": ["demo_picture", "open_demo"],
         "methods": [
             "GENERATED_IMAGES",
             "METHODS",

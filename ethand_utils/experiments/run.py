@@ -34,6 +34,8 @@ LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", 
 TRAINING_FILES = (".train.lock", "train.log", "history.csv", "state", "weights.safetensors", "result.json")
 MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
 RELEASED_NAME = "released"  # value of `g1_init`: the package's own weights
+REFERENCE = "reference"  # folder below outputs/ with the results of a finished run, which git keeps
+DEMO_MARK = "demo.json"  # file by which a folder below outputs/ is that of `ethand demo`
 
 
 class RunError(EthandError):
@@ -74,8 +76,15 @@ def own_folder(root: Path, folder: Path) -> Path:
 
 
 def run_folder(name: str | int) -> Path:
-    """Return the folder of a run: `outputs/<name>/` of the checkout. Raises RunError as `run_name` does."""
-    return project_root() / "outputs" / run_name(name)
+    """Return the folder of a run: `outputs/<name>/` of the checkout.
+
+    Raises RunError as `run_name` does, and for the folders of the reference and of the demo.
+    """
+    folder = project_root() / "outputs" / run_name(name)
+    if folder.name == REFERENCE or ((folder / DEMO_MARK).exists() and not (folder / "profile.yaml").exists()):
+        maker = "`make reference`" if folder.name == REFERENCE else "`ethand demo`"
+        raise RunError(f"{folder}: is for the results of {maker}, not for a run; choose another name")
+    return folder
 
 
 def run_name(name: str | int, parameter: str = "RUN") -> str:

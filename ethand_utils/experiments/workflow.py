@@ -396,16 +396,27 @@ def execute(run: Run, stage: Stage) -> Path:
 
 
 def _execute(run: Run, stage: Stage) -> Path:
+    settings, began = _settings_text(run, stage), time.time()
+    executed = execute_notebook(stage.notebook, run.folder, stage.name, {"RUN": run.name, **stage.parameters})
+    with atomic_write(_executed_settings(run, stage)) as temporary:
+        temporary.write_bytes(settings.encode())
+        os.utime(temporary, (began, began))
+    return executed
+
+
+def execute_notebook(notebook: str, folder: Path, name: str, parameters: dict) -> Path:
+    """Run a notebook by papermill into `notebooks/<name>.ipynb` of a folder, and write it as HTML into `html/`.
+
+    Raises RunError as `execute` does.
+    """
     import papermill
     from nbconvert import HTMLExporter
 
-    source = project_root() / "notebooks" / f"{stage.notebook}.ipynb"
-    parameters = {"RUN": run.name, **stage.parameters}
+    source = project_root() / "notebooks" / f"{notebook}.ipynb"
     declared = papermill.inspect_notebook(str(source))
-    for name in parameters:
-        require_known("parameter", name, declared, lambda line: RunError(f"{source}: {line}"))
-    settings, began = _settings_text(run, stage), time.time()
-    executed = run.folder / "notebooks" / f"{stage.name}.ipynb"
+    for parameter in parameters:
+        require_known("parameter", parameter, declared, lambda line: RunError(f"{source}: {line}"))
+    executed = folder / "notebooks" / f"{name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
@@ -423,9 +434,6 @@ def _execute(run: Run, stage: Stage) -> Path:
             f"the copy run so far is {executed}"
         ) from None
     page, _ = HTMLExporter().from_filename(str(executed))
-    with atomic_write(run.folder / "html" / f"{stage.name}.html") as temporary:
+    with atomic_write(folder / "html" / f"{name}.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    with atomic_write(_executed_settings(run, stage)) as temporary:
-        temporary.write_bytes(settings.encode())
-        os.utime(temporary, (began, began))
     return executed
