@@ -7,7 +7,7 @@ DOCS_READY := .venv/.docs-ready
 # A process a core takes a file at a time, in the order of tests/conftest.py: the longest first.
 TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install run release check test lab lint bench docs clean
+.PHONY: help install run release reference check test lab lint bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -30,6 +30,9 @@ release: $(READY)  ## train the net of the package again, and put it there
 	$(BIN)/ethand run release
 	mkdir -p ethand_utils/training/released
 	cp outputs/release/release/weights.safetensors ethand_utils/training/released/hands.safetensors
+
+reference: $(READY)  ## results of a finished run for git, into outputs/reference: make reference RUN=tiny
+	$(BIN)/ethand reference $(or $(RUN),tiny)
 
 check: lint  ## style and unit tests, before each commit
 	$(TESTS) -m "not slow"
@@ -54,5 +57,6 @@ $(DOCS_READY): docs/requirements.lock $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r docs/requirements.lock
 	touch $@
 
-clean:  ## remove what a run and make docs made; .venv stays
-	rm -rf outputs build/docs .pytest_cache .ruff_cache
+clean:  ## remove what runs and make docs made; .venv and outputs/reference stay
+	if [ -d outputs ]; then find outputs -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +; fi
+	rm -rf build/docs .pytest_cache .ruff_cache

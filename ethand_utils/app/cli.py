@@ -93,8 +93,9 @@ def demo(
 ):
     """Show what the package's net makes of eight rendered scenes and of a photo.
 
-    Trains nothing, and takes less than a minute. Prints the path of a page to open in a browser, outputs/NAME/index.html:
-    true and predicted masks, the photo with its masks, links to the error browser and to the notebook that made it all.
+    Trains nothing, and takes less than a minute. Prints the path of a page to open in a browser: true and predicted
+    masks, the photo with its masks, links to the error browser and to the notebook that made it all. An earlier demo in
+    outputs/NAME is replaced, nothing else is.
     """
     from ethand_utils.app.demo import run_demo
 
@@ -135,6 +136,49 @@ def index(folder: RunFolder):
     from ethand_utils.experiments.run import open_run
 
     report.write_index(open_run(folder.name))
+
+
+@app.command()
+def compare(
+    run: Annotated[str, typer.Argument(help="name of a run below outputs/, or a folder")],
+    reference: Annotated[
+        str | None, typer.Argument(help="the same of what to compare with; default: outputs/reference")
+    ] = None,
+    as_json: Json = False,
+):
+    """Show which numbers of a finished run lie within the spread of a reference.
+
+    The numbers are the rows of Table 1, the steps between them, those of the label fractions, and the scores of G1. The
+    spread is a 95 % interval: over seeds where the reference has several, else over its test samples. Of twenty numbers
+    of a true repetition, about one lies outside.
+
+    Settings and versions that differ are listed first: with other settings, a run is no repetition.
+    """
+    from ethand_utils.analysis import reference as references
+
+    ours = references.results_folder(run)
+    other = references.results_folder(reference) if reference else references.reference_folder()
+    comparison = references.compare_runs(ours, other)
+    if as_json:
+        print(json.dumps(references.comparison_json(comparison), indent=1))
+        return
+    print(f"ours: {ours}\nreference: {other}")
+    for name in ("settings", "versions"):
+        table = getattr(comparison, name)
+        print(f"\n{name} that differ:{' none' if table.empty else f'{chr(10)}{table.to_string(index=False)}'}")
+    print(f"\n{references.comparison_display(comparison).to_string(index=False)}\n\n{comparison.verdict}")
+
+
+@app.command("reference", hidden=True)
+def make_reference(
+    run: Annotated[str, typer.Argument(help="name of a finished run")],
+    out: Annotated[Path | None, typer.Option(help="folder to write; default: outputs/reference")] = None,
+):
+    """Make the reference of a finished run: its report, tables and figures, without weights; `make reference`."""
+    from ethand_utils.app.reference import write_reference
+    from ethand_utils.experiments.run import REFERENCE, open_finished, project_root
+
+    print(write_reference(open_finished(run), out or project_root() / "outputs" / REFERENCE))
 
 
 @app.command()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ethand_utils.app.html import Element, Links, Paragraph, Table, image
+from ethand_utils.analysis.image_plots import legend_of_parts
+from ethand_utils.app.html import Element, Links, Paragraph, Table, figure_image, image
 from ethand_utils.app.report import write_page
 from ethand_utils.data.images import read_photo
 from ethand_utils.experiments.demo import open_demo
@@ -58,7 +59,8 @@ def _scenes(figure: bytes, result: dict) -> list[Element]:
     alt = "Scenes, each with the true and the predicted mask of the left and of the right hand."
     scores = {text: result[key] for key, text in SCORES.items() if pd.notna(result[key])}
     table = pd.DataFrame([(text, f"{score:.2f}") for text, score in scores.items()], columns=["score", "0 to 1"])
-    return [Paragraph(note), image(figure, alt), Table(table, "words")]
+    legend = figure_image(legend_of_parts(), "The colour of every part, by name.")
+    return [Paragraph(note), image(figure, alt), legend, Table(table, "words")]
 
 
 def _photo(figure: bytes, result: dict) -> list[Element]:

@@ -285,6 +285,14 @@ def open_run(name: str | int, profile: str = "tiny", data: str = "") -> Run:
     return run
 
 
+def open_finished(name: str | int) -> Run:
+    """Open a run that is there already; nothing is written. Raises RunError where there is none."""
+    folder = run_folder(name)
+    if not (folder / "profile.yaml").is_file():
+        raise RunError(f"{folder}: no such run; expected the name of a run in outputs/ (`ethand run` makes one)")
+    return Run(folder, load_profile(folder / "profile.yaml"))
+
+
 def save_result(folder: str | Path, scores: dict | None = None, learn: "Learner | None" = None, **facts) -> dict:
     """Write and return the flat `result.json` of a training or a notebook: `facts`, `scores`, and where they came from.
 

@@ -426,7 +426,7 @@ def execute_notebook(notebook: str, folder: Path, name: str, parameters: dict) -
             progress_bar=False,
             stdout_file=sys.stdout,
             cwd=str(source.parent),
-            extra_arguments=["--IPKernelApp.log_level=40"],
+            extra_arguments=["--IPKernelApp.log_level=50"],  # 40 would show the signal that ends a kernel
         )
     except papermill.PapermillExecutionError as error:
         raise RunError(
