@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, vstack
 
-from ethand_utils.labels import HANDS, LEFT, N_CLASSES, PARTS, RIGHT
-from ethand_utils.training.metrics import class_iou
+from ethand_utils.labels import HANDS, N_CLASSES, PARTS
+from ethand_utils.training.metrics import class_iou, confusion
 
 # Kinds of pixels in an error map, by their code.
 ERRORS = ("background", "correct", "missed", "invented", "wrong part", "wrong hand")
@@ -39,25 +39,27 @@ def error_classes(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return kinds
 
 
-def sparse_counts(predicted: np.ndarray, truth: np.ndarray) -> csr_array:
-    """Count the pixels of masks [n, 2, H, W] by sample and cell of MATRICES: sparse uint32 [n, N_CELLS]."""
+def sparse_counts(predicted: np.ndarray, truth: np.ndarray, own: np.ndarray | None = None) -> csr_array:
+    """Count the pixels of masks [n, 2, H, W] by sample and cell of MATRICES: sparse uint32 [n, N_CELLS].
+
+    `own` is their `metrics.confusion`, where it has been counted already.
+    """
     chunks = [csr_array((0, N_CELLS), dtype=np.uint32)]
     for start in range(0, len(truth), CHUNK):
-        dense = _dense_counts(np.asarray(predicted[start : start + CHUNK]), np.asarray(truth[start : start + CHUNK]))
-        chunks.append(csr_array(dense.astype(np.uint32)))
+        some = slice(start, start + CHUNK)
+        guess, true = np.asarray(predicted[some]), np.asarray(truth[some])
+        dense = [confusion(guess, true) if own is None else own[some], _swapped_counts(guess, true)]
+        chunks.append(csr_array(np.concatenate(dense, 1).reshape(len(true), N_CELLS).astype(np.uint32)))
     return vstack(chunks, format="csr")
 
 
-def _dense_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Count the pixels of masks [n, 2, H, W]: int64 [n, N_CELLS]."""
-    first = np.arange(len(truth)).reshape(-1, 1, 1) * len(MATRICES)  # matrix of each sample
-    cells = []
-    for hand, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
-        own = ((first + hand) * N_CLASSES + truth[:, hand]) * N_CLASSES + predicted[:, hand]
-        swapped = ((first + len(HANDS) + hand) * N_CLASSES + truth[:, hand]) * N_CLASSES + predicted[:, other]
-        wrong = (truth[:, hand] > 0) & (truth[:, other] == 0) & (predicted[:, other] > 0)
-        cells += [own.ravel(), swapped[wrong]]
-    return np.bincount(np.concatenate(cells), minlength=len(truth) * N_CELLS).reshape(len(truth), N_CELLS)
+def _swapped_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Count what a hand's parts are called in the other hand's mask, where that has none: int64 [n, 2, 17, 17]."""
+    other = predicted[:, ::-1]
+    wrong = (truth > 0) & (truth[:, ::-1] == 0) & (other > 0)
+    counts = confusion(other * wrong, truth * wrong)
+    counts[..., 0, 0] = 0  # all other pixels
+    return counts
 
 
 def total_counts(counts: csr_array, samples: np.ndarray | slice = slice(None)) -> np.ndarray:

@@ -27,7 +27,7 @@ from ethand_utils.sources.course_export import SUBMISSION_SIZE, img_path
 from ethand_utils.sources.course_io import encode_png, image_key, mask_keys, save_pt, write_lmdb
 from ethand_utils.sources.interhand_frames import Frame, frame_crops
 from ethand_utils.training.inference import PLAIN, Inference, Predicted, predict, predict_masks
-from ethand_utils.training.metrics import joint_scores, nanmean, order_accuracy, parts_at, sample_scores, summary
+from ethand_utils.training.metrics import joint_scores, nanmean, order_accuracy, parts_at, score
 
 # Crops by which a frame is scored: the course's one shifted by (x, y) of its side, and a factor on the side.
 JITTER = ((0, 0, 1), (0.03, 0, 1), (-0.03, 0, 1), (0, 0.03, 1), (0, -0.03, 1), (0, 0, 0.94), (0, 0, 1.06))
@@ -62,12 +62,13 @@ def evaluate_store(
     order = {}
     if front is not None and predicted.front is not None:
         order = {"order_accuracy": order_accuracy(predicted.front, truth, front)}
+    scores = score(masks, truth, front)
     if out is not None:
-        scores = sample_scores(masks, truth, front) | order
-        _write_predictions(out, store, predicted, scores, weights)
+        _write_predictions(out, store, predicted, scores.of_samples() | order, weights)
+        write_counts(out, sparse_counts(masks, truth, scores.counts))
     origin = {"images_per_s": speed, "scored_on": store.path.name, "scored_samples": len(store)}
     order = {name: nanmean(values) for name, values in order.items()}
-    return summary(masks, truth, front) | order | origin
+    return scores.summary() | order | origin
 
 
 def _require_ids(store: Store) -> None:
@@ -99,7 +100,6 @@ def _write_predictions(out: Path, store: Store, predicted: Predicted, scores: di
     table = pd.DataFrame({"id": store.index["id"], "confidence": predicted.confidence, **scores})
     with atomic_write(out / "metrics.parquet") as temporary:
         table.to_parquet(temporary, index=False)
-    write_counts(out, sparse_counts(masks, store.masks))
 
 
 def overall_scores(scores: dict) -> pd.Series:

@@ -1,5 +1,7 @@
 """The course's mIoU and its companions, from confusion counts (REFERENCE.md section 1)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ethand_utils.data.kernels import count_pairs
@@ -16,6 +18,7 @@ from ethand_utils.labels import (
 )
 
 ADJOINS = np.array([[part in parts for part in range(N_CLASSES)] for parts in JOINT_PARTS])  # bool [21, 17]
+REGIONS = ("visible", "occluded")
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -104,37 +107,54 @@ def absent_false_positives(counts: np.ndarray, size: int) -> np.ndarray:
     return np.where(absent, predicted.astype(float), np.nan)
 
 
-def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Compute columns [n], for both hands and each: course mIoU, visible and occluded IoU, absent false positives."""
+@dataclass(frozen=True)
+class Scores:
+    """Scores of masks [n, 2, H, W] whose pixels were counted once.
+
+    `counts` are those of `confusion`, `hands` the scores float [n, 2] of each hand by name, NaN where there is none.
+    """
+
+    counts: np.ndarray
+    hands: dict[str, np.ndarray]
+
+    def of_samples(self) -> dict[str, np.ndarray]:
+        """Return columns [n] of both hands and each: course mIoU, visible and occluded IoU, absent false positives."""
+        columns = {}
+        for name, values in self.hands.items():
+            columns[name] = nanmean(values, axis=1)
+            columns |= {f"{name}_{hand}": values[:, i] for i, hand in enumerate(HANDS)}
+        return columns
+
+    def summary(self) -> dict[str, float]:
+        """Return all scores of the data set as one flat dict, as in `result.json`; NaN where nothing can be scored."""
+        return {
+            "course_miou": nanmean(self.hands["course_miou"]),
+            "dataset_miou": dataset_miou(self.counts),
+            **{f"{region}_iou": nanmean(self.hands[f"{region}_iou"]) for region in REGIONS},
+            "absent_fp_rate": nanmean(self.hands["absent_fp"]),
+            **{f"part_iou_{slug(PARTS[i])}": float(iou) for i, iou in enumerate(part_iou(self.counts)) if i},
+        }
+
+
+def score(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> Scores:
+    """Score masks [n, 2, H, W], with `front` [n, H, W] by what is visible and occluded, too."""
     counts, size = confusion(predicted, truth), truth.shape[-1]
     hands = hand_miou(counts, size)
     nothing = np.full(hands.shape, np.nan)
     regions = {
-        f"{region}_iou": nothing if front is None else region_iou(predicted, truth, front, region)
-        for region in ("visible", "occluded")
+        f"{region}_iou": nothing if front is None else region_iou(predicted, truth, front, region) for region in REGIONS
     }
-    per_hand = {"course_miou": hands, **regions, "absent_fp": absent_false_positives(counts, size)}
-    columns = {}
-    for name, values in per_hand.items():
-        columns[name] = nanmean(values, axis=1)
-        columns |= {f"{name}_{hand}": values[:, i] for i, hand in enumerate(HANDS)}
-    return columns
+    return Scores(counts, {"course_miou": hands, **regions, "absent_fp": absent_false_positives(counts, size)})
+
+
+def sample_scores(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Compute `Scores.of_samples` of masks [n, 2, H, W]."""
+    return score(predicted, truth, front).of_samples()
 
 
 def summary(predicted: np.ndarray, truth: np.ndarray, front: np.ndarray | None = None) -> dict[str, float]:
-    """Compute all scores of a data set as one flat dict, as in `result.json`; NaN where nothing can be scored."""
-    counts, size = confusion(predicted, truth), truth.shape[-1]
-    regions = {
-        f"{region}_iou": float("nan") if front is None else nanmean(region_iou(predicted, truth, front, region))
-        for region in ("visible", "occluded")
-    }
-    return {
-        "course_miou": nanmean(hand_miou(counts, size)),
-        "dataset_miou": dataset_miou(counts),
-        **regions,
-        "absent_fp_rate": nanmean(absent_false_positives(counts, size)),
-        **{f"part_iou_{slug(PARTS[i])}": float(iou) for i, iou in enumerate(part_iou(counts)) if i},
-    }
+    """Compute `Scores.summary` of masks [n, 2, H, W]."""
+    return score(predicted, truth, front).summary()
 
 
 def joint_accuracy(masks: np.ndarray, joints: np.ndarray, valid: np.ndarray) -> dict[str, float]:

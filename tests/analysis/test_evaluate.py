@@ -10,17 +10,16 @@ import torch
 from fixednet import Fixed
 from PIL import Image
 
-from ethand_utils.analysis.evaluate import (
-    evaluate_store,
-    overall_scores,
-    part_scores,
-)
+from ethand_utils.analysis.confusion import sparse_counts
+from ethand_utils.analysis.evaluate import evaluate_store, overall_scores, part_scores
+from ethand_utils.analysis.predictions import CONFUSION, write_counts
 from ethand_utils.data import store_builder
 from ethand_utils.data.crops import crop_image, crop_square
 from ethand_utils.data.images import ImageError, read_image
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import N_CHANNELS, N_CLASSES, PALM, PARTS, slug
+from ethand_utils.training import metrics
 from ethand_utils.training.inference import export_model, predict_masks
 from ethand_utils.training.metrics import course_miou, sample_scores, summary
 from ethand_utils.training.models import create_model
@@ -126,6 +125,23 @@ def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_pa
     assert scores["course_miou"] == pytest.approx(course_miou(store.masks, test.masks))
     hands = table[["course_miou_left", "course_miou_right"]].to_numpy()
     assert np.nanmean(hands) == pytest.approx(scores["course_miou"])
+
+
+def test_the_masks_are_counted_once_and_what_is_written_is_as_if_each_had_been_counted_for_itself(
+    dataset, tmp_path, monkeypatch
+):
+    count, counted = metrics.count_pairs, []
+    monkeypatch.setattr(metrics, "count_pairs", lambda *masks: counted.append(masks) or count(*masks))
+    test, folder = dataset["test"], tmp_path / "predictions"
+    evaluate_store(net(), test, folder)
+    truth = np.asarray(test.masks)
+    assert sum(np.array_equal(masks[0], truth.reshape(masks[0].shape)) for masks in counted) == 1
+    masks = np.asarray(Store(folder).masks)
+    write_counts(tmp_path, sparse_counts(masks, truth))
+    assert (tmp_path / CONFUSION).read_bytes() == (folder / CONFUSION).read_bytes()
+    table = pd.read_parquet(folder / "metrics.parquet")
+    for name, values in sample_scores(masks, truth, np.asarray(test.front)).items():
+        assert table[name].to_numpy().tobytes() == values.tobytes(), name
 
 
 def test_evaluating_again_replaces_the_predictions(dataset, tmp_path):

@@ -99,12 +99,37 @@ def test_shares_of_errors_are_the_pixels_of_the_error_map(masks):
         assert share == pytest.approx((kinds == ERRORS.index(name)).sum() / parts)
 
 
+def same_bytes(one, two):
+    """Whether two sparse arrays are the same, to the types of their numbers."""
+    return all(
+        getattr(one, name).dtype == getattr(two, name).dtype
+        and getattr(one, name).tobytes() == getattr(two, name).tobytes()
+        for name in ("indptr", "indices", "data")
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_sparse_counts_are_a_loop_over_pixels_whoever_counted_the_hands_own(seed):
+    rng = np.random.default_rng(seed)
+    shape, most = (rng.integers(0, 5), 2, *rng.integers(1, 9, 2)), rng.integers(1, N_CLASSES + 1)
+    truth, predicted = (rng.integers(most, size=shape) * (rng.random(shape) < rng.random()) for _ in range(2))
+    expected = np.zeros((shape[0], len(MATRICES), N_CLASSES, N_CLASSES), int)
+    for i, hand, row, column in np.ndindex(shape):
+        true, other = truth[i, hand, row, column], predicted[i, 1 - hand, row, column]
+        expected[i, hand, true, predicted[i, hand, row, column]] += 1
+        if true and other and not truth[i, 1 - hand, row, column]:
+            expected[i, 2 + hand, true, other] += 1
+    masks = predicted.astype(np.uint8), truth.astype(np.uint8)
+    counts = sparse_counts(*masks)
+    assert (counts.toarray() == expected.reshape(counts.shape)).all()
+    assert same_bytes(counts, sparse_counts(*masks, own=confusion(*masks)))
+
+
 def test_counts_do_not_depend_on_the_chunks_they_are_made_in(masks, monkeypatch):
     whole = sparse_counts(*masks)
     monkeypatch.setattr("ethand_utils.analysis.confusion.CHUNK", 4)
-    again = sparse_counts(*masks)
-    for name in ("indptr", "indices", "data"):
-        assert (getattr(again, name) == getattr(whole, name)).all()
+    assert same_bytes(sparse_counts(*masks), whole)
+    assert same_bytes(sparse_counts(*masks, own=confusion(*masks)), whole)
     assert sparse_counts(masks[0][:0], masks[1][:0]).shape == (0, whole.shape[1])
 
 
