@@ -26,8 +26,8 @@ from ethand_utils.training.learner import lr_factor
 from ethand_utils.training.losses import LOSSES
 from ethand_utils.training.pseudo_labels import kept_per_batch
 
-WIDTH = 100  # columns of the text
-PHASE_COLUMNS = "{:<17}{:>3} {:<14}{:>6}{:>8}{:>10}{:>12}{:>12}  {}"
+WIDTH, NAME_WIDTH = 100, 17  # columns of the text, and of the name that begins a line
+PHASE_COLUMNS = f"{{:<{NAME_WIDTH}}}{{:>3}} {{:<14}}{{:>6}}{{:>8}}{{:>10}}{{:>12}}{{:>12}}  {{}}"
 
 
 def planned(run: Run) -> dict:
@@ -217,6 +217,9 @@ def _training_lines(plan: dict) -> list[str]:
     lines = [PHASE_COLUMNS.format("training", "", "phase", "epochs", "batches", "steps", "images", "learned", "lr")]
     for training in plan["trainings"]:
         name, seeds = _short(training), f"×{training['seeds']}" if training["seeds"] > 1 else ""
+        if len(name) >= NAME_WIDTH:
+            lines.append(name)
+            name = ""
         for phase in training["phases"]:
             numbers = [f"{phase[key]:,}" for key in ("epochs", "batches", "steps", "images", "learned")]
             lines.append(PHASE_COLUMNS.format(name, seeds, phase["phase"], *numbers, _rates(phase["lr"])))
@@ -266,7 +269,7 @@ def _wrapped(name: str, content: str) -> list[str]:
 
 
 def _line(name: str, content: str) -> str:
-    return f"{name:<17}{content}"
+    return f"{name:<{NAME_WIDTH}}{content}"
 
 
 def _rates(lr: list[list[float]]) -> str:
