@@ -76,7 +76,8 @@ def peer_table(run: Run) -> pd.DataFrame:
 def peer_display(table: pd.DataFrame) -> pd.DataFrame:
     """Return `peer_table` as text: a row a method, a column a label fraction, ± standard deviation over seeds."""
     texts = table.assign(text=list(map(mean_text, table["ours"], table["ours_sd"])))
-    wide = texts.pivot(index="model", columns="label_fraction", values="text").reindex(table["model"].unique())
+    rows = table.loc[table["label_fraction"] == table["label_fraction"].max(), "model"]  # all that there are
+    wide = texts.pivot(index="model", columns="label_fraction", values="text").reindex(rows)
     pairs = table.groupby("label_fraction")["pairs"].first()
     columns = {fraction: f"{100 * fraction:g} % ({pairs[fraction]:,.0f} pairs)" for fraction in wide}
     return wide.rename(columns=columns).fillna("–").rename_axis(index=None, columns="of the pairs")
