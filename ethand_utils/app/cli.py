@@ -52,7 +52,7 @@ def run(
     Notebooks whose results are up to date are skipped. The report is outputs/NAME/index.html.
     """
     from ethand_utils.experiments import config, workflow
-    from ethand_utils.experiments.checks import check
+    from ethand_utils.experiments.checks import check, write_checked
     from ethand_utils.experiments.run import Run, RunError, run_folder
 
     chosen = config.load_profile(profile, config.parse_changes(changes or []))
@@ -64,6 +64,7 @@ def run(
     check(Run(folder, chosen))
     with workflow.run_lock(folder):
         config.write_profile(folder, chosen)
+        write_checked(Run(folder, chosen))
         status, stopped = workflow.snakemake(folder, cores, snakemake or [])
     if stopped:
         with contextlib.suppress(OSError):  # the terminal may be lost

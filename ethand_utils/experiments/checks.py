@@ -1,11 +1,13 @@
 """Checks of a run before anything starts: its settings against each other, the data, the installation and the nets."""
 
+import hashlib
 import importlib.util
 import json
 import warnings
 from pathlib import Path
 
 from ethand_utils.data.datasets import open_dataset, require_stores
+from ethand_utils.dependencies import PACKAGE
 from ethand_utils.exceptions import nearest
 from ethand_utils.experiments.config import PROFILES, Profile, brief, load_profile
 from ethand_utils.experiments.methods import (
@@ -18,7 +20,8 @@ from ethand_utils.experiments.methods import (
     peer_methods,
     trained_methods,
 )
-from ethand_utils.experiments.run import RELEASED_NAME, Run, RunError, from_root
+from ethand_utils.experiments.run import RELEASED_NAME, Run, RunError, from_root, versions
+from ethand_utils.files import atomic_write
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.sources.detect import find_source
 from ethand_utils.training.cyclegan.variants import VARIANTS, cycle_nets
@@ -38,26 +41,42 @@ NET_SETTINGS = {
 HALF = " at half the size"  # ends the name of a net that is trained on smaller images as well
 MAX_PARAMETERS = 4 * 10**9  # of a net; with Adam's moments and the gradient 64 GB
 MAX_REASON = 160  # characters of a library's own message
+CHECKED = "settings/checked.txt"  # of a run: the `fingerprint` of what was last checked
 
 
 def check(run: Run, whole: bool = True) -> None:
     """Check what a run asks for before anything is written; with `whole`, also that there are data for the whole chain.
 
+    Methods and nets are not checked again, for which PyTorch would be loaded, where they are as `write_checked` noted.
     Raises MethodError for an unknown method or loss; RunError for settings that do not go together, a net that cannot
     be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
     """
     p = run.profile
-    for method in (*chosen_methods(p), *peer_methods(p)):
-        method.check()
     check_fractions(p)
-    check_peers(p)
     source = run.source
     if p.mano_dir:
         check_mano(from_root(p.mano_dir))
     if p.tensorboard and not importlib.util.find_spec("tensorboard"):
         raise RunError("tensorboard: true, but the package tensorboard is missing; `pip install tensorboard`")
-    check_nets(p, store_size(run, source, whole))
+    size, noted = store_size(run, source, whole), run.folder / CHECKED
+    if not noted.is_file() or noted.read_text() != fingerprint(p, size):
+        for method in (*chosen_methods(p), *peer_methods(p)):
+            method.check()
+        check_peers(p)
+        check_nets(p, size)
     check_start(run)
+
+
+def write_checked(run: Run) -> None:
+    """Note what `check` has let pass."""
+    with atomic_write(run.folder / CHECKED) as temporary:
+        temporary.write_text(fingerprint(run.profile, store_size(run, run.source, whole=True)))
+
+
+def fingerprint(p: Profile, size: int) -> str:
+    """Return a digest of all that the check of methods and nets depends on: settings, size, libraries and our code."""
+    code = b"".join(file.read_bytes() for file in sorted(PACKAGE.rglob("*.py")))
+    return hashlib.sha256(f"{p.model_dump_json()} {size} {versions()}".encode() + code).hexdigest()
 
 
 def check_fractions(p: Profile) -> None:

@@ -409,6 +409,8 @@ def execute_notebook(notebook: str, folder: Path, name: str, parameters: dict) -
 
     Raises RunError as `execute` does.
     """
+    # jsonschema, which both import, would compile a grammar of IRIs for over a second; notebooks have none to check.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbconvert import HTMLExporter
 

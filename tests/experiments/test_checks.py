@@ -1,6 +1,8 @@
 """Settings that are refused before anything starts: exactly those with which a net cannot be trained, or that clash."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +177,52 @@ def test_g1_may_start_from_weights_of_its_own_net_alone(tmp_path):
     assert "g1_init" in refused(check, run_of(**baseline, g1_init=str(other)))
     assert refused(check, run_of("release", g1_init="released")) == ""
     assert RELEASED.exists()
+
+
+def test_nets_are_checked_again_exactly_where_something_has_changed_since_they_passed(tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(checks, "check_nets", lambda *arguments: checked.append(arguments))
+
+    def is_checked(run):
+        checked.clear()
+        check(run)
+        return bool(checked)
+
+    run = Run(tmp_path, load_profile("ci", {}))
+    assert is_checked(run)
+    assert is_checked(run)  # checking alone notes nothing
+    checks.write_checked(run)
+    assert not is_checked(run)
+    changes = {"seed": 1, "bs": 4, "g1_widths": [8, 8, 4], "size": 64, "adversarial_input": "softmax", "seeds": 2}
+    for key, value in changes.items():
+        assert is_checked(Run(tmp_path, load_profile("ci", {key: value}))), key
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "versions", lambda: "torch=0")
+        assert is_checked(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "PACKAGE", tmp_path)  # other code
+        assert is_checked(run)
+    assert not is_checked(run)
+    (tmp_path / checks.CHECKED).write_text("damaged")
+    assert is_checked(run)
+
+
+def test_a_run_that_was_checked_needs_no_pytorch_to_be_checked_again(tmp_path):
+    run = Run(tmp_path, load_profile("ci", {}))
+    checks.write_checked(run)
+    code = f"""
+import sys
+from pathlib import Path
+from ethand_utils.experiments import workflow
+from ethand_utils.experiments.checks import check
+from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.run import Run
+run = Run(Path({str(tmp_path)!r}), load_profile("ci", {{}}))
+check(run)
+workflow.write_stage_settings(run)
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_stores_used_in_place_are_checked_at_their_own_size(dataset):
