@@ -38,15 +38,15 @@ def imported_modules(code: str) -> set[str]:
     hands`. A string that is a module's full name counts as an import: registries name modules in this way, to import
     them when they are used.
     """
-    modules, rooms, tree = set(), {}, ast.parse(code)
-    for node in ast.walk(tree):
+    modules, rooms, nodes = set(), {}, list(ast.walk(ast.parse(code)))
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
             inside = node.module.split(".")[1:]
             modules |= {_defining_module(inside, alias.name) for alias in node.names}
             rooms |= {alias.asname or alias.name: [*inside, alias.name] for alias in node.names}
         elif isinstance(node, ast.Constant) and re.fullmatch(rf"{PACKAGE.name}(\.\w+)+", str(node.value)):
             modules.add(node.value.partition(".")[2])
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             inside = rooms.get(node.value.id, [])
             if inside and PACKAGE.joinpath(*inside).is_dir():

@@ -65,6 +65,41 @@ def test_rooms_and_the_help_text_import_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+HEAVY = ("torch", "torchvision", "timm", "fastai", "numba", "scipy.stats")
+# What notebooks without training use of the rooms; kernels of the stages that run them load nothing else.
+LIGHT = {
+    "tables": "analysis.results, analysis.ablation_steps, analysis.metrics_table, analysis.cycle_table",
+    "figures": "analysis.bars, analysis.histograms, analysis.score_table, analysis.contact_sheet, analysis.five_panels",
+    "errors": "analysis.worst_parts, analysis.error_shares, analysis.hand_confusion, app.ErrorBrowser",
+    "runs": "experiments.open_run, experiments.save_result, data.describe, data.held_out, sources.read_frames",
+    "report": "app.write_index",
+}
+
+
+@pytest.mark.parametrize("names", LIGHT.values(), ids=LIGHT)
+def test_what_reads_shows_and_compares_loads_nothing_that_trains(names):
+    code = f"""
+import sys
+from ethand_utils import analysis, app, data, experiments, sources
+{names}
+print(*[name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_a_stage_loads_no_grammar_of_iris_with_papermill():
+    code = """
+import sys
+from ethand_utils.experiments import workflow
+try:
+    workflow._execute(None, None)
+except AttributeError:
+    sys.exit("papermill" not in sys.modules or "lark" in sys.modules or "torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_code_depends_on_the_module_that_defines_what_it_takes_from_a_room():
     assert imported_modules("from ethand_utils.hands import load_rig") == {"hands.rigs"}
     assert imported_modules("from ethand_utils.hands.rigs import load_rig") == {"hands.rigs"}

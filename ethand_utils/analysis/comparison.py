@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ethand_utils.analysis.statistics import (
     LEVEL,
@@ -146,6 +145,8 @@ def seed_std_table(scores: ScoresByRow) -> pd.DataFrame:
     sd, freedom = pooled_std(scores), _degrees_of_freedom(scores)
     if not freedom:
         return pd.DataFrame()
+    from scipy import stats  # as slow to import as in `statistics`
+
     low, high = sd * np.sqrt(freedom / stats.chi2.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], freedom))
     trainings = sum(len(seeds) for seeds in scores.values() if len(seeds) > 1)
     line = {"trainings": trainings, "sd over seeds": sd, "low": low, "high": high}

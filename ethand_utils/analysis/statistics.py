@@ -1,10 +1,12 @@
-"""Intervals and tests of mean scores and of paired differences, over samples and over seeds."""
+"""Intervals and tests of mean scores and of paired differences, over samples and over seeds.
+
+SciPy's statistics take longer to import than most figures to draw, so only what tests imports them.
+"""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from ethand_utils.exceptions import EthandError
 
@@ -63,6 +65,8 @@ def sign_flip_test(values: np.ndarray, groups: np.ndarray | None = None, flips: 
     every combination where there are few. NaN for fewer than two. (Good, Permutation, Parametric and Bootstrap Tests of
     Hypotheses, section 3.2; scipy's permutation_test.) Raises EthandError unless groups are as many as values.
     """
+    from scipy import stats
+
     totals, _ = _sums(np.asarray(values, float), groups)
     if len(totals) < 2:
         return float("nan")
@@ -96,6 +100,8 @@ def t_interval(values: np.ndarray) -> Interval:
 
     The ends are NaN for fewer than two values.
     """
+    from scipy import stats
+
     values = np.asarray(values, float)
     mean = float(values.mean()) if len(values) else float("nan")
     half = stats.t.ppf((1 + LEVEL) / 2, max(1, len(values) - 1)) * std(values) / math.sqrt(max(1, len(values)))
@@ -108,6 +114,8 @@ def seeds_needed(difference: float, sd: float) -> float:
     n = 2 (z₁ + z₂)² sd² / difference², at least 2, with the normal quantiles z₁ of (1 + LEVEL) / 2 and z₂ of POWER:
     15.7 sd² / difference². Infinite for no difference, NaN where `sd` is unknown.
     """
+    from scipy import stats
+
     if math.isnan(sd) or math.isnan(difference):
         return float("nan")
     if difference == 0:

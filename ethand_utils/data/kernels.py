@@ -3,6 +3,8 @@
 They pass over memory once, and are several times as fast as `grid_sample` and `np.bincount`.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,7 +12,6 @@ from itertools import pairwise
 
 import numba
 import numpy as np
-import torch
 
 from ethand_utils.labels import N_CLASSES
 
@@ -62,12 +63,18 @@ def count_pairs(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def _on_all_threads(run: Callable[[slice], None], count: int) -> None:
     """Call `run` with equal slices of `count` samples, one on each of PyTorch's threads."""
-    threads = max(1, min(torch.get_num_threads(), count))
+    threads = max(1, min(_torch_threads(), count))
     edges = [count * i // threads for i in range(threads + 1)]
     others = [_pool(threads - 1).submit(run, slice(*pair)) for pair in pairwise(edges[1:])]
     run(slice(0, edges[1]))
     for other in others:
         other.result()
+
+
+def _torch_threads() -> int:
+    """Return PyTorch's number of threads; a core each where it is not loaded, as counting alone needs none of it."""
+    torch = sys.modules.get("torch")
+    return len(os.sched_getaffinity(0)) if torch is None else torch.get_num_threads()
 
 
 @cache

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ethand_utils.data.kernels import count_pairs
 from ethand_utils.labels import (
     FRONT_LEFT,
     FRONT_RIGHT,
@@ -23,6 +22,8 @@ REGIONS = ("visible", "occluded")
 
 def confusion(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Count pixels int64 [n, 2, 17, 17] (ground truth by prediction) of masks [n, 2, H, W], by image and hand."""
+    from ethand_utils.data.kernels import count_pairs  # here, as tables and figures count nothing and need no Numba
+
     return count_pairs(_flat(truth), _flat(predicted)).reshape(-1, len(HANDS), N_CLASSES, N_CLASSES)
 
 

@@ -13,13 +13,12 @@ from PIL import Image
 from ethand_utils.analysis.confusion import sparse_counts
 from ethand_utils.analysis.evaluate import evaluate_store, overall_scores, part_scores
 from ethand_utils.analysis.predictions import CONFUSION, write_counts
-from ethand_utils.data import store_builder
+from ethand_utils.data import kernels, store_builder
 from ethand_utils.data.crops import crop_image, crop_square
 from ethand_utils.data.images import ImageError, read_image
 from ethand_utils.data.store import Store, StoreError
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import N_CHANNELS, N_CLASSES, PALM, PARTS, slug
-from ethand_utils.training import metrics
 from ethand_utils.training.inference import export_model, predict_masks
 from ethand_utils.training.metrics import course_miou, sample_scores, summary
 from ethand_utils.training.models import create_model
@@ -130,8 +129,8 @@ def test_evaluate_keeps_predictions_and_a_row_of_scores_a_sample(dataset, tmp_pa
 def test_the_masks_are_counted_once_and_what_is_written_is_as_if_each_had_been_counted_for_itself(
     dataset, tmp_path, monkeypatch
 ):
-    count, counted = metrics.count_pairs, []
-    monkeypatch.setattr(metrics, "count_pairs", lambda *masks: counted.append(masks) or count(*masks))
+    count, counted = kernels.count_pairs, []
+    monkeypatch.setattr(kernels, "count_pairs", lambda *masks: counted.append(masks) or count(*masks))
     test, folder = dataset["test"], tmp_path / "predictions"
     evaluate_store(net(), test, folder)
     truth = np.asarray(test.masks)
