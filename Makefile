@@ -21,6 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	$(BIN)/python -c "from ethand_utils.hands.rigs import RIGS, load_rig; [load_rig(name) for name in RIGS]"
 	$(BIN)/python -c "from ethand_utils.analysis.hand_finder import NETS, net_file; [net_file(name) for name in NETS]"
+	$(BIN)/python -c "from ethand_utils.training.photo_graph import released_graph; released_graph()"
 	touch $@
 
 run: $(READY)  ## every notebook of a profile: make run, make run PROFILE=small

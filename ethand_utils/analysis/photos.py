@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from ethand_utils.analysis.hand_finder import HandView
 from ethand_utils.analysis.landmark_prior import landmark_prior
@@ -15,11 +15,14 @@ from ethand_utils.data.images import ImageError, Photo
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
 from ethand_utils.outputs import digest
-from ethand_utils.training.inference import PLAIN, Inference, predict
+from ethand_utils.training.photo_graph import PhotoGraph, enlargement
+from ethand_utils.training.predicted import PLAIN, Inference, Predicted
 
-SHOWN_SIZE = 256  # px of a photo's square, at least, in which masks are interpolated and shown
 LEFT_OFFSET = N_CLASSES - 1  # added to the left hand's ids in visible.png, as in the course's files
 OPACITY = 0.6  # of masks over a photo
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,34 @@ class PhotoHands:
 
 
 def predict_view(
-    model: nn.Module, image: np.ndarray | Photo, size: int, view: HandView, how: Inference = PLAIN
+    model: "nn.Module | PhotoGraph", image: np.ndarray | Photo, size: int, view: HandView, how: Inference = PLAIN
 ) -> PhotoHands:
     """Predict the hands that a photo, uint8 RGB [H, W, 3] or reduced, shows in a view, by a net of `size` px.
 
-    The view and the masks are of the photo's own size. Raises ImageError when the view lies outside the photo.
+    A `PhotoGraph` has its own size and way, in place of `size` and `how`. The view and the masks are of the photo's
+    own size. Raises ImageError when the view lies outside the photo.
     """
     photo = image if isinstance(image, Photo) else Photo(image, *image.shape[:2])
     image, height, width = photo.image, photo.height, photo.width
     reduced = view.scaled(1 / photo.factor)
-    enlarge = -(-SHOWN_SIZE // size)
-    large = size * enlarge
+    large = size * enlargement(size)
     _require_inside(view, height, width)
     crop = reduced.square.crop(image, size)
-    predicted = predict(model, crop[None], how, view.sides, enlarge, hands_prior(view, large))
+    predicted = _predict(model, crop[None], how, view.sides, hands_prior(view, large))
     in_photo = view.square.uncrop(predicted.masks[0], height, width)
     front = None if predicted.front is None else view.square.uncrop(predicted.front, height, width)[0]
     crop = reduced.square.crop(image, large)
     return PhotoHands(
         view, crop, predicted.masks[0], in_photo, front, predicted.presence[0], float(predicted.confidence[0])
     )
+
+
+def _predict(model, images: np.ndarray, how: Inference, sides: tuple[int, ...], prior: np.ndarray | None) -> Predicted:
+    if isinstance(model, PhotoGraph):
+        return model.predict(images, sides, prior)
+    from ethand_utils.training.inference import predict
+
+    return predict(model, images, how, sides, enlargement(images.shape[1]), prior)
 
 
 def hands_prior(view: HandView, size: int) -> np.ndarray | None:

@@ -12,6 +12,8 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
 from ethand_utils.labels import HANDS
 from ethand_utils.outputs import claim_shared_folder
+from ethand_utils.training.photo_graph import released_graph
+from ethand_utils.training.predicted import PLAIN, Inference
 
 
 def predict_photos(paths: list[Path], weights: Path | None, out: Path | None, box: str = "") -> bool:
@@ -29,9 +31,7 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path | None, bo
     claim_shared_folder(out or RESULTS, [weights])
     if not any(photo.exists() for photo in photos):
         read_photo(photos[0])  # says what is wrong, before PyTorch is imported
-    from ethand_utils.training.models import load_net
-
-    net, succeeded, folders = load_net(weights), True, result_folders(photos, out)
+    net, succeeded, folders = _load(weights), True, result_folders(photos, out)
     for photo, folder in zip(tqdm(photos, unit="photo", disable=len(photos) < 2 or None), folders, strict=True):
         try:
             tqdm.write(f"{photo}: {_predict_photo(photo, folder, net, corners)}; {folder / RESULT}")
@@ -42,15 +42,24 @@ def predict_photos(paths: list[Path], weights: Path | None, out: Path | None, bo
     return succeeded
 
 
+def _load(weights: Path | None) -> tuple:
+    """Return a net, its images' size and how it is used: the package's own as a graph, where that can be had."""
+    graph = released_graph() if weights is None else None
+    if graph is not None:
+        return graph, graph.size, PLAIN
+    from ethand_utils.training.models import load_net
+
+    model, notes = load_net(weights)
+    return model, notes["size"], Inference.of(notes)
+
+
 def _predict_photo(photo: Path, folder: Path, net: tuple, corners: tuple[float, float, float, float] | None) -> str:
     """Predict a photo into a folder; return which hands were seen."""
     from ethand_utils.analysis.photos import predict_view, save_photo
-    from ethand_utils.training.inference import Inference
 
-    (model, notes), pixels = net, read_photo(photo)
+    (model, size, how), pixels = net, read_photo(photo)
     claim_result(folder, photo.name, photo)
-    how = Inference.of(notes)
-    hands = [predict_view(model, pixels, notes["size"], view, how) for view in photo_views(pixels, corners)]
+    hands = [predict_view(model, pixels, size, view, how) for view in photo_views(pixels, corners)]
     save_photo(folder, photo.name, pixels, hands, photo)
     return _summary(hands)
 

@@ -1,8 +1,9 @@
 """Inference: masks of images, and export of a net."""
 
+import io
 import shutil
 import tempfile
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +15,12 @@ from tqdm.auto import tqdm
 from ethand_utils.data.augment import normalise
 from ethand_utils.exceptions import EthandError
 from ethand_utils.files import atomic_write
-from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, ORDER_CHANNEL, RIGHT
+from ethand_utils.labels import FRONT_LEFT, FRONT_NONE, FRONT_RIGHT, LEFT, N_CLASSES, ORDER_CHANNEL, RIGHT
 from ethand_utils.outputs import claim_export
 from ethand_utils.training.losses import order, per_hand
+from ethand_utils.training.photo_graph import INPUTS, enlargement
+from ethand_utils.training.predicted import PLAIN, Inference, Predicted
 from ethand_utils.training.presence import absent_hands, hand_presence, without_absent
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How a net is used: with the mirrored image too, and which hands count as absent.
-
-    With `mirrored` the probabilities of the image and of its mirror image are averaged. A hand is absent whose
-    `hand_presence` is below `presence`, but for the likelier one: what its channels see then belongs to the other hand.
-    `size` is the side of the images that the net was trained on, px: others are resized to it, and the probabilities
-    back; None takes every image as it is.
-    """
-
-    mirrored: bool = False
-    presence: float = 0.0
-    size: int | None = None
-
-    @staticmethod
-    def of(notes: dict) -> "Inference":
-        """Return the settings that the notes of `load_net` give; plain inference where they give none."""
-        return Inference(**notes.get("inference", {}), size=notes.get("size"))
-
-
-PLAIN = Inference()
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Predictions of n images: `masks` uint8 [n, 2, H, W], the mean probability `confidence` of their parts [n],
-    `presence` of each hand float32 [n, 2], and `front` uint8 [n, H, W], None where the net does not say it.
-    """
-
-    masks: np.ndarray
-    confidence: np.ndarray
-    presence: np.ndarray
-    front: np.ndarray | None
 
 
 def predict_masks(
@@ -82,13 +50,16 @@ def predict(
     """
     model.eval()
     device, size = next(model.parameters()).device, [enlarge * side_px for side_px in images.shape[1:3]]
+    known = torch.tensor([side in sides for side in (LEFT, RIGHT)], device=device)
+    prior = None if prior is None else torch.from_numpy(prior).to(device)
     starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
     batches = [
-        _predict_batch(
-            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, sides, enlarge, prior
+        predict_tensors(
+            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, known, enlarge, prior
         )
         for start in starts
     ]
+    batches = [tuple(None if tensor is None else tensor.cpu().numpy() for tensor in batch) for batch in batches]
     if not batches:
         batches = [(np.zeros((0, 2, *size), np.uint8), np.zeros(0, np.float32), np.zeros((0, 2), np.float32), None)]
     *arrays, front = zip(*batches, strict=True)
@@ -111,15 +82,18 @@ def label_pixels(model: nn.Module, images: np.ndarray, bs: int = 64) -> tuple[np
     return labels, probability
 
 
-def _predict_batch(
+def predict_tensors(
     model: nn.Module,
     images: torch.Tensor,
     how: Inference,
-    sides: tuple[int, ...],
+    sides: torch.Tensor,
     enlarge: int,
-    prior: np.ndarray | None,
-) -> tuple[np.ndarray | None, ...]:
-    """Return the arrays of `Predicted` for a batch of images uint8 [B, H, W, 3]."""
+    prior: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, ...]:
+    """Return the arrays of `Predicted` as tensors for a batch of images uint8 [B, H, W, 3].
+
+    `sides` bool [2] says which hands are known to be there.
+    """
     batch, size = normalise(images), [enlarge * side for side in images.shape[1:3]]
     if how.size is not None and images.shape[1:3] != (how.size, how.size):
         batch = F.interpolate(batch, (how.size, how.size), mode="bilinear", align_corners=False, antialias=True)
@@ -136,14 +110,36 @@ def _predict_batch(
     if list(hands.shape[3:]) != size:
         hands, right_in_front = _resized(hands, right_in_front, size)
     if prior is not None:
-        hands = hands * torch.from_numpy(prior).to(hands)
+        hands = hands * prior
         hands = hands / hands.sum(2, keepdim=True)
     probability, masks = hands.max(2)
     part = masks > 0
     confidence = (probability * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp(min=1)
     front = None if right_in_front is None else _front(part, right_in_front)
-    arrays = (masks.to(torch.uint8), confidence, presence, front)
-    return tuple(None if array is None else array.cpu().numpy() for array in arrays)
+    return masks.to(torch.uint8), confidence, presence, front
+
+
+class _PhotoNet(nn.Module):
+    """A net with all that `predict_tensors` does, as a graph for one photo at a time."""
+
+    def __init__(self, model: nn.Module, how: Inference, enlarge: int):
+        super().__init__()
+        self.model, self.how, self.enlarge = model, how, enlarge
+
+    def forward(self, images: torch.Tensor, sides: torch.Tensor, prior: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return predict_tensors(self.model, images, self.how, sides, self.enlarge, prior)
+
+
+def export_photo_graph(model: nn.Module, notes: dict) -> bytes:
+    """Return the ONNX of a `PhotoGraph` of a net that says which hand is in front; `notes` are those of `load_net`."""
+    size, enlarge = notes["size"], enlargement(notes["size"])
+    images, sides = torch.zeros(1, size, size, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.bool)
+    prior = torch.ones(2, N_CLASSES, enlarge * size, enlarge * size)
+    net, content = _PhotoNet(model.eval(), Inference.of(notes), enlarge).eval(), io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (images, sides, prior), input_names=INPUTS, dynamo=True, verbose=False).save(content)
+    return content.getvalue()
 
 
 def _probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -166,8 +162,9 @@ def _front(part: torch.Tensor, right_in_front: torch.Tensor) -> torch.Tensor:
 
     An arm hides the other hand beyond its own mask too, but not where there is no such arm.
     """
-    there = part.flatten(2).any(2)
-    right = torch.where(there.all(1)[:, None, None], right_in_front > 0.5, there[:, RIGHT, None, None])
+    there = part.flatten(2).any(2)[:, :, None, None]
+    both = there.all(1)
+    right = (both & (right_in_front > 0.5)) | (~both & there[:, RIGHT])
     front = torch.where(right, FRONT_RIGHT, FRONT_LEFT)
     return torch.where(part.any(1), front, FRONT_NONE).to(torch.uint8)
 

@@ -14,8 +14,8 @@ from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training.imagenet import WHEELS, load_imagenet
+from ethand_utils.training.photo_graph import RELEASED
 
-RELEASED = Path(__file__).parent / "released" / "hands.safetensors"  # notebook 14 makes it
 UNET_WIDTHS = (64, 128, 256, 512, 512)
 D_WIDTHS = (64, 128, 256, 512)
 # Kernel, stride and padding of D's last convolution: the report's, and the released code's (REFERENCE.md section 2).

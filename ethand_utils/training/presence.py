@@ -26,17 +26,15 @@ def presence_threshold(presence: np.ndarray, there: np.ndarray, share: float) ->
     return float(np.quantile(absent, 1 - share)) if len(absent) else 0.0
 
 
-def absent_hands(presence: torch.Tensor, threshold: float, sides: tuple[int, ...] = ()) -> torch.Tensor:
+def absent_hands(presence: torch.Tensor, threshold: float, sides: torch.Tensor) -> torch.Tensor:
     """Return which hands [B, 2] are absent: those below `threshold`, but for the likelier one.
 
-    Where `sides` has both hands, none is. Where it has one, that takes the place of the likelier one.
+    Where `sides` bool [2] has both hands, none is. Where it has one, that takes the place of the likelier one.
     """
-    absent = presence < threshold
-    if len(sides) == 2:
-        return torch.zeros_like(absent)
-    there = torch.full_like(presence[:, 0], sides[0], dtype=torch.long) if sides else presence.argmax(1)
-    alone = torch.arange(2, device=presence.device) != there[:, None]
-    return torch.where(absent.any(1, keepdim=True), alone, absent)
+    absent = (presence < threshold) & ~sides.all()
+    likelier = (presence + 2 * sides).argmax(1)  # presence is at most 1
+    alone = torch.arange(2, device=presence.device) != likelier[:, None]
+    return alone & absent.any(1, keepdim=True)
 
 
 def without_absent(hands: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
@@ -44,7 +42,7 @@ def without_absent(hands: torch.Tensor, absent: torch.Tensor) -> torch.Tensor:
 
     The other hand gets their parts where it has none itself, as both have the same ids.
     """
-    if not absent.any():
+    if not torch.compiler.is_compiling() and not absent.any():  # a graph has both ways in one
         return hands
     share = hands[:, :, :1] * hands.flip(1)[:, :, 1:]
     alone = torch.cat([hands[:, :, :1] * hands.flip(1)[:, :, :1], hands[:, :, 1:] + share], 2)

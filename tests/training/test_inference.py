@@ -86,6 +86,11 @@ def test_presence_is_high_for_a_hand_and_low_for_few_pixels_or_none():
     assert 0 < presence_of(few)[0, LEFT] < 0.5
 
 
+def known(sides):
+    """Which hands are known to be there, bool [2]."""
+    return torch.tensor([hand in sides for hand in (LEFT, RIGHT)])
+
+
 @pytest.mark.parametrize(
     ("presence", "sides", "absent"),
     [
@@ -99,11 +104,11 @@ def test_presence_is_high_for_a_hand_and_low_for_few_pixels_or_none():
     ],
 )
 def test_one_hand_at_least_is_there(presence, sides, absent):
-    assert absent_hands(torch.tensor([presence]), 0.5, sides).tolist() == [list(absent)]
+    assert absent_hands(torch.tensor([presence]), 0.5, known(sides)).tolist() == [list(absent)]
 
 
 def test_nothing_is_absent_without_a_threshold():
-    assert not absent_hands(torch.zeros(4, 2), 0.0).any()
+    assert not absent_hands(torch.zeros(4, 2), 0.0, known(())).any()
 
 
 def test_an_absent_hands_pixels_go_to_the_other_one():
