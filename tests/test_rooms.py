@@ -91,10 +91,11 @@ print(*[name for name in {HEAVY} if name in sys.modules])
 def test_a_stage_loads_no_grammar_of_iris_with_papermill():
     code = """
 import sys
+from pathlib import Path
 from ethand_utils.experiments import workflow
 try:
-    workflow._execute(None, None)
-except AttributeError:
+    workflow.execute_notebook("no_such_notebook", Path("."), "no_such_notebook", {})
+except FileNotFoundError:
     sys.exit("papermill" not in sys.modules or "lark" in sys.modules or "torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,11 +1,8 @@
-"""The peers beside the report's methods: scores at each label fraction, costs, tests, and where a teacher errs."""
+"""The peers beside the report's methods: scores at each label fraction, costs and tests."""
 
 import json
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
 from ethand_utils.analysis.comparison import (
     holm_corrected,
@@ -13,16 +10,10 @@ from ethand_utils.analysis.comparison import (
     row_at_fraction,
     step_pairs,
 )
-from ethand_utils.analysis.image_plots import colour_mask
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
-from ethand_utils.data.augment import Augmentation, denormalise
-from ethand_utils.data.store import Store
 from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
 from ethand_utils.experiments.run import Run, RunError
-from ethand_utils.labels import HANDS, LEFT, PARTS
 from ethand_utils.style import mean_text
-from ethand_utils.training.inference import label_pixels
-from ethand_utils.training.joint import JointLoader, SemiSettings, cutmix_boxes, mix
 
 
 def compared_rows(run: Run, label_fraction: float = 1.0) -> list[str]:
@@ -109,54 +100,3 @@ def peer_costs(results: pd.DataFrame) -> pd.DataFrame:
     costs["other_net"] = costs.get("other_course_miou")
     columns = ["images_seen", "seconds", "seconds_factor", "course_miou", "other_net"]
     return costs.groupby("model", sort=False)[columns].mean()
-
-
-def confident_errors(model: nn.Module, store: Store, threshold: float) -> pd.DataFrame:
-    """Return how often a net is sure, and how often it is wrong where it is, on a store with masks.
-
-    Rows: what it predicts, `background` and each part. Columns: `pixels`; `sure`, the share of them whose probability
-    is at least `threshold`; `wrong`, the share of wrong ones among all pixels, and `wrong_of_sure` among sure ones.
-    """
-    labels, confidence = label_pixels(model, store.images)
-    truth, sure = np.asarray(store.masks), confidence >= threshold
-    rows = {name: _errors(labels == part, sure, labels != truth) for part, name in enumerate(PARTS)}
-    return pd.DataFrame(rows, index=["pixels", "sure", "wrong", "wrong_of_sure"]).T
-
-
-def _errors(chosen: np.ndarray, sure: np.ndarray, wrong: np.ndarray) -> tuple[float, ...]:
-    """Return the numbers of `confident_errors` of the pixels `chosen`; all are bool of one shape."""
-    count, of_sure = chosen.sum(), (chosen & sure).sum()
-    shares = (chosen & sure).sum() / max(count, 1), (chosen & wrong).sum() / max(count, 1)
-    return count, *shares, (chosen & sure & wrong).sum() / of_sure if of_sure else float("nan")
-
-
-def worst_sure(labels: np.ndarray, sure: np.ndarray, truth: np.ndarray, count: int) -> np.ndarray:
-    """Return the samples with the most pixels, of `count`, that are predicted a part, sure and wrong: int64 [count].
-
-    Labels, sure and truth are [n, 2, H, W].
-    """
-    wrong = ((labels > 0) & sure & (labels != truth)).reshape(len(labels), len(HANDS), -1).sum((1, 2))
-    return np.argsort(-wrong, kind="stable")[:count]
-
-
-def peer_batch(
-    model: nn.Module, pairs: Store, unlabelled: Store, count: int, settings: SemiSettings, hand: int = LEFT
-) -> dict[str, np.ndarray]:
-    """Return what a method of `training.semi` sees of `count` unlabelled images, for `image_plots.strips`.
-
-    Columns uint8 [count, H, W, 3]: the weak view, the label of one hand that `model` gives it, where it is sure of that
-    label, the strong view after CutMix, and the label that belongs to it where it is sure, mixed by the same boxes.
-    """
-    loader = JointLoader(pairs, unlabelled, 2 * count, Augmentation())
-    _, _, weak, strong = loader.one_batch()
-    labels, probability = (torch.from_numpy(array) for array in label_pixels(model, denormalise(weak).numpy()))
-    sure = probability >= settings.semi_threshold
-    boxes = cutmix_boxes(count, weak.shape[-1], settings.cutmix_p)
-    mixed = mix(labels * sure, boxes)
-    return {
-        "weak": denormalise(weak).numpy(),
-        "label": colour_mask(labels[:, hand].numpy()),
-        "sure": np.repeat(255 * sure[:, hand, :, :, None].byte().numpy(), 3, axis=3),
-        "strong, mixed": denormalise(mix(strong, boxes)).numpy(),
-        "sure label, mixed": colour_mask(mixed[:, hand].numpy()),
-    }

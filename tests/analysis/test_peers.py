@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import Echo
 
-from ethand_utils.analysis.peers import confident_errors, peer_batch, peer_costs, peer_display, peer_results, worst_sure
+from ethand_utils.analysis.peers import peer_costs, peer_display, peer_results
+from ethand_utils.analysis.teachers import confident_errors, peer_batch, worst_sure
 from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.labels import COLOURS, LEFT, PARTS
