@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import normalize, to_tensor
 
 from benchmarks.nets import gpu_training, inference, training
+from benchmarks.startup import startup
 from benchmarks.timing import time_variants
 from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, sample_params, transform
 from ethand_utils.data.dataloaders import StoreLoader
@@ -161,12 +162,18 @@ def _metrics(store: Store) -> dict[str, float]:
     return time_variants(variants, len(store), ROUNDS) | {"difference": difference, "equal": float(difference < 1e-9)}
 
 
+def _startup(store: Store) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        return startup(store, Path(folder))
+
+
 BENCHMARKS = {
     "render": lambda _: rendering_speed(),
     "loader": _loader,
     "metrics": _metrics,
     "train": lambda store: training(store, BS) | gpu_training(store),
     "predict": lambda store: inference(store, BS),
+    "startup": _startup,
 }
 MEANING = {
     "render": "samples from all cores, and the milliseconds of one",
@@ -174,6 +181,7 @@ MEANING = {
     "metrics": "course mIoU of masks in memory against a loop over images, hands and classes",
     "train": "a training step of a small U-Net++ against smp's nets and losses in float32, same batch",
     "predict": "a batch through the same net, each runtime against eager float32, and its agreement of the arg-max",
+    "startup": "CPU seconds and memory of short commands, and their share of importing the libraries",
 }
 
 

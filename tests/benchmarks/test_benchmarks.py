@@ -1,10 +1,13 @@
 """Properties of the benchmarks; their speeds are for people to read."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import nets, pipeline
+from benchmarks import nets, pipeline, startup
 from benchmarks.timing import time_variants
 from ethand_utils.exceptions import EthandError
 from ethand_utils.sources.rendered import RenderedSample
@@ -76,6 +79,16 @@ def test_the_plain_metric_is_the_same_metric(dataset):
     truth = np.array(dataset["test"].masks)
     predicted = np.roll(truth, 1, axis=-1)
     assert pipeline._plain_course_miou(predicted, truth) == pytest.approx(pipeline.course_miou(predicted, truth))
+
+
+def test_a_commands_cpu_seconds_are_its_childrens_too_and_its_memory_is_its_own(tmp_path):
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
+    seconds, memory = startup.cpu_and_memory([sys.executable, "-c", parent], tmp_path)
+    assert 0.3 < seconds < 3
+    assert 5 < memory < 100  # this process, which has PyTorch, has several times as much
+    with pytest.raises(subprocess.CalledProcessError):
+        startup.cpu_and_memory([sys.executable, "-c", "raise SystemExit(1)"], tmp_path)
 
 
 def test_an_unknown_benchmark_is_refused():
