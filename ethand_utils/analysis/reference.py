@@ -93,14 +93,14 @@ def read_numbers(folder: Path) -> pd.DataFrame:
     They are the rows of Table 1, the steps between them, those of the label fractions where there are some, and the
     scores of G1. Raises RunError for a folder without these tables.
     """
-    rows = _read_table(folder, "table1.csv").rename(columns={"model": "number"})
-    steps = _read_table(folder, "steps.csv").rename(columns={"difference": "value"})
+    rows = _read_table(folder, "table1.csv", "model", "ours").rename(columns={"model": "number"})
+    steps = _read_table(folder, "steps.csv", "step", "from", "difference").rename(columns={"difference": "value"})
     steps["number"] = steps["step"] + " over " + steps["from"]
-    g1 = _read_table(folder, G1_TABLE) if (folder / G1_TABLE).exists() else g1_scores(folder)
+    g1 = _read_table(folder, G1_TABLE, "score", "ours") if (folder / G1_TABLE).exists() else g1_scores(folder)
     g1["number"] = "G1, " + g1["score"]
     tables = {"Table 1": _named_alike(rows), "steps": steps, "G1": _named_alike(g1)}
     if (folder / "label_fractions.csv").exists():
-        fractions = _read_table(folder, "label_fractions.csv")
+        fractions = _read_table(folder, "label_fractions.csv", "label_fraction", "model", "ours")
         share = (100 * fractions["label_fraction"]).map("{:g} % of the pairs".format)
         tables["label fractions"] = _named_alike(fractions.assign(number=fractions["model"] + ", " + share))
     numbers = [table.assign(table=name).reindex(columns=COLUMNS) for name, table in tables.items() if len(table)]
@@ -214,14 +214,18 @@ def _differences(ours: dict, reference: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "ours", "reference"], dtype=object)
 
 
-def _read_table(folder: Path, name: str) -> pd.DataFrame:
-    """Return a table of a folder. Raises RunError, saying what to do, where it is missing or damaged."""
+def _read_table(folder: Path, name: str, *columns: str) -> pd.DataFrame:
+    """Return a table of a folder. Raises RunError where it is missing or damaged, or lacks one of `columns`."""
     try:
-        return pd.read_csv(folder / name)
+        table = pd.read_csv(folder / name)
     except FileNotFoundError:
         raise RunError(f"{folder}: has no {name}; expected a finished run (`ethand run`), or a reference") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{folder / name}: cannot be read ({first_line(error)}); make it again by notebook 08") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise RunError(f"{folder / name}: lacks the column {missing[0]}; make it again by notebook 08")
+    return table
 
 
 def _read_json(path: Path) -> dict:
