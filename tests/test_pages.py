@@ -196,7 +196,7 @@ def test_targets_of_make_exist_and_are_told():
         arguments[0] for _, arguments in commands("make")
     }
     assert named - targets == set()
-    assert targets - named == {"help", "clean"}
+    assert targets - named == {"help"}
 
 
 def test_papermill_is_given_parameters_that_the_notebook_has():

@@ -41,7 +41,8 @@ def links(page):
 
 @pytest.mark.slow
 def test_the_demo_makes_a_page_whose_links_lead_somewhere_and_a_second_call_is_fine(checkout, ethand):
-    status, printed, _ = ethand("demo")
+    status, printed, said = ethand("demo")
+    assert status == 0, said
     page = checkout / "outputs/demo/index.html"
     assert (status, printed.splitlines()[-1]) == (0, str(page))
     assert links(page) == ["errors.html", "html/00_start.html"]

@@ -308,7 +308,8 @@ def played(dataset, tmp_path_factory):
     plain_store(folder / "given/unpaired_images", dataset["unpaired_images"], "images")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        said = {"01_data": play("01_data", RUN="x", PROFILE="ci", DATA="given")}
+        said = {"00_start": play("00_start", RUN="y", SCENES=2)}
+        said |= {"01_data": play("01_data", RUN="x", PROFILE="ci", DATA="given")}
         said |= {name: play(name, RUN="x") for name in ("02_explore", "03_augment")}
         said["04_train_g1"] = play("04_train_g1", RUN="x", EPOCHS=1)
         said["05_train_discriminator"] = play("05_train_discriminator", RUN="x", EPOCHS=1)
