@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ethand_utils.analysis.statistics import LEVEL, bootstrap_interval
 from ethand_utils.analysis.tables import by_hand, read_samples
@@ -20,6 +19,7 @@ from ethand_utils.files import first_line
 
 G1_TABLE = "g1.csv"
 VERSIONS = "versions.json"
+FRACTION_TABLES = {"label fractions": "label_fractions.csv", "peers": "peers.csv"}  # runs may lack them
 PATHS = ("data", "mano_dir", "g1_init")  # settings whose value may be a path
 # Scores of G1: names of their columns in `metrics.parquet`, and of the score.
 G1_SCORES = {
@@ -90,8 +90,8 @@ def reference_folder() -> Path:
 def read_numbers(folder: Path) -> pd.DataFrame:
     """Return the numbers of a run or reference that have a spread, columns COLUMNS.
 
-    They are the rows of Table 1, the steps between them, those of the label fractions where there are some, and the
-    scores of G1. Raises RunError for a folder without these tables.
+    They are the rows of Table 1, the steps between them, the scores of G1, and those of FRACTION_TABLES where there are
+    some. Raises RunError for a folder without these tables.
     """
     rows = _read_table(folder, "table1.csv", "model", "ours").rename(columns={"model": "number"})
     steps = _read_table(folder, "steps.csv", "step", "from", "difference").rename(columns={"difference": "value"})
@@ -99,10 +99,11 @@ def read_numbers(folder: Path) -> pd.DataFrame:
     g1 = _read_table(folder, G1_TABLE, "score", "ours") if (folder / G1_TABLE).exists() else g1_scores(folder)
     g1["number"] = "G1, " + g1["score"]
     tables = {"Table 1": _named_alike(rows), "steps": steps, "G1": _named_alike(g1)}
-    if (folder / "label_fractions.csv").exists():
-        fractions = _read_table(folder, "label_fractions.csv", "label_fraction", "model", "ours")
-        share = (100 * fractions["label_fraction"]).map("{:g} % of the pairs".format)
-        tables["label fractions"] = _named_alike(fractions.assign(number=fractions["model"] + ", " + share))
+    for name, file in FRACTION_TABLES.items():
+        if (folder / file).exists():
+            fractions = _read_table(folder, file, "label_fraction", "model", "ours")
+            share = (100 * fractions["label_fraction"]).map("{:g} % of the pairs".format)
+            tables[name] = _named_alike(fractions.assign(number=fractions["model"] + ", " + share))
     numbers = [table.assign(table=name).reindex(columns=COLUMNS) for name, table in tables.items() if len(table)]
     numbers = pd.concat([table.dropna(axis="columns", how="all") for table in numbers]).reindex(columns=COLUMNS)
     return numbers[numbers["value"].notna()].reset_index(drop=True)
@@ -144,6 +145,8 @@ def within_spread(ours: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 def _half_width(table: pd.DataFrame) -> pd.Series:
     """Return half the width of the prediction interval of the numbers of a table that have several seeds."""
+    from scipy import stats  # as slow to import as in `statistics`
+
     several = table[table["sd"].notna()]
     freedom = several["seeds"] - 1
     pooled = math.sqrt((freedom * several["sd"] ** 2).sum() / max(1, freedom.sum()))
@@ -157,7 +160,8 @@ def read_settings(folder: Path) -> dict[str, object]:
         raise RunError(f"{folder}: has no profile.yaml; expected a run, or a folder made of one")
     profile = load_profile(folder / "profile.yaml")
     concerns = {key: {*field.json_schema_extra["concerns"]} for key, field in Profile.model_fields.items()}
-    values = {key: getattr(profile, key) for key, groups in concerns.items() if groups - {"cyclegan"}}
+    others = {"cyclegan"} if profile.peers else {"cyclegan", "semi"}  # groups that concern no number
+    values = {key: getattr(profile, key) for key, groups in concerns.items() if groups - others}
     return {key: Path(value).name if key in PATHS and value else value for key, value in values.items()}
 
 

@@ -12,17 +12,17 @@ import tempfile
 from pathlib import Path
 
 import ethand_utils
-from ethand_utils.analysis.reference import G1_TABLE, PATHS, VERSIONS, g1_scores, read_versions
+from ethand_utils.analysis.reference import FRACTION_TABLES, G1_TABLE, PATHS, VERSIONS, g1_scores, read_versions
 from ethand_utils.app.report import write_index
 from ethand_utils.experiments.config import Profile, write_profile
 from ethand_utils.experiments.run import Run, RunError, project_root, write_table
 from ethand_utils.files import write_json
 from ethand_utils.outputs import claim_folder
 
-TABLES = {"table1.csv": "08_ablation", "steps.csv": "08_ablation", "label_fractions.csv": "08_ablation"}
+TABLES = ("table1.csv", "steps.csv")
 MAX_BYTES = 5_000_000
 MAKER = "ethand reference"
-FILES = (*TABLES, "index.html", "profile.yaml", G1_TABLE, VERSIONS)
+FILES = (*TABLES, *FRACTION_TABLES.values(), "index.html", "profile.yaml", G1_TABLE, VERSIONS)
 # A path from the root: not the end of a relative one, of an address or of a tag.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./<:~-])/(?:[\w.-]+/)+[\w.-]+")
 EMBEDDED = re.compile(r"base64,[\w+/=]+")
@@ -35,8 +35,9 @@ def write_reference(run: Run, out: Path) -> Path:
     are larger than MAX_BYTES, or that name a path or the host of this machine; OutputError where something else than a
     reference lies in `out`.
     """
-    for name, notebook in {**TABLES, "g1/result.json": "04_train_g1", "index.html": "08_ablation"}.items():
-        run.require_output(name, notebook)
+    for name in (*TABLES, "index.html"):
+        run.require_output(name, "08_ablation")
+    run.require_output("g1/result.json", "04_train_g1")
     target = claim_folder(out, [run.folder], _is_reference)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".reference-") as work:
@@ -45,7 +46,7 @@ def write_reference(run: Run, out: Path) -> Path:
         _require_small(folder)
         _require_no_machine(folder, run)
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, Path(work) / "earlier")
         os.replace(folder, target)
     return out
 
@@ -55,7 +56,7 @@ def _fill(folder: Path, run: Run) -> None:
     (folder / "figures").mkdir(parents=True)
     for picture in sorted((run.folder / "figures").glob("*.png")):
         shutil.copyfile(picture, folder / "figures" / picture.name)
-    for name in TABLES:
+    for name in (*TABLES, *(file for file in FRACTION_TABLES.values() if (run.folder / file).exists())):
         shutil.copyfile(run.folder / name, folder / name)
     write_table(folder / G1_TABLE, g1_scores(run.folder))
     write_profile(folder, _without_paths(run.profile))

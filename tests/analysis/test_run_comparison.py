@@ -107,7 +107,7 @@ def test_what_one_side_lacks_and_what_has_no_spread_is_shown_and_not_counted():
 
 
 def test_settings_that_change_numbers_are_named_and_others_are_not(tmp_path):
-    changes = {"lr": 1e-2, "tensorboard": True, "seeds": 3, "cyclegan": [], "cyclegan_epochs": 7}
+    changes = {"lr": 1e-2, "tensorboard": True, "seeds": 3, "cyclegan": [], "cyclegan_epochs": 7, "ema_decay": 0.9}
     comparison = compare_runs(write_results(tmp_path / "two", changes=changes), write_results(tmp_path / "one"))
     assert comparison.settings.values.tolist() == [["lr", 1e-2, 3e-3]]
     assert comparison.verdict.startswith("not a repetition, as settings differ (lr); ")
@@ -128,11 +128,12 @@ def test_versions_that_differ_are_listed(tmp_path):
     assert versions.values.tolist() == [["torch", "2.2", "2.1"]]
 
 
-def test_label_fractions_are_compared_where_both_have_them(tmp_path):
+@pytest.mark.parametrize("name", ["label_fractions.csv", "peers.csv"])
+def test_tables_of_label_fractions_are_compared_where_both_have_them(tmp_path, name):
     one, two = (write_results(tmp_path / name) for name in ("one", "two"))
     row = {"label_fraction": 0.05, "model": "G1", "ours": 0.1, "ours_low": 0.05, "ours_high": 0.15, "seeds": 1}
     for folder, score in ((one, 0.1), (two, 0.3)):
-        pd.DataFrame([row | {"ours": score}]).to_csv(folder / "label_fractions.csv", index=False)
+        pd.DataFrame([row | {"ours": score}]).to_csv(folder / name, index=False)
     assert compare_runs(two, one).verdict.endswith("; outside: G1, 5 % of the pairs")
 
 
