@@ -294,7 +294,7 @@ def play_peers(run):
     """Play notebook 13 on a run with one peer, beside which one training stands for the report's rows."""
     write_profile(run, load_profile(run / "profile.yaml", {"peers": ["fixmatch"]}))
     play("07_train_g2", RUN="x", METHOD="fixmatch")
-    for row in (*PEER_REFERENCES, FULL_METHOD):
+    for row in {*PEER_REFERENCES, FULL_METHOD} - {METHOD.name}:
         shutil.copytree(run / METHOD.predictions(0), run / METHODS[row].predictions(0), dirs_exist_ok=True)
     return play("13_peers", RUN="x")
 
