@@ -15,13 +15,12 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 import typer
 from torch import nn
 
 from ethand_utils.analysis.evaluate import score_frames
 from ethand_utils.analysis.recipes import RECIPES as TABLE
-from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, sample_params, transform
+from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, half_size, sample_params, transform
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.run import write_table
 from ethand_utils.labels import N_CHANNELS
@@ -95,7 +94,7 @@ def train(recipe: Recipe, pairs: Store, seconds: float) -> tuple[nn.Module, int]
             params = sample_params(recipe.bs, augmentation, torch.Generator().manual_seed(step))
             images, masks = transform(*batch, augmentation, params)
             if share < recipe.small:
-                images, masks = F.avg_pool2d(images, 2), masks[:, :, ::2, ::2]
+                images, masks = half_size(images, masks)
             optimiser.param_groups[0]["lr"] = recipe.lr * one_cycle(share)
             loss = loss_func(model(images), masks)
             optimiser.zero_grad()
