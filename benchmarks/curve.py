@@ -1,6 +1,6 @@
 """`python -m benchmarks.curve`: what G1 of the profile `tiny` has learned after a few minutes of one core.
 
-The recipe of the profile stands beside the one before it. Each training is one cycle of the learning rate long, so a
+The recipe of the profile stands beside others. Each training is one cycle of the learning rate long, so a
 recipe is trained anew for every number of minutes; `benchmarks/curve.csv` gains a row when it ends, and what has one is
 not trained again.
 """
@@ -45,9 +45,17 @@ def g1_recipe(p: Profile) -> Recipe:
 
 
 def recipes() -> dict[str, Recipe]:
-    """Return the recipe of `tiny`, and the one before it."""
-    now = g1_recipe(load_profile("tiny"))
-    return {"before": replace(now, bs=8, lr=3e-3, small=0.0), "now": now}
+    """Return the recipe of `tiny`, and those that are measured against it."""
+    tiny = g1_recipe(load_profile("tiny"))
+    half = replace(tiny, small=0.6)
+    return {
+        "tiny": tiny,
+        "32 px for 60 % of the time": half,
+        "32 px for 80 % of the time": replace(tiny, small=0.8),
+        "32 px for 60 %, batches of 16, learning rate 4e-3": replace(half, bs=16, lr=4e-3),
+        "32 px for 60 %, learning rate 5e-3": replace(half, lr=5e-3),
+        "32 px for 60 %, encoder tu-resnet10t": replace(half, encoder="tu-resnet10t"),
+    }
 
 
 def measure(recipe: Recipe, pairs: Store, held_out: Store, minutes: float) -> dict[str, float]:
@@ -63,7 +71,7 @@ def main(
     minutes: Annotated[list[float] | None, typer.Option(help="CPU minutes of a training; default: 1, 3, 10")] = None,
     out: Annotated[Path, typer.Option(help="table to write, or to go on with")] = TABLE,
 ) -> None:
-    """Train and score both recipes for every number of minutes that the table lacks."""
+    """Train and score every recipe for every number of minutes that the table lacks."""
     torch.set_num_threads(1)
     pairs, held_out = Store(data / "train"), Store(data / "test")
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []

@@ -4,7 +4,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from ethand_utils.training.callbacks import require_finite, weights_digest
+from ethand_utils.training.callbacks import forward_bf16, require_finite, weights_digest
 from ethand_utils.training.distributed import parallel
 from ethand_utils.training.losses import (
     ADVERSARIAL_SHARE,
@@ -37,7 +37,7 @@ class Adversarial(Callback):
 
     def after_loss(self):
         if self.training and not self.half_size:
-            on_fake = self.discriminator(prediction_maps(self.pred, self.adversarial_input))
+            on_fake = forward_bf16(self.discriminator, prediction_maps(self.pred, self.adversarial_input))
             term = adversarial_loss(on_fake)
             total = SEGMENTATION_SHARE * self.loss_grad + ADVERSARIAL_SHARE * term
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
@@ -76,7 +76,7 @@ class Alternating(Adversarial):
         fake = prediction_maps(self.pred.detach(), self.adversarial_input)
         maps = torch.cat([fake, target_maps(self.yb[0], self.adversarial_input)])
         self.parallel_d.train().requires_grad_(True)
-        loss = discriminator_loss(*self.parallel_d(maps).chunk(2))
+        loss = discriminator_loss(*forward_bf16(self.parallel_d, maps).chunk(2))
         require_finite(loss, "loss of D", self)
         self.opt_d.zero_grad()
         loss.backward()

@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +29,19 @@ def autocast_bf16(model: nn.Module) -> Iterator[None]:
 
     On a CPU its images are converted to channels-last, the layout of `learner.to_device`.
     """
-    device, plain = next(model.parameters()).device, model.forward
-    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
-
-    def forward(*inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
-            return to_float(plain(*(values.to(memory_format=layout) for values in inputs)))
-
-    model.forward = forward
+    model.forward = partial(forward_bf16, model.forward)
     try:
         yield
     finally:
         del model.forward
+
+
+def forward_bf16(net: Callable, *inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Compute a net's outputs float32 as in `autocast_bf16`."""
+    device = inputs[0].device
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
+        return to_float(net(*(values.to(memory_format=layout) for values in inputs)))
 
 
 @cache

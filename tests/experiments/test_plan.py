@@ -330,6 +330,12 @@ def test_a_dry_run_tells_all_and_writes_nothing(checkout, ethand):
         assert words in said
 
 
+def test_a_plan_says_what_is_trained_at_half_the_size(checkout, ethand):
+    said = ethand("run", "tiny", "--dry-run", "--set", "half_size_share=0.6")[1]
+    assert "32×32 px for the first 60%" in said
+    assert "half the size" not in ethand("run", "tiny", "--dry-run", "--set", "half_size_share=0")[1]
+
+
 def test_the_plan_as_json_is_the_plan(checkout, ethand):
     status, said, _ = ethand("run", "tiny", "--dry-run", "--json", "--set", "lr=0.5")
     assert status == 0

@@ -35,6 +35,7 @@ from ethand_utils.training.losses import (
     D_CHANNELS,
     SegmentationLoss,
     adversarial_loss,
+    cross_entropy,
     one_hot_maps,
     prediction_maps,
     target_maps,
@@ -57,12 +58,40 @@ def net(seed=0, arch="baseline", channels=3):
     return to_device(create_model(arch, widths=(4, 8), in_channels=channels, seed=seed), CPU)
 
 
-def tiny_d(kind="softmax"):
-    return net(arch="discriminator", channels=D_CHANNELS[kind])
+def tiny_d(kind="softmax", seed=0):
+    return net(seed, arch="discriminator", channels=D_CHANNELS[kind])
 
 
 def state(model):
     return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+
+
+def outputs_and_gradient(function, logits):
+    """What a function makes of logits, and the gradient of its sum of squares."""
+    logits = logits.detach().requires_grad_()
+    outputs = function(logits)
+    return outputs, torch.autograd.grad((outputs**2).sum(), logits)[0]
+
+
+@pytest.mark.parametrize("channels", [N_CHANNELS, N_CHANNELS + 1])
+def test_losses_and_maps_are_those_of_pytorch_in_either_layout(channels):
+    masks, weights = random_masks(3), torch.rand(17, generator=torch.Generator().manual_seed(1))
+    hands = [slice(0, 17), slice(17, 34)]
+
+    def plain_ce(logits):
+        return sum(nn.functional.cross_entropy(logits[:, h], masks[:, k], weights) for k, h in enumerate(hands))
+
+    def plain_maps(logits):
+        return torch.cat([logits[:, hand].softmax(1) for hand in hands], 1)
+
+    pairs = ((lambda x: cross_entropy(x, masks, weights), plain_ce), (prediction_maps, plain_maps))
+    for seed in range(10):
+        logits = 3 * torch.randn(3, channels, 16, 16, generator=torch.Generator().manual_seed(seed))
+        for layout in (torch.contiguous_format, torch.channels_last):
+            for ours, plain in pairs:
+                found, expected = (outputs_and_gradient(f, logits.to(memory_format=layout)) for f in (ours, plain))
+                for one, other in zip(found, expected, strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def random_masks(n=4, size=16, seed=0):
@@ -72,6 +101,12 @@ def random_masks(n=4, size=16, seed=0):
 def fake_learn(**attributes):
     """The attributes of a Learner that a callback reads."""
     return SimpleNamespace(**{"training": True, "half_size": False, **attributes})
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Nets compute in float32 on any processor, for close comparisons."""
+    monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: False)
 
 
 @pytest.fixture
@@ -393,7 +428,7 @@ def test_after_a_training_even_an_interrupted_one_the_net_is_in_full_precision(f
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
-def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(kind):
+def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(kind, in_float32):
     discriminator = tiny_d(kind)
     logits = torch.randn(2, N_CHANNELS, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     segmentation = (0 * logits).sum() + 3.0
@@ -406,6 +441,23 @@ def test_adversarial_mixes_the_losses_and_reaches_only_the_logits(kind):
     callback.learn.loss_grad.backward()
     assert (logits.grad.abs().sum((1, 2, 3)) > 0).all() == (kind != "argmax")
     assert all(p.grad is None for p in discriminator.parameters())
+
+
+def test_the_term_and_its_gradient_in_bfloat16_are_nearly_those_in_float32(monkeypatch):
+    for seed in range(5):
+        logits = 3 * torch.randn(4, N_CHANNELS, 32, 32, generator=torch.Generator().manual_seed(seed))
+        results = []
+        for native in (False, True):
+            monkeypatch.setattr(callbacks, "has_native_bf16", lambda device, native=native: native)
+            callback, given = Adversarial(tiny_d(seed=seed)), logits.clone().requires_grad_()
+            callback.learn = fake_learn(pred=given, loss_grad=(0 * given).sum(), loss=torch.tensor(0.0))
+            callback.before_train()
+            callback.after_loss()
+            callback.learn.loss_grad.backward()
+            results.append((callback.learn.loss.item(), given.grad.flatten()))
+        (exact, gradient), (rounded, rounded_gradient) = results
+        assert rounded == pytest.approx(exact, rel=2e-3)
+        assert torch.nn.functional.cosine_similarity(rounded_gradient, gradient, 0) > 0.99
 
 
 def test_adversarial_leaves_validation_alone():

@@ -20,7 +20,7 @@ from ethand_utils.experiments.config import load_profile
 from ethand_utils.experiments.methods import Adversary, MethodError, adversary
 from ethand_utils.files import FileError
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES, inverse_frequency
-from ethand_utils.training import losses
+from ethand_utils.training import callbacks, losses
 from ethand_utils.training.adversarial import (
     Adversarial,
     AgainstTruth,
@@ -112,6 +112,12 @@ def after_loss(callback, logits, segmentation):
 
 
 @pytest.fixture
+def in_float32(monkeypatch):
+    """Nets compute in float32 on any processor, for close comparisons."""
+    monkeypatch.setattr(callbacks, "has_native_bf16", lambda device: False)
+
+
+@pytest.fixture
 def pairs(dataset):
     """DataLoaders of the paired sets, 4 batches of 4 an epoch."""
     return make_dls(dataset["train"], dataset["val"], 4, Augmentation())
@@ -141,7 +147,7 @@ def test_the_adversarial_term_reaches_the_logits_but_for_argmax(kind):
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL_INPUTS)
-def test_the_term_counts_a_tenth_whatever_d_sees(kind):
+def test_the_term_counts_a_tenth_whatever_d_sees(kind, in_float32):
     d, logits = tiny_d(kind), random_logits()
     expected = 0.9 * 3 + 0.1 * adversarial_loss(d.eval()(prediction_maps(logits, kind))).item()
     callback = Adversarial(d, kind)
@@ -202,7 +208,7 @@ def test_a_saturated_or_guessing_d_is_named(loss, says):
 # Alternating D.
 
 
-def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batch():
+def test_an_alternating_d_takes_one_step_of_adam_on_predictions_and_truth_a_batch(in_float32):
     d, twin, logits, masks = tiny_d(), tiny_d(), random_logits(), random_masks()
     callback = Alternating(d, lr=0.1)
     callback.learn = fake_learn(pred=logits, yb=(masks,), iter=0)
