@@ -100,7 +100,7 @@ class Profile(BaseModel):
     chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
 
     g1_arch: str = setting("unet", "architecture of G1, by its name in segmentation-models-pytorch", "g1", "cyclegan")
-    g1_encoder: str | None = setting("tu-regnety_002", "encoder of G1, by smp's name", "g1", "cyclegan")
+    g1_encoder: str | None = setting("tu-resnet10t", "encoder of G1, by smp's name", "g1", "cyclegan")
     g1_widths: list[Width] | None = setting(
         [64, 32, 24, 16], "decoder channels of G1, finest last; null: smp's", "g1", "cyclegan", min_length=1
     )
@@ -108,7 +108,7 @@ class Profile(BaseModel):
         None, "weights that G1 starts from: released (the package's) or a file; null: random", "g1"
     )
     g2_arch: str = setting("unetplusplus", "architecture of G2, as for G1", "g2")
-    g2_encoder: str | None = setting("tu-regnety_002", "encoder of G2, as for G1", "g2")
+    g2_encoder: str | None = setting("tu-resnet10t", "encoder of G2, as for G1", "g2")
     g2_widths: list[Width] | None = setting([64, 32, 24, 16], "decoder channels of G2, as for G1", "g2", min_length=1)
     baseline_widths: list[Width] = setting(
         [16, 32, 64, 128, 128], "channels of the plain U-Net's levels", "baseline", "cyclegan", min_length=1
@@ -153,22 +153,22 @@ class Profile(BaseModel):
 
     g1_epochs: int = setting(12, "epochs of G1", "g1", ge=1, le=MAX_EPOCHS)
     d_epochs: int = setting(1, "epochs of D", "d", ge=1, le=MAX_EPOCHS)
-    epochs: int = setting(8, "epochs of every row of Table 1", "schedule", ge=1, le=MAX_EPOCHS)
+    epochs: int = setting(6, "epochs of every row of Table 1", "schedule", ge=1, le=MAX_EPOCHS)
     cycles: list[Epochs] = setting(
-        [1, 3, 1, 3], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
+        [1, 2, 1, 2], "epochs of unpaired, paired, unpaired, paired; they add up to epochs", "unpaired"
     )
-    bs: int = setting(8, "batch size on pairs, samples", "optimiser", ge=1, le=MAX_SAMPLES)
+    bs: int = setting(16, "batch size on pairs, samples", "optimiser", ge=1, le=MAX_SAMPLES)
     bs_unpaired: int = setting(
-        16, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1, le=MAX_SAMPLES
+        32, "samples of an unpaired batch, before pseudo_filter", "unpaired", "pseudo", ge=1, le=MAX_SAMPLES
     )
-    lr: float = setting(3e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
-    lr_unpaired: float = setting(3e-3, "learning rate on unpaired data", "unpaired", gt=0)
-    lr_d: float = setting(5e-5, "learning rate of D", "d", "adversary", gt=0)
+    lr: float = setting(4e-3, "Adam's learning rate on pairs", "optimiser", gt=0)
+    lr_unpaired: float = setting(4e-3, "learning rate on unpaired data", "unpaired", gt=0)
+    lr_d: float = setting(1e-4, "learning rate of D", "d", "adversary", gt=0)
     lr_schedule: Literal["constant", "one_cycle"] = setting(
         "one_cycle", "learning rate over a training: constant (the report) or one_cycle", "optimiser"
     )
     half_size_share: float = setting(
-        0.0, "first share of the epochs of G1 and every row at half the size", "g1", "g2", "baseline", ge=0, lt=1
+        0.6, "first share of the epochs of G1 and every row at half the size", "g1", "g2", "baseline", ge=0, lt=1
     )
 
     semi_threshold: float = setting(
