@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch import nn
@@ -16,7 +15,7 @@ from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_t
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
 from ethand_utils.training.callbacks import autocast_bf16
-from ethand_utils.training.losses import per_hand
+from ethand_utils.training.losses import classes_last
 
 STRONG = PHOTOMETRIC["strong"]  # light and camera of the strong views
 BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)  # of CutMix, UniMatch V2's: share of the image, width over height
@@ -273,11 +272,15 @@ def mix(values: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 # --- losses on pseudo-labels
 
 
-def confident_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
+def confident_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Compute cross-entropy of logits [B, 34, H, W] and labels int64 [B, 2, H, W] where `sure` bool [B, 2, H, W] is.
 
-    Divided by the number of all pixels, sure or not, and summed over the hands.
+    Pixels have the `weights` float [17] of their labels' classes. Divided by those of all pixels, sure or not, and
+    summed over the hands.
     """
-    hands = per_hand(logits.contiguous()).flatten(0, 1)
-    loss = F.cross_entropy(hands, labels.flatten(0, 1), reduction="none")
-    return len(HANDS) * (loss * sure.flatten(0, 1)).mean()
+    labels, sure = labels.permute(0, 2, 3, 1), sure.permute(0, 2, 3, 1)
+    likelihood = classes_last(logits).log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    pixels = weights.to(likelihood)[labels]
+    return -((likelihood * pixels * sure).sum((0, 1, 2)) / pixels.sum((0, 1, 2))).sum()

@@ -216,15 +216,15 @@ def test_the_net_that_is_scored_is_the_one_that_is_validated(name, dataset, tmp_
 def test_a_confident_cross_entropy_divides_by_all_pixels():
     torch.manual_seed(0)
     logits, labels = torch.randn(2, N_CHANNELS, 4, 4), torch.randint(17, (2, 2, 4, 4))
-    every = torch.ones(2, 2, 4, 4, dtype=torch.bool)
-    expected = sum(F.cross_entropy(per_hand(logits)[:, hand], labels[:, hand]) for hand in (0, 1))
-    torch.testing.assert_close(confident_cross_entropy(logits, labels, every), expected)
-    left = every.clone()
-    left[:, 1] = False
-    torch.testing.assert_close(
-        confident_cross_entropy(logits, labels, left), F.cross_entropy(per_hand(logits)[:, 0], labels[:, 0])
-    )
-    assert confident_cross_entropy(logits, labels, ~every) == 0
+    every, weights = torch.ones(2, 2, 4, 4, dtype=torch.bool), torch.rand(17)
+    hands = [F.cross_entropy(per_hand(logits)[:, hand], labels[:, hand], weights, reduction="none") for hand in (0, 1)]
+    pixels = [weights[labels[:, hand]].sum() for hand in (0, 1)]
+    expected = sum(hand.sum() / count for hand, count in zip(hands, pixels, strict=True))
+    torch.testing.assert_close(confident_cross_entropy(logits, labels, every, weights), expected)
+    some = torch.rand(2, 2, 4, 4) < 0.5
+    expected = sum((hand * some[:, k]).sum() / count for k, (hand, count) in enumerate(zip(hands, pixels, strict=True)))
+    torch.testing.assert_close(confident_cross_entropy(logits, labels, some, weights), expected)
+    assert confident_cross_entropy(logits, labels, ~every, weights) == 0
 
 
 def test_dice_of_sure_pixels_is_that_of_these_pixels_alone():
@@ -236,18 +236,17 @@ def test_dice_of_sure_pixels_is_that_of_these_pixels_alone():
     torch.testing.assert_close(dice(logits, labels, upper | True), dice(logits, labels))
 
 
-def test_fixmatch_without_threshold_and_with_one_view_is_self_training(dataset):
-    model = net().eval()
-    callback = semi.load("fixmatch")(model, SemiSettings(semi_threshold=0.0, cutmix_p=0.0))
+def test_fixmatch_without_threshold_and_with_one_view_is_self_training(dataset, tmp_path):
+    """The loss of a step is half that on pairs, and half cross-entropy of the teacher's labels: here, of its own."""
+    callback, callback.learn = train(dataset, "fixmatch", tmp_path, semi_threshold=0.0, cutmix_p=0.0)
     callback.before_train()
     images, _, weak, strong = batches(dataset, strong=None).one_batch()
-    both = callback.student_images(images, weak, strong)
-    assert torch.equal(both, torch.cat([images, weak]))
-    logits = model(weak)
-    callback.unlabelled = logits
-    labels = per_hand(logits).argmax(2)
-    expected = sum(F.cross_entropy(per_hand(logits)[:, hand], labels[:, hand]) for hand in (0, 1))
+    assert torch.equal(callback.student_images(images, weak, strong), torch.cat([images, weak]))
+    callback.unlabelled = logits = callback.teacher(weak)
+    masks = per_hand(logits).argmax(2)
+    expected = callback.loss_func(logits, masks)  # cross-entropy with class weights
     torch.testing.assert_close(callback.unlabelled_loss(), expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(callback.joined(expected, expected), expected)
 
 
 def test_fixmatch_learns_nothing_from_pixels_it_is_not_sure_of(dataset, tmp_path):

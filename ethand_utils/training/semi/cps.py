@@ -52,8 +52,8 @@ class CrossPseudoSupervision(JointTraining):
         """Compute cross-entropy of each net's predictions and the other's labels."""
         count, every = len(self.yb[0]), torch.ones_like(self.labels, dtype=torch.bool)
         self.second_pred = self.second_logits(self.xb[0])
-        own = confident_cross_entropy(self.unlabelled, self.labels_of_second, every)
-        return own + confident_cross_entropy(self.second_pred[count:], self.labels, every)
+        own = confident_cross_entropy(self.unlabelled, self.labels_of_second, every, self.loss_func.weights)
+        return own + confident_cross_entropy(self.second_pred[count:], self.labels, every, self.loss_func.weights)
 
     def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the sum of both nets' losses on pairs and that on unlabelled images."""

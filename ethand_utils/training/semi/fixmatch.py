@@ -9,7 +9,8 @@ from ethand_utils.training.losses import per_hand
 class FixMatch(TeacherTraining):
     """The net shall predict from strong views what its teacher sees in weak ones, where the teacher is sure.
 
-    Each hand is labelled for itself. The teacher averages weights and statistics; it is scored.
+    Each hand is labelled for itself, and classes have the weights of the loss on pairs. The teacher averages weights
+    and statistics; it is scored.
     """
 
     views, formula, scored = 1, "(L + w CE of sure labels, strong views) / 2", "teacher"
@@ -39,7 +40,7 @@ class FixMatch(TeacherTraining):
 
     def view_loss(self, logits: torch.Tensor) -> torch.Tensor:
         """Compute the loss of logits [B, 34, H, W] of strong views, over all views."""
-        return confident_cross_entropy(logits, self.labels, self.sure)
+        return confident_cross_entropy(logits, self.labels, self.sure, self.loss_func.weights)
 
     def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the mean of both losses."""
