@@ -20,7 +20,14 @@ from torch import nn
 
 from ethand_utils.analysis.evaluate import score_frames
 from ethand_utils.analysis.recipes import RECIPES as TABLE
-from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, half_size, sample_params, transform
+from ethand_utils.data.augment import (
+    PHOTOMETRIC,
+    Augmentation,
+    half_size_images,
+    half_size_masks,
+    sample_params,
+    transform,
+)
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.run import write_table
 from ethand_utils.labels import N_CHANNELS
@@ -94,7 +101,7 @@ def train(recipe: Recipe, pairs: Store, seconds: float) -> tuple[nn.Module, int]
             params = sample_params(recipe.bs, augmentation, torch.Generator().manual_seed(step))
             images, masks = transform(*batch, augmentation, params)
             if share < recipe.small:
-                images, masks = half_size(images, masks)
+                images, masks = half_size_images(images), half_size_masks(masks)
             optimiser.param_groups[0]["lr"] = recipe.lr * one_cycle(share)
             loss = loss_func(model(images), masks)
             optimiser.zero_grad()
