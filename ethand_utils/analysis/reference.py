@@ -138,8 +138,8 @@ def within_spread(ours: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
             table["reference"][half.index] + sign * half for sign in (-1, 1)
         )
     inside = (both["low"] <= both["ours"]) & (both["ours"] <= both["high"])
-    known = both[["low", "high", "ours", "reference"]].notna().all(axis=1)
-    both["within"] = pd.Series([bool(a) if b else None for a, b in zip(inside, known, strict=True)], dtype=object)
+    comparable = both[["low", "high", "ours", "reference"]].notna().all(axis=1)
+    both["within"] = pd.Series([bool(a) if b else None for a, b in zip(inside, comparable, strict=True)], dtype=object)
     return both[[*keys, *SPREAD_COLUMNS]]
 
 

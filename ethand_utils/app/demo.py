@@ -66,8 +66,8 @@ def _scenes(figure: bytes, result: dict) -> list[Element]:
 def _photo(figure: bytes, result: dict) -> list[Element]:
     """Return the photo with the masks of both hands."""
     number = result["hands_found"]
-    seen = "No hands were found in it." if not number else "The masks lie over the hands, left and then right."
-    return [Paragraph(f"{result['photo']}. {seen}"), image(figure, "The photo, then with each hand's mask over it.")]
+    caption = "No hands were found in it." if not number else "The masks lie over the hands, left and then right."
+    return [Paragraph(f"{result['photo']}. {caption}"), image(figure, "The photo, then with each hand's mask over it.")]
 
 
 def _links() -> list[Element]:

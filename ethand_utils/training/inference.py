@@ -50,12 +50,12 @@ def predict(
     """
     model.eval()
     device, size = next(model.parameters()).device, [enlarge * side_px for side_px in images.shape[1:3]]
-    known = torch.tensor([side in sides for side in (LEFT, RIGHT)], device=device)
+    there = torch.tensor([side in sides for side in (LEFT, RIGHT)], device=device)
     prior = None if prior is None else torch.from_numpy(prior).to(device)
     starts = tqdm(range(0, len(images), bs), desc="predict", disable=not progress, unit="batch")
     batches = [
         predict_tensors(
-            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, known, enlarge, prior
+            model, torch.from_numpy(np.array(images[start : start + bs])).to(device), how, there, enlarge, prior
         )
         for start in starts
     ]

@@ -43,9 +43,9 @@ def complementary_dropout(encoder: nn.Module, whole: torch.Tensor):
 
 def complementary_masks(whole: torch.Tensor, channels: int) -> torch.Tensor:
     """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2."""
-    kept = 2 * (torch.rand(len(whole), channels) < 0.5).float()
-    kept[whole] = 1
-    return torch.cat([kept, 2 - kept])[:, :, None, None]
+    factors = 2 * (torch.rand(len(whole), channels) < 0.5).float()
+    factors[whole] = 1
+    return torch.cat([factors, 2 - factors])[:, :, None, None]
 
 
 METHOD = UniMatchV2
