@@ -1,4 +1,4 @@
-"""Start-up: CPU seconds and memory of short commands beside importing the libraries, all of which they need nowhere."""
+"""Start-up: CPU seconds and memory of short commands beside importing all the libraries, which none of them needs."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ LIBRARIES = (
     "fastai.learner, matplotlib.pyplot, nbconvert, numba, pandas, papermill, scipy.stats, segmentation_models_pytorch"
 )
 ROUNDS = 3
-# In a small process, as a process that a large one starts counts the memory of that one as its own.
+# Commands start from a small process: a child's peak memory counts that of the process it was forked from.
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode

@@ -144,7 +144,7 @@ def within_spread(ours: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def _half_width(table: pd.DataFrame) -> pd.Series:
-    """Return half the width of the prediction interval of the numbers of a table that have several seeds."""
+    """Return half the width of the prediction interval, for the numbers of a table with several seeds."""
     from scipy import stats  # as slow to import as in `statistics`
 
     several = table[table["sd"].notna()]
@@ -213,7 +213,7 @@ def _named_alike(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(ours: dict, reference: dict) -> pd.DataFrame:
-    """Return what differs of what both have: `name`, `ours`, `reference`."""
+    """Return the entries of both whose values differ: columns `name`, `ours`, `reference`."""
     rows = [(name, ours[name], reference[name]) for name in ours if name in reference and ours[name] != reference[name]]
     return pd.DataFrame(rows, columns=["name", "ours", "reference"], dtype=object)
 

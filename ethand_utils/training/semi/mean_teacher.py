@@ -9,7 +9,7 @@ from ethand_utils.training.losses import per_hand
 
 
 class MeanTeacher(TeacherTraining):
-    """The student's probabilities shall be those of its teacher, on all images of the batch, which both see alike.
+    """Draws the student's probabilities towards those of its teacher, on all images of the batch, which both see alike.
 
     The teacher normalises by the statistics of the batch and averages weights alone, by a constant decay. The student
     is scored.

@@ -30,7 +30,7 @@ class UniMatchV2(FixMatch):
 def complementary_dropout(encoder: nn.Module, whole: torch.Tensor):
     """Drop channels of an encoder's features while the returned handle is open as a context.
 
-    Its batch are two views of the same n images, one after the other; `whole` bool [n] are images with all channels.
+    A batch has one view of n images, then another of the same; `whole` bool [n] says which images keep all channels.
     The images themselves, which the list of features begins with, are left as they are.
     """
 
