@@ -259,10 +259,10 @@ def confidence(results: RunResults) -> list[Element]:
     """Return the score of samples against the net's confidence, with their correlation."""
     pairs = results.metrics[["confidence", "course_miou"]].dropna()
     correlation = pairs.corr().iloc[0, 1]
-    known = "unknown" if pd.isna(correlation) else f"{correlation:.2f}"
+    text = "unknown" if pd.isna(correlation) else f"{correlation:.2f}"
     caption = (
         f"Confidence of {results.shown_label}, its mean probability over the pixels it calls a hand, against its "
-        f"course mIoU. Correlation over {len(pairs):,} samples: {known}; near zero, a low confidence warns of nothing."
+        f"course mIoU. Correlation over {len(pairs):,} samples: {text}; near zero, a low confidence warns of nothing."
     )
     figure = binned_means(*pairs.to_numpy(float).T, "confidence", "course mIoU of a sample")
     return [figure_image(figure, "Course mIoU of samples against confidence, with means of ten bins.", caption)]
