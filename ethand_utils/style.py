@@ -90,6 +90,11 @@ def mean_text(mean: float, sd: float, digits: int = 3) -> str:
     return f"{mean:.{digits}f}" if math.isnan(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
 
 
+def percent_text(share: float) -> str:
+    """Format a share of 1 in percent, `0.05` as `5 %`."""
+    return f"{100 * share:g} %"
+
+
 def cell_number(axes, row: int, column: int, text: str, share: float) -> None:
     """Write a number into a cell of a matrix plot, white where the cell is dark (`share` of the colour scale)."""
     axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color="w" if share > 0.55 else INK)

@@ -28,7 +28,7 @@ from ethand_utils.analysis.tables import (
 )
 from ethand_utils.experiments.methods import FRACTION_METHODS, METHODS
 from ethand_utils.experiments.run import Run, RunError, fraction_name
-from ethand_utils.style import mean_text
+from ethand_utils.style import mean_text, percent_text
 from ethand_utils.training.metrics import nanmean
 
 ALPHA = 0.05
@@ -261,7 +261,7 @@ def fraction_display(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for fraction, scores in table.groupby("label_fraction"):
         texts = {s["model"]: mean_text(s["ours"], s["ours_sd"], 4) for _, s in scores.iterrows()}
-        rows.append({"of the pairs": f"{100 * fraction:g} %", "pairs": f"{scores['pairs'].iloc[0]:,.0f}", **texts})
+        rows.append({"of the pairs": percent_text(fraction), "pairs": f"{scores['pairs'].iloc[0]:,.0f}", **texts})
     lines = pd.DataFrame(rows).assign(**{"labels bring": steps["difference"].map("{:+.4f}".format)})
     lines = lines.assign(**{"95 %": _interval_texts(steps), "p": steps["p"].map(format_p)})
     if steps["seeds"].max() > 1:

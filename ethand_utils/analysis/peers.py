@@ -13,7 +13,7 @@ from ethand_utils.analysis.comparison import (
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
 from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
 from ethand_utils.experiments.run import Run, RunError
-from ethand_utils.style import mean_text
+from ethand_utils.style import mean_text, percent_text
 
 
 def compared_rows(run: Run, label_fraction: float = 1.0) -> list[str]:
@@ -70,7 +70,7 @@ def peer_display(table: pd.DataFrame) -> pd.DataFrame:
     rows = table.loc[table["label_fraction"] == table["label_fraction"].max(), "model"]  # all that there are
     wide = texts.pivot(index="model", columns="label_fraction", values="text").reindex(rows)
     pairs = table.groupby("label_fraction")["pairs"].first()
-    columns = {fraction: f"{100 * fraction:g} % ({pairs[fraction]:,.0f} pairs)" for fraction in wide}
+    columns = {fraction: f"{percent_text(fraction)} ({pairs[fraction]:,.0f} pairs)" for fraction in wide}
     return wide.rename(columns=columns).fillna("–").rename_axis(index=None, columns="of the pairs")
 
 

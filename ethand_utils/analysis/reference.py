@@ -16,6 +16,7 @@ from ethand_utils.analysis.tables import by_hand, read_samples
 from ethand_utils.experiments.config import Profile, load_profile
 from ethand_utils.experiments.run import REFERENCE, RunError, project_root, run_name
 from ethand_utils.files import first_line
+from ethand_utils.style import percent_text
 
 G1_TABLE = "g1.csv"
 VERSIONS = "versions.json"
@@ -102,8 +103,8 @@ def read_numbers(folder: Path) -> pd.DataFrame:
     for name, file in FRACTION_TABLES.items():
         if (folder / file).exists():
             fractions = _read_table(folder, file, "label_fraction", "model", "ours")
-            share = (100 * fractions["label_fraction"]).map("{:g} % of the pairs".format)
-            tables[name] = _named_alike(fractions.assign(number=fractions["model"] + ", " + share))
+            shares = [f"{percent_text(fraction)} of the pairs" for fraction in fractions["label_fraction"]]
+            tables[name] = _named_alike(fractions.assign(number=fractions["model"] + ", " + shares))
     numbers = [table.assign(table=name).reindex(columns=COLUMNS) for name, table in tables.items() if len(table)]
     numbers = pd.concat([table.dropna(axis="columns", how="all") for table in numbers]).reindex(columns=COLUMNS)
     return numbers[numbers["value"].notna()].reset_index(drop=True)

@@ -45,6 +45,7 @@ from ethand_utils.experiments.config import Profile
 from ethand_utils.experiments.methods import BASELINE, METHODS
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import HANDS
+from ethand_utils.style import percent_text
 from ethand_utils.training.metrics import confusion
 
 NOTEBOOK_FIGURES = {
@@ -160,7 +161,7 @@ def peers(results: RunResults) -> list[Element]:
         "images, of which theirs are half pairs and half unpaired images (notebook 13). Each is tested against pairs "
         "alone and against the report's generated labels, all fractions together."
     )
-    shares = [f"{100 * fraction:g} %" for fraction in steps["label_fraction"]]
+    shares = list(map(percent_text, steps["label_fraction"]))
     tests = steps_display(steps)
     tests.insert(0, "of the pairs", shares)
     alt = "Course mIoU of every method against the label fraction."
