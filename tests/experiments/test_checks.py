@@ -121,7 +121,7 @@ def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
         ({"baseline_widths": [60_000] * 5}, "parameters, above"),
         ({"bs_unpaired": 1, "pseudo_filter": "dataset_half"}, "bs_unpaired: 1, expected at least 2"),
         ({"label_fractions": [0.5], "methods": ["baseline"]}, "expected unetpp_dice and unetpp_generated among"),
-        ({"g1_init": "released"}, "g1_init: released: weights of a net with encoder 'tu-resnet10t'"),
+        ({"g1_init": "released"}, r"g1_init: released: weights of a net with widths \[96, 64, 48, 32\]"),
         ({"g1_init": "README.md"}, "not the weights of a run"),
         ({"g1_init": "nowhere.safetensors"}, "no such file"),
         ({"mano_dir": "nowhere"}, "mano_dir"),
