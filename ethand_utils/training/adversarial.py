@@ -4,7 +4,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from ethand_utils.training.callbacks import forward_bf16, require_finite, weights_digest
+from ethand_utils.training.callbacks import epoch_means, forward_bf16, require_finite, weights_digest
 from ethand_utils.training.distributed import parallel
 from ethand_utils.training.losses import (
     ADVERSARIAL_SHARE,
@@ -45,7 +45,7 @@ class Adversarial(Callback):
 
     def scores(self) -> dict[str, float]:
         """Return means over the epoch, for `history.csv`; none of an epoch at half the size."""
-        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items() if values}
+        return epoch_means(self.terms)
 
 
 class Alternating(Adversarial):

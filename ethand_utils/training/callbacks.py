@@ -120,6 +120,11 @@ class CourseMIoU(Metric):
         return nanmean(np.concatenate(self.scores)) if self.scores else float("nan")
 
 
+def epoch_means(terms: dict[str, list[torch.Tensor]]) -> dict[str, float]:
+    """Return the mean of each term's numbers, one a batch; none of a term without any."""
+    return {name: float(torch.stack(values).mean()) for name, values in terms.items() if values}
+
+
 def weights_digest(model: nn.Module) -> str:
     """Return twelve hexadecimal digits that change with any of a net's weights."""
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, Photometric, re
 from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_turn
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
-from ethand_utils.training.callbacks import autocast_bf16
+from ethand_utils.training.callbacks import autocast_bf16, epoch_means
 from ethand_utils.training.losses import classes_last
 
 STRONG = PHOTOMETRIC["strong"]  # light and camera of the strong views
@@ -142,7 +142,7 @@ class JointTraining(Callback):
         """Compute the loss on unlabelled images, summed over the hands, of the predictions `unlabelled`."""
         raise NotImplementedError
 
-    def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+    def combined_loss(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the loss of a step, of that on pairs and the weighted one on unlabelled images."""
         return labelled + unlabelled
 
@@ -164,7 +164,7 @@ class JointTraining(Callback):
         if self.training:
             term = self.unlabelled_loss() / (len(HANDS) if self.loss_func.hands == "mean" else 1)
             weight = self.settings.unlabelled_weight * ramp(self.checkpointer.progress, self.settings.ramp_up)
-            total = self.joined(self.loss_grad, weight * term)
+            total = self.combined_loss(self.loss_grad, weight * term)
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
             self.note(unlabelled_loss=term)
 
@@ -175,7 +175,7 @@ class JointTraining(Callback):
 
     def scores(self) -> dict[str, float]:
         """Return means over the epoch, for `history.csv`."""
-        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items()}
+        return epoch_means(self.terms)
 
     def before_validate(self):
         self.learn.model = self.nets[self.scored]
@@ -206,7 +206,7 @@ class TeacherTraining(JointTraining):
         return {"student": self.student, "teacher": self.teacher}
 
     @torch.no_grad()
-    def teach(self, images: torch.Tensor) -> torch.Tensor:
+    def teacher_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the teacher's logits float [B, 34, H, W] of images."""
         with autocast_bf16(self.teacher):
             return self.teacher(images).contiguous()

@@ -246,7 +246,7 @@ def test_fixmatch_without_threshold_and_with_one_view_is_self_training(dataset, 
     masks = per_hand(logits).argmax(2)
     expected = callback.loss_func(logits, masks)  # cross-entropy with class weights
     torch.testing.assert_close(callback.unlabelled_loss(), expected, rtol=2e-2, atol=2e-2)
-    torch.testing.assert_close(callback.joined(expected, expected), expected)
+    torch.testing.assert_close(callback.combined_loss(expected, expected), expected)
 
 
 def test_fixmatch_learns_nothing_from_pixels_it_is_not_sure_of(dataset, tmp_path):

@@ -8,7 +8,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ethand_utils.exceptions import require_known
-from ethand_utils.training.callbacks import autocast_bf16, require_finite
+from ethand_utils.training.callbacks import autocast_bf16, epoch_means, require_finite
 from ethand_utils.training.cyclegan.variants import GANS
 from ethand_utils.training.losses import one_hot_maps
 
@@ -87,7 +87,7 @@ class CycleGANDiscriminators(Callback):
 
     def scores(self) -> dict[str, float]:
         """Return means over the epoch, for `history.csv`."""
-        return {name: float(torch.stack(values).mean()) for name, values in self.terms.items()}
+        return epoch_means(self.terms)
 
     def state_dict(self) -> dict:
         """Return what an interrupted training needs to resume."""

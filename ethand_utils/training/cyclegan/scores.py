@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ethand_utils.data.augment import IMAGE_STD, denormalise
 from ethand_utils.data.store import Store, is_made
 from ethand_utils.data.store_builder import StorePlan, build_store
-from ethand_utils.training.callbacks import autocast_bf16, weights_digest
+from ethand_utils.training.callbacks import autocast_bf16, epoch_means, weights_digest
 from ethand_utils.training.cyclegan.dataloader import MixedLoader, visible_hands
 from ethand_utils.training.cyclegan.model import CycleGAN
 from ethand_utils.training.losses import one_hot_maps, per_hand
@@ -98,8 +98,7 @@ class Cycles(Callback):
 
     def scores(self) -> dict[str, float]:
         """Return the validation's scores and the training's mean terms, for `history.csv`."""
-        terms = {name: float(torch.stack(values).mean()) for name, values in self.terms.items()}
-        return pooled(self.batches) | terms
+        return pooled(self.batches) | epoch_means(self.terms)
 
 
 def image_store(model: CycleGAN, labels: Store, path: str | Path) -> Store:

@@ -55,7 +55,7 @@ class CrossPseudoSupervision(JointTraining):
         own = confident_cross_entropy(self.unlabelled, self.labels_of_second, every, self.loss_func.weights)
         return own + confident_cross_entropy(self.second_pred[count:], self.labels, every, self.loss_func.weights)
 
-    def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+    def combined_loss(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the sum of both nets' losses on pairs and that on unlabelled images."""
         return labelled + self.loss_func(self.second_pred[: len(self.yb[0])], *self.yb) + unlabelled
 

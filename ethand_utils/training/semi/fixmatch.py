@@ -7,7 +7,7 @@ from ethand_utils.training.losses import per_hand
 
 
 class FixMatch(TeacherTraining):
-    """The net shall predict from strong views what its teacher sees in weak ones, where the teacher is sure.
+    """The net learns to predict of strong views what its teacher predicts of weak ones, where that one is sure.
 
     Each hand is labelled for itself, and classes have the weights of the loss on pairs. The teacher averages weights
     and statistics; it is scored.
@@ -21,7 +21,7 @@ class FixMatch(TeacherTraining):
 
     def strong_images(self, weak: torch.Tensor, *strong: torch.Tensor) -> torch.Tensor:
         """Return the strong views after CutMix, and keep `labels` and `sure`, mixed by the same boxes."""
-        confidence, labels = per_hand(self.teach(weak)).softmax(2).max(2)
+        confidence, labels = per_hand(self.teacher_logits(weak)).softmax(2).max(2)
         sure = self.is_sure(confidence, labels)
         boxes = [cutmix_boxes(len(weak), weak.shape[-1], self.settings.cutmix_p) for _ in strong]
         self.labels, self.sure = (torch.cat([mix(values, box) for box in boxes]) for values in (labels, sure))
@@ -42,7 +42,7 @@ class FixMatch(TeacherTraining):
         """Compute the loss of logits [B, 34, H, W] of strong views, over all views."""
         return confident_cross_entropy(logits, self.labels, self.sure, self.loss_func.weights)
 
-    def joined(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+    def combined_loss(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the mean of both losses."""
         return (labelled + unlabelled) / 2
 

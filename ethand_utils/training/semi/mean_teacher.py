@@ -24,7 +24,7 @@ class MeanTeacher(TeacherTraining):
     def student_images(self, images: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
         """Return all images, and keep the teacher's probabilities of them."""
         both = torch.cat([images, weak])
-        self.targets = per_hand(self.teach(both)).softmax(2)
+        self.targets = per_hand(self.teacher_logits(both)).softmax(2)
         return both
 
     def unlabelled_loss(self) -> torch.Tensor:

@@ -22,29 +22,29 @@ class UniMatchV2(FixMatch):
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute the mean loss of both strong views, from features with dropped channels."""
-        whole = torch.rand(len(self.strong) // 2) < 0.5
-        with complementary_dropout(self.student.encoder, whole):
+        intact = torch.rand(len(self.strong) // 2) < 0.5
+        with complementary_dropout(self.student.encoder, intact):
             return self.view_loss(self.model(self.strong))
 
 
-def complementary_dropout(encoder: nn.Module, whole: torch.Tensor):
+def complementary_dropout(encoder: nn.Module, intact: torch.Tensor):
     """Drop channels of an encoder's features while the returned handle is open as a context.
 
-    A batch has one view of n images, then another of the same; `whole` bool [n] says which images keep all channels.
+    A batch has one view of n images, then another of the same; images that are `intact` bool [n] keep all channels.
     The images themselves, which the list of features begins with, are left as they are.
     """
 
     def drop(module: nn.Module, inputs: tuple, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        levels = [level * complementary_masks(whole, level.shape[1]).to(level) for level in features[1:]]
+        levels = [level * complementary_masks(intact, level.shape[1]).to(level) for level in features[1:]]
         return [features[0], *levels]
 
     return encoder.register_forward_hook(drop)
 
 
-def complementary_masks(whole: torch.Tensor, channels: int) -> torch.Tensor:
+def complementary_masks(intact: torch.Tensor, channels: int) -> torch.Tensor:
     """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2."""
-    factors = 2 * (torch.rand(len(whole), channels) < 0.5).float()
-    factors[whole] = 1
+    factors = 2 * (torch.rand(len(intact), channels) < 0.5).float()
+    factors[intact] = 1
     return torch.cat([factors, 2 - factors])[:, :, None, None]
 
 
