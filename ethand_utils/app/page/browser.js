@@ -309,8 +309,10 @@ class App {
 
   status() {
     const [left, all] = [this.rows.length, this.labels.count];
-    if (!this.live)
-      return all ? `the ${this.samples.count} worst of ${all} samples; the others need a running kernel` : "no samples";
+    if (!this.live) {
+      if (this.samples.count === all) return all ? `all ${all} samples` : "no samples";
+      return `the ${this.samples.count} worst of ${all} samples; the others need a running kernel`;
+    }
     const counting = this.labels.truth && this.samples.counted < all ? `, counted ${this.samples.counted}` : "";
     const sides =
       this.state.compare && this.state.mode === "gallery"

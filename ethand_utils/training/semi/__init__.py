@@ -10,6 +10,8 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 
+from ethand_utils.exceptions import EthandError
+
 
 def names() -> list[str]:
     """Return the names of the methods, without loading them."""
@@ -17,8 +19,11 @@ def names() -> list[str]:
 
 
 def load(name: str):
-    """Return the callback class of a method."""
-    return importlib.import_module(f"{__name__}.{name}").METHOD
+    """Return the callback class of a method. Raises EthandError for a module that does not say which it is."""
+    module = importlib.import_module(f"{__name__}.{name}")
+    if not hasattr(module, "METHOD"):
+        raise EthandError(f"{module.__file__}: has no METHOD; expected METHOD = the callback's class, on its last line")
+    return module.METHOD
 
 
 def create(name: str, model, settings: Mapping[str, float]):
