@@ -73,7 +73,10 @@ def results_folder(name: str) -> Path:
     named = None if Path(name).name != name else project_root() / "outputs" / run_name(name)
     folder = named if named and named.is_dir() else Path(name)
     if not folder.is_dir():
-        raise RunError(f"{named or folder}: no such folder; expected the name of a run in outputs/, or a folder's path")
+        raise RunError(
+            f"{named or folder}: no such folder; expected the name of a run in outputs/ (`ethand run tiny` makes one), "
+            "or a folder's path"
+        )
     return folder
 
 

@@ -229,6 +229,7 @@ def _training_lines(plan: dict) -> list[str]:
     all_in = f"{total['trainings']} in all"
     lines.append(PHASE_COLUMNS.format(all_in, "", "", f"{total['epochs']:,}", "", *numbers, ""))
     notes = ["batches: of an epoch; images: loaded; learned: images left by the filter, from which the net learns"]
+    notes += ["×: trainings with as many seeds"] if any(one["seeds"] > 1 for one in plan["trainings"]) else []
     notes += ["these are limits: the data, or G1's confidence, may leave fewer"] if total["at_most"] else []
     return [line.rstrip() for line in lines] + notes
 

@@ -180,7 +180,7 @@ def test_the_command_takes_a_run_or_a_folder_and_says_where_no_reference_is(chec
     assert json.loads(printed)["verdict"] == "17 of 17 numbers lie within the reference's spread"
     status, _, said = ethand("compare", "none")
     assert status == 1
-    assert "none: no such folder; expected the name of a run in outputs/, or a folder's path" in said
+    assert "none: no such folder; expected the name of a run in outputs/ (`ethand run tiny` makes one)" in said
 
 
 def test_json_has_null_for_what_is_unknown(tmp_path):
