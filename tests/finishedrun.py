@@ -46,9 +46,9 @@ def add_row(folder, row, store, share, split="test", seed=0):
     )
     scores = pd.DataFrame({"id": store.index["id"], "confidence": confidence, **sample_scores(masks, truth, front)})
     scores.to_parquet(place / "metrics.parquet", index=False)
-    known = {"epochs": 2, "pairs": 16, "images_seen": 96, "seconds": 75.0, "parameters": 1234, "device": "cpu"}
-    known |= {"images_per_s": 50.0, "scored_on": split, "scored_samples": len(store)}
-    save_result(folder / training, row=row, seed=seed, **summary(masks, truth, front), **known)
+    facts = {"epochs": 2, "pairs": 16, "images_seen": 96, "seconds": 75.0, "parameters": 1234, "device": "cpu"}
+    facts |= {"images_per_s": 50.0, "scored_on": split, "scored_samples": len(store)}
+    save_result(folder / training, row=row, seed=seed, **summary(masks, truth, front), **facts)
     add_history(folder / training)
 
 

@@ -67,8 +67,8 @@ def test_of_repetitions_with_other_seeds_some_95_percent_lie_within():
     for _ in range(TRIES):
         n, m = rng.integers(2, 5, 2)
         theirs, ours = rng.normal(0.3, 0.01, (n, len(TITLES))), rng.normal(0.3, 0.01, (m, len(TITLES)))
-        known = numbers(theirs.mean(0), theirs.std(0, ddof=1), n)
-        inside += within_spread(numbers(ours.mean(0), seeds=m), known)["within"].tolist()
+        expected = numbers(theirs.mean(0), theirs.std(0, ddof=1), n)
+        inside += within_spread(numbers(ours.mean(0), seeds=m), expected)["within"].tolist()
     assert stats.binomtest(sum(inside), len(inside), 0.95).pvalue > 1e-4
     assert 0.9 < np.mean(inside) < 0.99
 
@@ -95,9 +95,9 @@ def test_an_interval_that_is_wider_leaves_nothing_outside_that_was_within():
 
 
 def test_what_one_side_lacks_and_what_has_no_spread_is_shown_and_not_counted():
-    ours, known = numbers([0.1, 0.2]), numbers([0.1, 0.2, 0.3], low=0.0, high=1.0)
-    known.loc[1, ["low", "high"]] = np.nan
-    table = within_spread(ours, known)
+    ours, expected = numbers([0.1, 0.2]), numbers([0.1, 0.2, 0.3], low=0.0, high=1.0)
+    expected.loc[1, ["low", "high"]] = np.nan
+    table = within_spread(ours, expected)
     assert table["within"].tolist() == [True, None, None]
     assert table["number"].tolist() == TITLES[:3]
     assert table["ours"].isna().tolist() == [False, False, True]
