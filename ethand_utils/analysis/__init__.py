@@ -63,6 +63,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "peer_display",
             "peer_results",
             "peer_steps",
+            "peer_steps_display",
             "peer_table",
         ],
         "photo_files": ["photo_folders"],

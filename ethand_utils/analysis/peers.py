@@ -9,6 +9,7 @@ from ethand_utils.analysis.comparison import (
     paired_step,
     row_at_fraction,
     step_pairs,
+    steps_display,
 )
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
 from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
@@ -88,6 +89,13 @@ def peer_steps(run: Run) -> pd.DataFrame:
         steps += [paired_step(scores, before, after, people) for before, after in pairs]
         fractions += [fraction] * len(pairs)
     return holm_corrected(steps).assign(label_fraction=fractions)
+
+
+def peer_steps_display(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return `peer_steps` as text: `comparison.steps_display`, with the label fraction before it."""
+    display = steps_display(steps)
+    display.insert(0, "of the pairs", steps["label_fraction"].map(percent_text))
+    return display
 
 
 def peer_costs(results: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ from ethand_utils.analysis.cyclegan_table import (
     variant_effects,
 )
 from ethand_utils.analysis.image_plots import five_panels, legend_of_parts
-from ethand_utils.analysis.peers import peer_display, peer_steps, peer_table
+from ethand_utils.analysis.peers import peer_display, peer_steps, peer_steps_display, peer_table
 from ethand_utils.analysis.tables import row_intervals, row_label, table1_display
 from ethand_utils.app.html import Element, Heading, Links, Paragraph, Table, Tiles, figure_image, image
 from ethand_utils.app.results import RunResults
@@ -45,7 +45,6 @@ from ethand_utils.experiments.config import Profile
 from ethand_utils.experiments.methods import BASELINE, METHODS
 from ethand_utils.experiments.workflow import stages
 from ethand_utils.labels import HANDS
-from ethand_utils.style import percent_text
 from ethand_utils.training.metrics import confusion
 
 NOTEBOOK_FIGURES = {
@@ -157,19 +156,16 @@ def peers(results: RunResults) -> list[Element]:
         return [Paragraph(NO_PEERS)]
     table, steps = peer_table(results.run), peer_steps(results.run)
     note = (
-        "Semi-supervised methods of today beside the report's: the same net and first weights, as many steps and "
-        "images, of which theirs are half pairs and half unpaired images (notebook 13). Each is tested against pairs "
-        "alone and against the report's generated labels, all fractions together."
+        "Semi-supervised methods of today beside the report's: the same net and first weights, and as many "
+        "images loaded, of which theirs are half pairs and half unpaired images (notebook 13). Each is tested against "
+        "pairs alone and against the report's generated labels, all fractions together."
     )
-    shares = list(map(percent_text, steps["label_fraction"]))
-    tests = steps_display(steps)
-    tests.insert(0, "of the pairs", shares)
     alt = "Course mIoU of every method against the label fraction."
     return [
         Paragraph(note),
         Table(peer_display(table).reset_index(names="method"), "rows"),
         figure_image(fraction_curves(table), alt),
-        Table(tests, "verdict", _verdict_classes(steps)),
+        Table(peer_steps_display(steps), "verdict", _verdict_classes(steps)),
     ]
 
 
