@@ -34,6 +34,9 @@ steps = {stage.name: stage for stage in stages(profile)}
 threads = int(config.get("threads", 0))
 threads_per_training = threads or max(1, workflow.cores // (gpu_count() // profile.processes or 2))
 
+# What is said of a job that starts, in place of its hundred inputs; a dry run says all of it.
+say = None if {"-n", "--dry-run", "--dryrun"} & set(sys.argv) else "{rule}, threads: {threads}"
+
 shards = {f"render/{shard.number}-of-{shard.of}.done": shard for shard in render_shards(profile)}
 
 # Stages that most others wait for go first, so that no long training is left alone at the end.
@@ -63,6 +66,7 @@ for done, shard in shards.items():
             shard=str(shard),
         threads: threads or max(1, workflow.cores // len(shards))
         priority: len(steps)
+        message: say
         shell:
             "cd {root:q} && exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli "
             "render-shard {folder:q} {params.shard} {threads}"
@@ -87,6 +91,7 @@ for stage in steps.values():
         resources:
             gpu=stage.gpus,  # no limit where there is no GPU
         priority: waiting[stage.name]
+        message: say
         shell:
             "cd {root:q} && export OMP_NUM_THREADS={threads} && "
             "exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli stage {folder:q} {params.name}"
@@ -101,5 +106,6 @@ rule index:
         *[result for stage in steps.values() for result in stage.makes],
     output:
         "index.html",
+    message: say
     shell:
         "cd {root:q} && exec {sys.executable:q} -m {MODULE} $PPID - ethand_utils.app.cli index {folder:q}"

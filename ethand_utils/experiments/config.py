@@ -360,6 +360,8 @@ def _validate(values: dict) -> Profile:
         given = fault["input"]
         require_known(key, given if len(str(given)) < MAX_KEY else brief(given), choices(key), ProfileError)
     expected = "a finite number" if fault["type"] == "finite_number" else _expected(_schemas()[key])
+    if fault["type"] == "list_type" and isinstance(values[key], str | int | float):
+        expected += f", as [{brief(values[key])}]"
     raise ProfileError(f"{key}: {brief(values[key])}, expected {expected}")
 
 

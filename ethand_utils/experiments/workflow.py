@@ -312,7 +312,8 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
         limits += ["--resources", f"gpu={gpu_count()}"]
     # Options with one value come last: one that takes several would swallow a target.
     single = ["--snakefile", str(root / "Snakefile"), "--directory", str(folder), "--max-checksum-file-size", "0"]
-    command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *limits]
+    quiet = ["--quiet", "host"]  # machine, user, versions and folders of Snakemake
+    command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *quiet, *limits]
     return [*command, *single, *options]
 
 

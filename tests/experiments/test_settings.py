@@ -145,6 +145,7 @@ def test_cyclegan_is_trained_only_where_it_is_asked_for():
         ({"cycles": [1, 2, 1, 3]}, r"add up to epochs \(6\)"),
         ({"cycles": [-1, 5, 1, 3]}, r"expected list of int \(at least 0\)"),
         ({"label_fractions": 0.2}, "expected list"),
+        ({"peers": "fixmatch"}, r"peers: 'fixmatch', expected list of str, as \['fixmatch'\]"),
         ({"label_fractions": [0.2, 1.0]}, r"\[0.2, 1.0\], expected list of float \(above 0, below 1\)"),
         ({"label_fractions": [0.0]}, "expected list of float"),
         ({"label_fractions": ["5 %"]}, "expected list of float"),
