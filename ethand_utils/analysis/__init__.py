@@ -8,6 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "active_choice": ["disagreement_strips", "disagreements", "hand_crops", "rank_photos"],
         "charts": [
             "balance_curves",
             "bars",

@@ -21,7 +21,7 @@ from ethand_utils.style import percent_text
 G1_TABLE = "g1.csv"
 VERSIONS = "versions.json"
 FRACTION_TABLES = {"label fractions": "label_fractions.csv", "peers": "peers.csv"}  # runs may lack them
-PATHS = ("data", "mano_dir", "g1_init")  # settings whose value may be a path
+PATHS = ("data", "mano_dir", "g1_init", "g2_init")  # settings whose value may be a path
 # Scores of G1: names of their columns in `metrics.parquet`, and of the score.
 G1_SCORES = {
     "course_miou": "course mIoU",

@@ -35,7 +35,7 @@ OwnWeights = Annotated[
 @app.command()
 def run(
     profile: Annotated[
-        str, typer.Argument(help="profile: ci, tiny, small, paper, peers, release, or a YAML file")
+        str, typer.Argument(help="profile: ci, tiny, small, paper, peers, release, finetune, or a YAML file")
     ] = "tiny",
     changes: Annotated[
         list[str] | None,

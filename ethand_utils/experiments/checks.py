@@ -25,6 +25,7 @@ from ethand_utils.files import atomic_write
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.sources.detect import find_source
 from ethand_utils.training.cyclegan.variants import VARIANTS, cycle_nets
+from ethand_utils.training.photo_graph import RELEASED
 
 # The settings that make each net, for errors; a D goes by the folder of its training.
 G1_SETTINGS, D_SETTINGS = ("g1_arch", "g1_encoder", "g1_widths"), ("d_arch", "d_widths")
@@ -49,7 +50,8 @@ def check(run: Run, whole: bool = True) -> None:
 
     Methods and nets are not checked again, for which PyTorch would be loaded, where they are as `write_checked` noted.
     Raises MethodError for an unknown method or loss; RunError for settings that do not go together, a net that cannot
-    be built or trained with them, or something that is not installed; and what `Run.source` and `Run.g1_init` do.
+    be built or trained with them, or something that is not installed; and what `Run.source`, `Run.g1_init` and
+    `Run.g2_init` do.
     """
     p = run.profile
     check_fractions(p)
@@ -304,23 +306,30 @@ def _fault_on(device: str, net: dict, size: int, bs: int) -> str:
 
 
 def check_start(run: Run) -> None:
-    """Check that G1 can start from the weights that the profile names. Raises RunError when they are of another net."""
-    path = run.g1_init
-    if path is None:
-        return
-    from ethand_utils.training.models import RELEASED
+    """Check that nets can start from the weights that the profile names. Raises RunError when those are of another net.
 
-    path = RELEASED if path == RELEASED_NAME else path
-    recipe, net = _recipe(path), planned_nets(run.profile)["G1"]
+    The baseline is another net than G2, and always starts from random weights.
+    """
+    starts = {"G1": ("g1_init", run.g1_init), "G2": ("g2_init", run.g2_init)}
+    starts = {name: start for name, start in starts.items() if start[1] is not None}
+    nets = planned_nets(run.profile) if starts else {}
+    for name, (key, path) in starts.items():
+        if name in nets:
+            check_recipe(key, RELEASED if path == RELEASED_NAME else path, getattr(run.profile, key), nets[name])
+
+
+def check_recipe(setting: str, path: Path, value: str, net: dict) -> None:
+    """Check that the weights in a file are of `net`. Raises RunError, naming the `setting` and its `value`."""
+    recipe, prefix = _recipe(setting, path), setting.split("_")[0]
     for key in ("arch", "encoder", "widths"):
         if recipe.get(key) != net[key]:
             raise RunError(
-                f"g1_init: {run.profile.g1_init}: weights of a net with {key} {brief(recipe.get(key))}; expected "
-                f"{brief(net[key])}, as g1_{key} says; set g1_{key} to the former, or g1_init to null"
+                f"{setting}: {value}: weights of a net with {key} {brief(recipe.get(key))}; expected "
+                f"{brief(net[key])}, as {prefix}_{key} says; set {prefix}_{key} to the former, or {setting} to null"
             )
 
 
-def _recipe(path: Path) -> dict:
+def _recipe(setting: str, path: Path) -> dict:
     """Return the arguments of the net of a file of `save_weights`. Raises RunError for another file."""
     from safetensors import SafetensorError, safe_open
 
@@ -329,5 +338,5 @@ def _recipe(path: Path) -> dict:
             return dict(json.loads(file.metadata()["ethand"])["model"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         raise RunError(
-            f"g1_init: {path}: not the weights of a run; expected its weights.safetensors, or null"
+            f"{setting}: {path}: not the weights of a run; expected its weights.safetensors, or null"
         ) from None

@@ -110,6 +110,7 @@ class Profile(BaseModel):
     g2_arch: str = setting("unetplusplus", "architecture of G2, as for G1", "g2")
     g2_encoder: str | None = setting("tu-resnet10t", "encoder of G2, as for G1", "g2")
     g2_widths: list[Width] | None = setting([64, 32, 24, 16], "decoder channels of G2, as for G1", "g2", min_length=1)
+    g2_init: str | None = setting(None, "weights that G2 starts from in every row and peer, as for G1", "g2")
     baseline_widths: list[Width] = setting(
         [16, 32, 64, 128, 128], "channels of the plain U-Net's levels", "baseline", "cyclegan", min_length=1
     )
@@ -264,7 +265,7 @@ def _schemas() -> dict[str, dict]:
 
 
 def load_profile(name: str | Path, changes: dict | None = None) -> Profile:
-    """Load a profile by name (`ci`, `tiny`, `small`, `paper`, `release`) or file, with `changes` to single settings.
+    """Load a profile by name (`ci`, `tiny`, `finetune`, …: a file of PROFILES) or file, with `changes` to settings.
 
     Settings that a file lacks take their defaults, and a line on stderr says so. Raises ProfileError for an unknown
     profile or setting (naming the nearest) and for a value that does not fit.

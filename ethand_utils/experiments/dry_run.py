@@ -207,8 +207,8 @@ def _net_lines(plan: dict) -> list[str]:
         facts += [f"{net['in_channels']} channels in"] if "in_channels" in net else []
         facts += ["widths " + "-".join(map(str, net["widths"]))] if net["widths"] else []
         start = "ImageNet weights" if net["pretrained"] else "from scratch"
-        if name == "G1" and plan["profile"]["g1_init"]:
-            start = f"from the weights {plan['profile']['g1_init']}"
+        weights = plan["profile"].get(f"{name.lower()}_init")  # of G1 and G2
+        start = f"from the weights {weights}" if weights else start
         lines.append(_line(name, ", ".join([*facts, start])))
     return lines
 

@@ -33,7 +33,7 @@ LIBRARIES = ("torch", "fastai", "timm", "segmentation-models-pytorch", "numpy", 
 # At least one of these lies in the folder of every training that has begun.
 TRAINING_FILES = (".train.lock", "train.log", "history.csv", "state", "weights.safetensors", "result.json")
 MAX_NAME = 120  # bytes of a run's name; file systems allow 255, and locks and temporary files are longer
-RELEASED_NAME = "released"  # value of `g1_init`: the package's own weights
+RELEASED_NAME = "released"  # value of `g1_init` and `g2_init`: the package's own weights
 REFERENCE = "reference"  # folder below outputs/ with the results of a finished run, which git keeps
 DEMO_MARK = "demo.json"  # file by which a folder below outputs/ is that of `ethand demo`
 
@@ -200,11 +200,19 @@ class Run:
     @property
     def g1_init(self) -> str | Path | None:
         """The weights that G1 starts from, for `training.start_from`. Raises RunError when their file is missing."""
-        path = self.profile.g1_init
+        return self._start("g1_init")
+
+    @property
+    def g2_init(self) -> str | Path | None:
+        """The weights that G2 starts from, in the same way as `g1_init`; the baseline is another net, and has none."""
+        return self._start("g2_init")
+
+    def _start(self, key: str) -> str | Path | None:
+        path = getattr(self.profile, key)
         if path in (None, RELEASED_NAME):
             return path
         if not from_root(path).is_file():
-            raise RunError(f"g1_init: {path}: no such file; expected {RELEASED_NAME}, the weights of a run, or null")
+            raise RunError(f"{key}: {path}: no such file; expected {RELEASED_NAME}, the weights of a run, or null")
         return from_root(path)
 
     @property

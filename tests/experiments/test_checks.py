@@ -6,17 +6,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 
+from ethand_utils import training
 from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments import checks, workflow
 from ethand_utils.experiments.checks import check, check_net, net_trials, shipped_trials
 from ethand_utils.experiments.config import load_profile
+from ethand_utils.experiments.methods import get_method
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.training.models import DISCRIMINATORS, RELEASED, create_model, save_weights
 
+REPOSITORY = Path(__file__).parents[2]
 TRIES = 40  # random profiles
 SIZES = [16, 24, 32, 48, 50, 64, 65]
 ARCHS = ["unet", "unetplusplus", "fpn", "linknet", "baseline", "pan", "discriminator", "unett"]
@@ -97,7 +101,7 @@ def test_every_net_of_the_shipped_profiles_is_accepted():
             check_net(name, {**net, "pretrained": False}, size, bs)
 
 
-@pytest.mark.parametrize("profile", ["ci", "tiny", "small", "paper", "release"])
+@pytest.mark.parametrize("profile", ["ci", "tiny", "small", "paper", "peers", "release", "finetune"])
 def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
     monkeypatch.setattr(checks, "check_net", lambda *trial: pytest.fail(f"built {trial}"))
     check(run_of(profile, lr=0.5, seeds=3))
@@ -123,7 +127,10 @@ def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
         ({"label_fractions": [0.5], "methods": ["baseline"]}, "expected unetpp_dice and unetpp_generated among"),
         ({"g1_init": "released"}, r"g1_init: released: weights of a net with widths \[96, 64, 48, 32\]"),
         ({"g1_init": "README.md"}, "not the weights of a run"),
-        ({"g1_init": "nowhere.safetensors"}, "no such file"),
+        ({"g1_init": "nowhere.safetensors"}, "g1_init: nowhere.safetensors: no such file"),
+        ({"g2_init": "released"}, r"g2_init: released: weights of a net with arch 'unet'; expected 'unetplusplus'"),
+        ({"g2_init": "README.md"}, "g2_init: .*README.md: not the weights of a run"),
+        ({"g2_init": "nowhere.safetensors"}, "g2_init: nowhere.safetensors: no such file"),
         ({"mano_dir": "nowhere"}, "mano_dir"),
         ({"methods": ["unetp_dice"]}, "did you mean unetpp_dice"),
     ],
@@ -179,6 +186,37 @@ def test_g1_may_start_from_weights_of_its_own_net_alone(tmp_path):
     assert "g1_init" in refused(check, run_of(**baseline, g1_init=str(other)))
     assert refused(check, run_of("release", g1_init="released")) == ""
     assert RELEASED.exists()
+
+
+G2_OF_TESTS = {"g2_arch": "unet", "g2_encoder": "tu-resnet10t", "g2_widths": [8, 4]}
+
+
+def test_g2_may_start_from_weights_of_its_own_net_alone_whatever_g1_and_the_baseline_are(tmp_path):
+    own, other = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
+    save_weights(create_model("unet", "tu-resnet10t", widths=(8, 4), out_channels=35), own)
+    save_weights(create_model("unet", "tu-resnet10t", widths=(8, 8)), other)
+    assert refused(check, run_of(**G2_OF_TESTS, g2_init=str(own))) == ""
+    assert "set g2_widths to the former, or g2_init" in refused(check, run_of(**G2_OF_TESTS, g2_init=str(other)))
+    assert refused(check, run_of(methods=["baseline"], g2_init=str(other))) == ""  # no G2 is trained
+
+
+@pytest.mark.parametrize("name", ["baseline", "unetpp_ce", "unetpp_full", "mean_teacher", "cps"])
+def test_every_row_and_peer_with_g2_starts_from_its_weights(name, tmp_path):
+    start = create_model("unet", "tu-resnet10t", widths=(8, 4), seed=5)
+    save_weights(start, tmp_path / "w.safetensors")
+    run, method = run_of(**G2_OF_TESTS, g2_init=str(tmp_path / "w.safetensors")), get_method(name)
+    cells = json.loads((REPOSITORY / "notebooks/07_train_g2.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells]
+    (source,) = (source for source in sources if "model = training.create_model" in source)
+    names = {"training": training, "run": run, "p": run.profile, "method": method, "SEED": 0, "pd": pd}
+    names["device"] = torch.device("cpu")
+    exec(compile(source, "cell", "exec"), names)
+    if method.net == "baseline":
+        assert not hasattr(names["model"], "start")
+        return
+    for key, value in start.state_dict().items():
+        assert torch.equal(names["model"].state_dict()[key], value)
+    assert names["model"].start  # by which a training with other weights does not resume this one
 
 
 def test_nets_are_checked_again_exactly_where_something_has_changed_since_they_passed(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from ethand_utils.experiments.methods import (
 from ethand_utils.experiments.run import Run
 from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.losses import SegmentationLoss
-from ethand_utils.training.models import RELEASED, create_model
+from ethand_utils.training.models import RELEASED, create_model, save_weights
 from ethand_utils.training.pseudo_labels import TopHalfFilter, label_store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -289,6 +289,16 @@ def test_g1_starts_from_weights_that_are_there(checkout, ethand):
     assert "g1_init: mine.safetensors: no such file; expected released" in said
     shutil.copy(RELEASED, checkout / "mine.safetensors")
     assert "from the weights mine.safetensors" in ethand(*plan, "g1_init=mine.safetensors")[1]
+
+
+def test_g2_starts_from_weights_that_are_there(checkout, ethand):
+    save_weights(create_model("unet", "tu-resnet10t", widths=(8, 4)), checkout / "mine.safetensors")
+    net = [f"--set={change}" for change in ("g2_arch=unet", "g2_encoder=tu-resnet10t", "g2_widths=[8, 4]")]
+    lines = ethand("run", "ci", *net, "--set=g2_init=mine.safetensors", "--dry-run")[1].splitlines()
+    starts = {line.split()[0]: line.split(", ")[-1] for line in lines if ", from " in line and "widths" in line}
+    weights = {name for name, start in starts.items() if start == "from the weights mine.safetensors"}
+    assert {"G1", "G2", "baseline"} <= set(starts)
+    assert weights == {"G2"}
 
 
 def test_a_changed_method_needs_a_name_of_its_own():

@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).parents[2]
 SHIPPED = ("ci", "tiny", "small", "paper")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [*SHIPPED, "peers", "release", "finetune"])
 def test_a_shipped_profile_spells_out_and_explains_every_setting(name, capsys):
     load_profile(name)
     assert capsys.readouterr() == ("", "")
