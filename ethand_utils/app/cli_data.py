@@ -129,6 +129,29 @@ def interhand(
     _print_built(out, part)
 
 
+@app.command("labels")
+def labels(
+    folder: Annotated[Path, typer.Argument(help="folder that the labeller writes to")],
+    out: Out,
+    train: Annotated[int | None, typer.Option(help="photos to train on, at most; those beyond are unpaired")] = None,
+    val: Annotated[int | None, typer.Option(help="photos to watch a training by, at most; default: all")] = None,
+    test: Annotated[int | None, typer.Option(help="photos for scores, at most; default: all")] = None,
+    unpaired: Annotated[int | None, typer.Option(help="unpaired images, at most; default: all")] = None,
+    size: Size = 128,
+    workers: Workers = 0,
+):
+    """Build a data set from labels of one's own photos.
+
+    The photos are divided among the stores train, val and test when they are labelled, three to one to one, and stay
+    there. What gives no sample is counted here and in OUT/report.json.
+    """
+    claim_shared_folder(out, (folder,))
+    from ethand_utils.sources.labels_dataset import read_labels
+
+    read_labels(folder, out, size, train, val, test, unpaired, workers or _cores())
+    _print_built(out)
+
+
 def _items(text: str) -> tuple[str, ...]:
     """Return the items of a list such as `0,3`."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

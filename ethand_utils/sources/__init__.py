@@ -1,4 +1,5 @@
-"""Sources of samples (rendered hands, InterHand2.6M, the course's files, existing stores), each read into stores.
+"""Sources of samples (rendered hands, InterHand2.6M, the course's files, labels of one's own
+photos, existing stores), each read into stores.
 
 May import data, rendering, hands and the ground.
 """
@@ -14,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "interhand": ["read_interhand"],
         "interhand_frames": ["read_frames"],
         "joint_annotations": ["from_joints"],
+        "labels_dataset": ["read_labels"],
+        "photo_labels": ["HandLabel", "LabelFolder", "PhotoLabel", "fit_label", "label_masks"],
         "rendered": ["render_dataset"],
         "request": ["ReadRequest"],
     },

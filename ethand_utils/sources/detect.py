@@ -55,6 +55,11 @@ RENDERED = "rendered"  # the source of a run without a folder of data
 # In the order in which a folder is tried. What is added here can be used in runs and has a command, `ethand data NAME`.
 SOURCES = {
     RENDERED: Source("hands rendered for this run", "ethand_utils.sources.rendered", unpaired_labels=True),
+    "labels": Source(
+        "labels of one's own photos",
+        "ethand_utils.sources.labels_dataset",
+        layout="labels/NAME.json and meta.json, as the labeller writes them",
+    ),
     "stores": Source(
         "existing stores",
         "ethand_utils.sources.stores",

@@ -1,0 +1,154 @@
+"""From a photo's labelled joints to its hands and their masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ethand_utils.hands.amodal import Hand, HandError, hand_masks
+from ethand_utils.hands.joints import CHAINS, WRIST
+from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera
+from ethand_utils.hands.raycast import Camera
+from ethand_utils.labels import BOX_OVER_JOINTS, FINGERS, HANDS, N_JOINTS
+from ethand_utils.sources.joint_annotations import fit_hands
+from ethand_utils.sources.label_files import PhotoLabel
+
+CLICKED, GUESSED = 1.0, 0.3  # weight of a joint that the labeller sees, and of one that is a guess
+NEARER = 0.999  # depth of the farthest point of the hand in front over that of the nearest point of the other
+FAR_JOINT = 0.25  # distance of a joint from the fitted hand's, over the palm's length, that is worth a warning
+OTHER_SIDE = 0.5  # cost of the other side's fit over the own one's below which the joints are that side's
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFit:
+    """What a label's joints give: per side the `answers` of the fit, the likelier first, none for an absent hand.
+
+    `camera` is the guessed one of the photo of `size` (width, height) px; `hands` are the meshes of the `chosen`
+    answers in its frame, left first, None where absent, the one that the label says is in front nearer.
+    """
+
+    label: PhotoLabel
+    size: tuple[int, int]
+    camera: Camera
+    answers: tuple[list[PhotoFit], list[PhotoFit]]
+    hands: tuple[Hand | None, Hand | None]
+
+    @property
+    def chosen(self) -> tuple[PhotoFit | None, PhotoFit | None]:
+        """The answer of each side that the label chooses; the likelier where there is only one."""
+        return _chosen(self.label, self.answers)
+
+    @property
+    def joints(self) -> np.ndarray:
+        """The fitted joints of both hands float [2, 21, 3] m in the camera's frame, NaN for an absent hand."""
+        return _joints(self.chosen)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The joints of both hands float [2, 21, 2] px: labelled ones, fitted ones in between, NaN without a hand."""
+        pixels = np.full((len(HANDS), N_JOINTS, 2), np.nan)
+        for side in self.label.sides:
+            joints = self.label.hands[side].joints
+            pixels[side] = np.where(np.isnan(joints), self.chosen[side].pixels, joints)
+        return pixels
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the label, a line each. It takes a fit of the other side, once."""
+        lines = [self._far_joint(side) for side in self.label.sides]
+        lines += [self._other_side(side) for side in self.label.sides]
+        return [line for line in lines if line]
+
+    def _far_joint(self, side: int) -> str:
+        """Return a line on the joint that is farthest from the fitted hand; empty where it is near."""
+        fit = self.chosen[side]
+        residual = np.nan_to_num(fit.residual)
+        worst = int(residual.argmax())
+        if residual[worst] <= FAR_JOINT * palm_length(fit.pixels):
+            return ""
+        return f"the {HANDS[side]} hand's {joint_name(worst)} is {residual[worst]:.0f} px from where a hand has it"
+
+    def _other_side(self, side: int) -> str:
+        """Return a line where the joints of a side fit the other hand much better."""
+        hand, own = self.label.hands[side], min(fit.cost for fit in self.answers[side])
+        try:
+            other = min(fit.cost for fit in fit_photo_joints(hand.joints, 1 - side, self.camera, _weights(hand)))
+        except HandError:
+            return ""
+        if other >= OTHER_SIDE * own:
+            return ""
+        return f"the {HANDS[side]} hand's joints fit a {HANDS[1 - side]} hand better"
+
+
+def fit_label(label: PhotoLabel, size: tuple[int, int], starts: Sequence[PhotoFit | None] | None = None) -> LabelFit:
+    """Fit hands to the joints of a label of a photo of `size` (width, height) px.
+
+    `starts`, left first, are earlier fits of nearly the same joints, from which the answer is quick. Raises HandError,
+    naming the hand, for joints that give none.
+    """
+    camera, answers = guess_camera(*size), ([], [])
+    for side in label.sides:
+        hand, start = label.hands[side], starts[side] if starts else None
+        answers[side].extend(fit_photo_joints(hand.joints, side, camera, _weights(hand), start))
+    hands = posed_hands(_joints(_chosen(label, answers)), label.front)
+    return LabelFit(label, tuple(size), camera, answers, hands)
+
+
+def _chosen(label: PhotoLabel, answers: tuple[list, list]) -> tuple[PhotoFit | None, PhotoFit | None]:
+    pairs = zip(label.hands, answers, strict=True)
+    return tuple(fits[min(hand.answer, len(fits) - 1)] if hand is not None and fits else None for hand, fits in pairs)
+
+
+def _joints(fits: tuple[PhotoFit | None, PhotoFit | None]) -> np.ndarray:
+    return np.stack([np.full((N_JOINTS, 3), np.nan) if fit is None else fit.joints for fit in fits])
+
+
+def _weights(hand) -> np.ndarray:
+    return np.where(hand.guessed, GUESSED, CLICKED)
+
+
+def posed_hands(joints: np.ndarray, front: str) -> tuple[Hand | None, Hand | None]:
+    """Return the meshes of fitted joints float [2, 21, 3] m, NaN for an absent hand.
+
+    Where `front` names a hand, that one is moved nearer, towards the camera, in whose picture it stays the same.
+    """
+    hands = list(fit_hands(joints, np.isfinite(joints).all(-1)))
+    if front in HANDS and None not in hands:
+        first = HANDS.index(front)
+        nearest = np.linalg.norm(hands[1 - first].vertices, axis=1).min()
+        farthest = np.linalg.norm(hands[first].vertices, axis=1).max()
+        scale = min(1.0, NEARER * nearest / farthest)
+        hands[first] = replace(hands[first], vertices=hands[first].vertices * scale)
+    return tuple(hands)
+
+
+def label_masks(
+    fit: LabelFit, crop: tuple[float, float, float], pixels: int, frame: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Return the masks of a label's hands in a crop (x, y, side) px of a photo whose `frame` is (width, height) px.
+
+    `masks` uint8 [2, pixels, pixels] are left first, each hand as if alone, `front` uint8 [pixels, pixels].
+    """
+    return hand_masks(fit.hands, fit.camera, np.eye(3), np.zeros(3), crop, pixels, frame)
+
+
+def joints_box(pixels: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the hands' box (x, y, w, h) px about their joints [2, 21, 2] px, as large as data sets' boxes are."""
+    points = pixels[np.isfinite(pixels).all(-1)]
+    low, high = points.min(0), points.max(0)
+    centre, extent = (low + high) / 2, (high - low) * BOX_OVER_JOINTS
+    return (*(centre - extent / 2).tolist(), *extent.tolist())
+
+
+def palm_length(pixels: np.ndarray) -> float:
+    """Return the distance px from the wrist to the middle finger's base of one hand's joints [21, 2] px."""
+    return float(np.linalg.norm(pixels[CHAINS[list(FINGERS).index("middle"), 0]] - pixels[WRIST]))
+
+
+def joint_name(joint: int) -> str:
+    """Return the name of a joint of `labels.JOINT_PARTS`, such as `index tip`."""
+    if joint == WRIST:
+        return "wrist"
+    finger, step = divmod(joint, 4)
+    return f"{list(FINGERS)[finger]} {('tip', 'end joint', 'middle joint', 'base')[step]}"
