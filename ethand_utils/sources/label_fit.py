@@ -39,6 +39,12 @@ class LabelFit:
         """The answer of each side that the label chooses; the likelier where there is only one."""
         return _chosen(self.label, self.answers)
 
+    def is_of(self, label: PhotoLabel, size: tuple[int, int]) -> bool:
+        """Return whether the fit is of the joints of a label of a photo of this (width, height) px."""
+        pairs = zip(self.label.hands, label.hands, strict=True)
+        same = all(one is other or (one and other and one.to_json() == other.to_json()) for one, other in pairs)
+        return same and self.label.front == label.front and self.size == size
+
     @property
     def joints(self) -> np.ndarray:
         """The fitted joints of both hands float [2, 21, 3] m in the camera's frame, NaN for an absent hand."""

@@ -67,10 +67,10 @@ def load_sample(file: Path) -> LabelSample | None:
     return LabelSample(**values | {"digest": str(values["digest"])})
 
 
-def has_sample(folder: Path, record: LabelRecord) -> bool:
-    """Return whether a label's sample is kept, made of the label as it is now."""
+def kept_sample(folder: Path, record: LabelRecord, size: int | None = None) -> LabelSample | None:
+    """Return the sample that is kept of a label, if it is of the label as it is now and, where given, of a size."""
     kept = load_sample(sample_file(folder, record.id))
-    return kept is not None and kept.digest == record.digest
+    return kept if kept is not None and kept.digest == record.digest and size in (None, kept.size) else None
 
 
 def make_sample(
@@ -80,16 +80,18 @@ def make_sample(
 
     Its hands are those of `fit` or, where that is None, of the kept sample or of a new fit. The crop is of `image`
     uint8 [H, W, 3], or of the photo where that is None; of one that is gone or has changed it is the kept one, resized.
-    Raises LabelError where neither is there, HandError or ImageError where there are no hands, or none in the photo.
+    Raises LabelError where neither is there, HandError for joints that give no hand, and HandError or ImageError for
+    hands outside the photo.
     """
     kept = load_sample(sample_file(folder, record.id))
     current = kept is not None and kept.digest == record.digest
     if current and kept.size == size and fit is None:
         return kept
-    hands = _hands_of(kept) if current and fit is None else _hands_of_fit(fit or fit_label(record.label, record.size))
+    fit = None if current and fit is None else fit or fit_label(record.label, record.size)
+    hands = _hands_of(kept) if fit is None else _hands_of_fit(fit)
     crop, picture = _crop(folder, record, size, hands["pixels"], kept, image)
     camera = Camera(tuple(hands["focal"].tolist()), tuple(hands["centre"].tolist()))
-    meshes = posed_hands(hands["joints"], record.label.front)
+    meshes = posed_hands(hands["joints"], record.label.front) if fit is None else fit.hands
     truth = hand_masks(meshes, camera, np.eye(3), np.zeros(3), crop, size, record.size)
     if not truth["masks"].any():
         raise HandError("hands: none is seen in the photo")
@@ -124,12 +126,12 @@ def _crop(folder: Path, record: LabelRecord, size: int, pixels, kept: LabelSampl
 
 def index_row(record: LabelRecord, sample: LabelSample) -> dict:
     """Return a sample's row of an index. Nobody knows whose hands a photo shows: each counts as another subject's."""
-    label, sides = record.label, record.label.sides
+    label, seen = record.label, sample.masks.any((1, 2))
     shares = occluded_share(sample.masks, sample.front)
     residuals = [float(np.nanmean(values)) if np.isfinite(values).any() else np.nan for values in sample.residual]
     return {
         "id": record.id,
-        "hand_type": HAND_TYPES[-1] if len(sides) == len(HANDS) else HANDS[sides[0]],
+        "hand_type": HAND_TYPES[-1] if seen.all() else HANDS[seen.argmax()],
         "subject": record.id,
         "capture": "photos",
         "seq": label.photo,

@@ -11,7 +11,7 @@ from ethand_utils.exceptions import EthandError
 from ethand_utils.files import first_line, write_json
 from ethand_utils.sources.course import evenly_spaced
 from ethand_utils.sources.label_files import LABELS, SPLITS, LabelError, LabelRecord, read_records
-from ethand_utils.sources.label_samples import has_sample, index_row, make_sample
+from ethand_utils.sources.label_samples import index_row, kept_sample, make_sample
 from ethand_utils.sources.photo_labels import ARRAYS, SMALLEST, is_label_folder
 from ethand_utils.sources.request import ReadRequest
 
@@ -83,7 +83,7 @@ def _check(root: Path, size: int) -> tuple[dict[str, LabelRecord], dict]:
             skipped.add("labelled as having no hand", name)
             continue
         try:
-            if not has_sample(root, record):
+            if kept_sample(root, record) is None:
                 make_sample(root, record, size)
             sound[name] = record
         except EthandError as error:

@@ -42,6 +42,7 @@ from ethand_utils.sources.label_samples import (
     SAMPLES,
     LabelSample,
     index_row,
+    kept_sample,
     load_sample,
     make_sample,
     sample_file,
@@ -59,10 +60,10 @@ NUMBERS = (*BOX, *OCCLUDED, *RESIDUALS, "seconds")
 
 
 def is_label_folder(folder: Path) -> bool:
-    """Return whether `folder` is one that `LabelFolder` made, going by its files alone."""
+    """Return whether `folder` is one that `LabelFolder` made, not a store read from it, going by its files alone."""
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        return meta.get("source") == LABELS and (folder / LABELS).is_dir()
+        return meta.get("source") == LABELS and "without_hands" in meta
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -81,9 +82,10 @@ class LabelFolder:
 
     def __init__(self, out: str | Path, size: int = 128, labeller: str | None = None):
         self.path, self.size, self.labeller = _claim(Path(out), size), int(size), labeller or ""
+        self._unfinished = (self.path / f"{LOCK}.json").exists()  # of a writer that was killed, or the power cut
         held = contextlib.ExitStack()
         _hold(held, self.path)
-        self.close = weakref.finalize(self, held.close)
+        self._release = weakref.finalize(self, held.close)
         self._order: list[str] | None = None  # ids of the samples in the arrays on disk, None where these are unsure
         self._rows: dict[str, dict] = {}
         self._image: tuple[str, np.ndarray] | None = None
@@ -99,6 +101,10 @@ class LabelFolder:
 
     def __exit__(self, *error) -> None:
         self.close()
+
+    def close(self) -> None:
+        """Let others write to the folder; this object writes no more."""
+        self._release()
 
     @property
     def labels(self) -> dict[str, PhotoLabel]:
@@ -126,21 +132,21 @@ class LabelFolder:
 
     def get(self, photo: str | Path) -> PhotoLabel | None:
         """Return the label of a photo; None where it has none. Raises as `save` for a photo that cannot be read."""
-        name = self._name(Path(photo), self._digest(Path(photo)))
+        name = self._name(self._digest(Path(photo)))
         return None if name is None else self._records[name].label
 
     def save(self, photo: str | Path, label: PhotoLabel, fit: LabelFit | None = None) -> str:
         """Keep the label of a photo, in place of an older one, and return its id.
 
         `fit` is that of this label (`fit_label`), where the caller has it already. Raises HandError for joints that
-        give no hand, ImageError for a photo that cannot be read, or that shows none of the hands, LabelError for one
-        that is gone or has a damaged label, before anything is written, and FileError where the disk refuses.
+        give no hand, or none in the photo, ImageError for a photo that cannot be read, LabelError for one that is gone
+        or has a damaged label file, before anything is written, and FileError where the disk refuses.
         """
         photo = Path(photo)
         self._require_open()
         sha256 = self._digest(photo)
         image = self._read(photo, sha256)
-        name = self._name(photo, sha256) or photo_id(photo, sha256)
+        name = self._name(sha256) or photo_id(photo, sha256)
         if f"{name}.json" in self.faults and name not in self._records:
             raise LabelError(self.faults[f"{name}.json"])
         record = self._record(name, photo, sha256, image, label)
@@ -149,25 +155,27 @@ class LabelFolder:
             sample = make_sample(self.path, record, self.size, self._fit(label, record, fit), image)
         record = record.write(self.path)
         self._records[name] = record
+        self.faults.pop(f"{name}.json", None)
         self._rows.pop(name, None)
-        if sample is not None:
-            self._keep(record, sample)
-        else:
+        if sample is None:
             sample_file(self.path, name).unlink(missing_ok=True)
-        self._write({name})
+            self._write({name: None})
+        else:
+            self._write({name: self._keep(record, sample)})
         return name
 
     def remove(self, photo: str | Path) -> None:
         """Remove the label of a photo, which may be gone, and its sample. Raises LabelError where it has none."""
         self._require_open()
         photo = Path(photo)
-        name = self._name(photo, self._digest(photo)) if photo.is_file() else self._name_by_path(photo)
+        name = self._name(self._digest(photo)) if photo.is_file() else self._name_by_path(photo)
         if name is None:
             raise LabelError(f"{photo}: has no label in {self.path}")
         record_file(self.path, name).unlink(missing_ok=True)
         del self._records[name]
+        self.faults.pop(f"{name}.json", None)
         self._rows.pop(name, None)
-        self._write({name})
+        self._write({name: None})
         sample_file(self.path, name).unlink(missing_ok=True)
 
     def store(self) -> Store:
@@ -175,21 +183,19 @@ class LabelFolder:
         return Store(self.path)
 
     def _require_open(self) -> None:
-        if not self.close.alive:
+        if not self._release.alive:
             raise LabelError(f"{self.path}: this LabelFolder is closed; open the folder again")
 
     def _open(self) -> None:
         """Read the labels, and make the store again where it is not of these."""
-        for folder in (LABELS, SAMPLES):
-            (self.path / folder).mkdir(parents=True, exist_ok=True)
         self._records, self.faults = read_records(self.path)
-        if self._is_current():
+        if not is_label_folder(self.path):
+            write_json(self.path / "meta.json", self._meta([]))  # whose folder it is, before anything else
+        if self._is_current() and not self._unfinished:
             index = Store(self.path).index
             self._rows = dict(zip(index["id"], index.to_dict("records"), strict=True))
             self._order = list(self._rows)
         else:
-            if not is_label_folder(self.path):
-                write_json(self.path / "meta.json", self._meta([]))  # whose folder it is, before anything else
             self._repair()
         for line in self.faults.values():
             print(line, file=sys.stderr)
@@ -204,21 +210,26 @@ class LabelFolder:
 
     def _repair(self) -> None:
         """Make all samples that are missing or of older labels, and the store of all."""
+        samples = {}
         for name, record in self._records.items():
             if record.label.sides:
                 try:
-                    self._keep(record, make_sample(self.path, record, self.size))
+                    sample = kept_sample(self.path, record, self.size)
+                    if sample is None:
+                        sample = self._keep(record, make_sample(self.path, record, self.size))
+                    self._rows[name], samples[name] = index_row(record, sample), sample
                 except EthandError as error:
                     file = record_file(self.path, name)
                     line = str(error) if str(error).startswith(str(file)) else f"{file}: gives no sample ({error})"
                     self.faults[file.name] = line
-        self._write(set())
+        self._write(samples)
 
-    def _keep(self, record: LabelRecord, sample: LabelSample) -> None:
-        """Save a sample, made of this record, and note its row."""
+    def _keep(self, record: LabelRecord, sample: LabelSample) -> LabelSample:
+        """Save a sample, made of this record, note its row, and return it."""
         sample = dataclasses.replace(sample, digest=record.digest)
         sample.save(sample_file(self.path, record.id))
         self._rows[record.id] = index_row(record, sample)
+        return sample
 
     def _record(self, name: str, photo: Path, sha256: str, image: np.ndarray, label: PhotoLabel) -> LabelRecord:
         """Return the record of a label that is about to be kept."""
@@ -236,9 +247,9 @@ class LabelFolder:
 
     @staticmethod
     def _fit(label: PhotoLabel, record: LabelRecord, fit: LabelFit | None) -> LabelFit:
-        """Return a fit that the caller has, with the hands in the label's order, or a new one."""
-        if fit is not None and (fit.label is not label or fit.size != record.size):
-            raise LabelError(f"{record.label.photo}: the fit is of another label or of a photo of another size")
+        """Return the fit that the caller has, or a new one. Raises LabelError for one of something else."""
+        if fit is not None and not fit.is_of(label, record.size):
+            raise LabelError(f"{record.label.photo}: the fit is of other joints, or of a photo of another size")
         return fit or fit_label(label, record.size)
 
     def _digest(self, photo: Path) -> str:
@@ -264,7 +275,7 @@ class LabelFolder:
             "where it is now, to edit its label"
         )
 
-    def _name(self, photo: Path, sha256: str) -> str | None:
+    def _name(self, sha256: str) -> str | None:
         """Return the id of the label of a photo with these bytes; None where it has none."""
         return next((name for name, record in self._records.items() if record.sha256 == sha256), None)
 
@@ -278,7 +289,7 @@ class LabelFolder:
             self._image = sha256, read_image(photo)
         return self._image[1]
 
-    def _write(self, changed: set[str]) -> None:
+    def _write(self, changed: dict[str, LabelSample | None]) -> None:
         """Write the store of all samples; those that have not `changed` are copied from the store as it is."""
         order, self._order = self._order, None  # unsure until all files are there
         ids, files = self.ids, {}
@@ -291,7 +302,7 @@ class LabelFolder:
         _replace_together(self.path, writers)
         self._order = ids
 
-    def _array(self, name: str, ids: list[str], order: list[str], changed: set[str]) -> np.ndarray:
+    def _array(self, name: str, ids: list[str], order: list[str], changed: dict) -> np.ndarray:
         """Return an array of the store that is to be written."""
         shape, dtype = array_layout(name, len(ids), self.size)
         values, place = np.zeros(shape, dtype), {one: i for i, one in enumerate(order)}
@@ -299,7 +310,7 @@ class LabelFolder:
         if copied:
             values[copied] = np.load(self.path / f"{name}.npy", mmap_mode="r")[[place[ids[i]] for i in copied]]
         for i in sorted(set(range(len(ids))) - set(copied)):
-            values[i] = getattr(self._sample(ids[i]), name)
+            values[i] = getattr(changed.get(ids[i]) or self._sample(ids[i]), name)
         return values
 
     def _sample(self, name: str) -> LabelSample:
@@ -358,15 +369,14 @@ def _array_writer(values: np.ndarray) -> Callable[[Path], None]:
 def _replace_together(folder: Path, writers: dict[str, Callable[[Path], None]]) -> None:
     """Write files whole beside those of their names, then put them all in place, one right after the other.
 
-    Who has an older file open as a memory map keeps it. Raises FileError when the disk refuses.
+    Who has an older file open as a memory map keeps it. What is lost when the power is cut is made again of the label
+    files, so that nothing waits for the disk. Raises FileError when it refuses.
     """
     mark = secrets.token_hex(4)
     temporaries = {folder / f".{Path(name).stem}.{mark}.partial{Path(name).suffix}": folder / name for name in writers}
     try:
         for temporary, write in zip(temporaries, writers.values(), strict=True):
             write(temporary)
-            with open(temporary, "r+b") as file:
-                os.fsync(file.fileno())
         for temporary, file in temporaries.items():
             os.replace(temporary, file)
     except OSError as error:
