@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import anywidget
@@ -49,9 +50,9 @@ NUMBERS = {
 CATEGORIES = ("hand_type", "arrangement", "subject", "capture", "seq", "camera")
 
 
-def page_script() -> str:
+def page_script(modules: Sequence[str] = MODULES) -> str:
     """Return the modules joined to one ES module: without their imports and with the last module's export only."""
-    texts = [(PAGE / f"{name}.js").read_text(encoding="utf-8") for name in MODULES]
+    texts = [(PAGE / f"{name}.js").read_text(encoding="utf-8") for name in modules]
     joined = "\n".join(re.sub(r'^import [^;]*? from "\./\w+\.js";\n', "", text, flags=re.MULTILINE) for text in texts)
     return re.sub(r"^export (?!default)", "", joined, flags=re.MULTILINE)
 

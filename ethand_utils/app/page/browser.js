@@ -3,12 +3,12 @@
 import { Confusion } from "./confusion.js";
 import { Help, Legend, Toolbar } from "./controls.js";
 import { Detail } from "./detail.js";
-import { h, number, share } from "./dom.js";
+import { h, number, share, typed } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Gallery } from "./gallery.js";
 import { pressed } from "./keys.js";
 import { Pixels } from "./pixels.js";
-import { Samples, typed } from "./samples.js";
+import { Samples } from "./samples.js";
 
 const SYNC_MS = 120; // delay after the last change before the kernel is told
 const START = {

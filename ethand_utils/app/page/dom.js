@@ -33,3 +33,9 @@ export function fit(canvas, width, height) {
   context.imageSmoothingEnabled = false;
   return context;
 }
+
+/** A copy of a message's buffer as a typed array. */
+export function typed(buffer, Kind) {
+  const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
+  return new Kind(bytes.slice().buffer);
+}

@@ -1,6 +1,6 @@
 // Pixels of samples: requested from the kernel in batches, those in view first, and cached up to KEPT_BYTES.
 
-import { typed } from "./samples.js";
+import { typed } from "./dom.js";
 
 const BATCH = 48; // samples a request
 const OPEN = 2; // requests under way

@@ -1,12 +1,8 @@
 // The table of all samples as typed arrays: values, filters, order, confusion. It knows neither page nor kernel.
 
-const CELLS = (labels) => labels.parts.length ** 2;
+import { typed } from "./dom.js";
 
-/** A copy of a message's buffer as a typed array. */
-export function typed(buffer, Kind) {
-  const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
-  return new Kind(bytes.slice().buffer);
-}
+const CELLS = (labels) => labels.parts.length ** 2;
 
 export class Samples {
   /** `header` and `buffers` as the kernel's `_columns` gives them; `labels` are all names. */

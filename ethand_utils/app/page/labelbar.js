@@ -1,0 +1,175 @@
+// The labeller's toolbar, status lines and help.
+
+import { h, press } from "./dom.js";
+import { KEYS, act } from "./labelkeys.js";
+
+const group = (...children) => h("span", { class: "eb-group" }, ...children);
+
+export class Toolbar {
+  constructor(app) {
+    this.app = app;
+    const { labels } = app;
+    const button = (text, action, title) =>
+      h("button", { "data-action": action, title, onclick: () => act(app, action) }, text);
+    const option = ([value, text]) => h("option", { value }, text);
+    this.undo = button("↶", "undo", "Undo (Ctrl+Z)");
+    this.redo = button("↷", "redo", "Redo (Ctrl+Shift+Z)");
+    this.undo.setAttribute("aria-label", "Undo");
+    this.redo.setAttribute("aria-label", "Redo");
+    this.hands = labels.hands.map((name, which) =>
+      h("button", { "data-hand": name, title: `Is the ${name} hand in the photo?`, onclick: () => app.toggleHand(which) }, name),
+    );
+    this.swap = button("⇄", "swap", "Exchange left and right (s)");
+    this.swap.setAttribute("aria-label", "Exchange left and right");
+    this.guessed = button("Guessed", "guessed", "The selected joint is a guess (g)");
+    this.clear = button("Not visible", "clear", "Let the rig decide where the selected joint is (x)");
+    this.flip = button("Flip bend", "flip", "The other of two answers that fit the joints (f)");
+    this.front = h("select", { "aria-label": "In front", title: "Which hand is in front (r)" });
+    this.front.append(...labels.fronts.map(option));
+    this.front.addEventListener("change", () => app.setFront(this.front.value));
+    this.again = button("First guess", "guess", "Begin again with the first guess");
+    this.toggles = {
+      overlay: button("Masks", "overlay", "Masks on or off (o)"),
+      outline: button("Outline", "outline", "Outlines only (l)"),
+      skeleton: button("Joints", "skeleton", "Joints on or off (j)"),
+    };
+    this.masks = h("select", { "aria-label": "Masks of", title: "Whose masks are shown (m)" });
+    this.masks.append(...[["both", "both hands"], ...labels.hands.map((name, k) => [k, `${name} hand`])].map(option));
+    this.masks.addEventListener("change", () => app.set({ masks: this.masks.value }));
+    this.opacity = h("input", { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity", class: "eb-opacity" });
+    this.opacity.addEventListener("input", () => app.set({ opacity: Number(this.opacity.value) }));
+    this.palette = h("select", { class: "eb-palette", "aria-label": "Colours" });
+    this.palette.append(...Object.keys(labels.palettes).map((name) => option([name, name])));
+    this.palette.addEventListener("change", () => app.set({ palette: this.palette.value }));
+    this.next = button("Save, next", "accept", "Save this photo as it is and go to the next (Enter)");
+    this.next.classList.add("hl-primary");
+    const help = button("?", "help", "Keys (?)");
+    help.setAttribute("aria-label", "Help");
+    this.element = h(
+      "div",
+      { class: "eb-bar hl-bar", role: "toolbar", "aria-label": "Label" },
+      group(this.undo, this.redo),
+      group(h("span", { class: "eb-word" }, "Hands"), this.hands, this.swap),
+      group(h("span", { class: "eb-word" }, "Joint"), this.guessed, this.clear),
+      group(this.flip),
+      group(h("label", { class: "eb-word" }, "In front ", this.front)),
+      group(this.again),
+      group(Object.values(this.toggles), this.masks),
+      group(h("label", { class: "eb-word" }, "Opacity ", this.opacity)),
+      group(this.palette),
+      h("span", { class: "eb-group eb-end" }, this.next, help),
+    );
+  }
+
+  draw() {
+    const { app } = this;
+    const { label, history, writable, selected, active, state } = app;
+    const each = label?.hands[active];
+    const joint = Boolean(each) && selected !== null;
+    this.undo.disabled = !writable || !history?.canUndo;
+    this.redo.disabled = !writable || !history?.canRedo;
+    this.hands.forEach((button, which) => {
+      press(button, Boolean(label?.hands[which]));
+      button.disabled = !writable || !label;
+    });
+    this.swap.disabled = !writable || !label?.hands.some(Boolean);
+    this.guessed.disabled = this.clear.disabled = !writable || !joint;
+    press(this.guessed, joint && each.joints[selected] !== null && each.guessed[selected]);
+    press(this.clear, joint && each.joints[selected] === null);
+    const answers = app.fitted?.hands[active]?.answers ?? 0;
+    this.flip.disabled = !writable || answers < 2;
+    this.flip.textContent = answers > 1 ? `Flip bend (${(each?.answer ?? 0) + 1} of ${answers})` : "Flip bend";
+    this.front.disabled = !writable || !label?.hands.every(Boolean);
+    this.front.value = label?.front ?? this.app.labels.fronts[0][0];
+    this.again.disabled = !writable || !label;
+    for (const [name, button] of Object.entries(this.toggles)) press(button, state[name]);
+    this.masks.value = state.masks;
+    this.opacity.value = state.opacity;
+    this.palette.value = state.palette;
+    this.next.disabled = !writable || !label;
+  }
+}
+
+const px = (value) => (Number.isFinite(value) ? `${value.toFixed(1)} px` : "–");
+
+export class Status {
+  constructor(app) {
+    this.app = app;
+    this.photo = h("b", { class: "hl-photo" });
+    this.joint = h("span", { class: "hl-joint" });
+    this.residual = h("span", { class: "hl-residual" });
+    this.saved = h("span", { class: "hl-saved", role: "status" });
+    this.seconds = h("span", { class: "hl-seconds" });
+    this.warnings = h("p", { class: "hl-warnings", role: "note" });
+    const lines = [this.photo, this.saved, this.seconds, this.residual, this.joint];
+    this.element = h("div", { class: "hl-status" }, h("p", { class: "hl-line" }, lines), this.warnings);
+  }
+
+  draw() {
+    const { app } = this;
+    const { photo, labels } = app;
+    this.photo.textContent = `${labels.photos[app.index] ?? "no photo"} (${app.done.size} of ${labels.photos.length} labelled)`;
+    this.saved.textContent = this.savedText();
+    this.seconds.textContent = photo ? `${Math.round(photo.seconds)} s on this photo` : "";
+    this.residual.textContent = this.residualText();
+    this.joint.textContent = this.jointText();
+    const warnings = [...(app.fitted?.warnings ?? [])];
+    if (app.failure) warnings.unshift(app.failure);
+    this.warnings.textContent = warnings.join("; ") || "\u00a0";
+    this.warnings.classList.toggle("hl-failure", Boolean(app.failure));
+  }
+
+  savedText() {
+    const { app } = this;
+    if (!app.photo) return "opening …";
+    if (app.late()) return "waiting for the kernel …";
+    if (!app.writable) return "read only";
+    if (app.saving()) return "saving …";
+    if (app.failure) return `not saved${app.photo.saved ? ` since ${app.photo.saved}` : ""}`;
+    return app.photo.saved ? `saved ${app.photo.saved}` : "not saved yet";
+  }
+
+  /** The rig's distance from the joints placed: mean of each hand, and the largest. */
+  residualText() {
+    const { app } = this;
+    const texts = (app.fitted?.hands ?? []).flatMap((each, which) => {
+      const values = (each?.residual ?? []).filter((value) => value !== null);
+      if (!values.length) return [];
+      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+      return [`${app.labels.hands[which]} ${px(mean)}, at most ${px(Math.max(...values))}`];
+    });
+    return texts.length ? `off the joints: ${texts.join("; ")}` : "";
+  }
+
+  jointText() {
+    const { app } = this;
+    const each = app.label?.hands[app.active];
+    if (!each || app.selected === null) return "";
+    const { active, selected } = app;
+    const name = `${app.labels.hands[active]} ${app.labels.joints[selected].name}`;
+    const how = each.joints[selected] === null ? "the rig decides" : each.guessed[selected] ? "guessed" : "placed";
+    const off = app.fitted?.hands[active]?.residual[selected];
+    return `${name}: ${how}${off == null ? "" : `, ${px(off)} off`}`;
+  }
+}
+
+export class Help {
+  constructor(app) {
+    const rows = KEYS.flatMap(([key, text]) => [h("dt", {}, key), h("dd", {}, text)]);
+    this.app = app;
+    this.element = h(
+      "div",
+      { class: "eb-help", role: "dialog", "aria-label": "Keys", tabindex: "-1", hidden: true },
+      h("b", {}, "Label hands"),
+      h("p", {}, "Drag a joint to where it is in the photo; drag beside the hands to move the photo."),
+      h("dl", {}, rows),
+      h("button", { onclick: () => this.toggle(false) }, "Close"),
+    );
+  }
+
+  toggle(on = this.element.hidden) {
+    this.element.hidden = !on;
+    if (on) this.element.focus();
+    else this.app.focus();
+  }
+}
