@@ -1,0 +1,168 @@
+"""`python -m benchmarks.label_fit`: how good masks are that come from 21 marked joints of each hand in a photo.
+
+Rendered photos stand in for real ones, as their joints and masks are exact. Joints as they are, and joints that are off
+by a few pixels, are fitted by `hands.photo_fit` with a guessed camera; the masks of the fitted hands are scored against
+the truth, beside those of a fit to the true joints in space. With --frames, the fit is compared with that to the
+annotated joints in space on frames of InterHand2.6M, too.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from ethand_utils.data.crops import crop_square
+from ethand_utils.hands.amodal import HandError, hand_masks
+from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera
+from ethand_utils.hands.raycast import Camera
+from ethand_utils.labels import HANDS
+from ethand_utils.sources.interhand_frames import Frame, read_frames
+from ethand_utils.sources.joint_annotations import RigHands, fit_hands
+from ethand_utils.sources.rendered_photos import rendered_photo
+from ethand_utils.training.metrics import confusion, hand_miou, joint_accuracy, nanmean, order_accuracy, region_iou
+
+MASK = 128  # px a side of the masks that are compared
+
+
+def both_answers(points: np.ndarray, camera: Camera) -> list[list[PhotoFit]]:
+    """Return the answers to the joints [2, 21, 2] px of a left and a right hand; none for an absent one."""
+    return [
+        fit_photo_joints(points[side], side, camera) if np.isfinite(points[side]).any() else []
+        for side in range(len(HANDS))
+    ]
+
+
+def masks_of(joints: np.ndarray, camera: Camera, crop: tuple, frame: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return `masks` and `front` of the hands fitted to joints [2, 21, 3] m, NaN where absent, in a crop."""
+    hands = fit_hands(joints, np.isfinite(joints).all(-1))
+    return hand_masks(hands, camera, np.eye(3), np.zeros(3), crop, MASK, frame)
+
+
+def chosen(answers: list[list[PhotoFit]], which: int) -> np.ndarray:
+    """Return the joints [2, 21, 3] m of each hand's answer number `which`, or its only one; NaN where absent."""
+    return np.stack([a[min(which, len(a) - 1)].joints if a else np.full((21, 3), np.nan) for a in answers])
+
+
+def score_hands(name: str, result: dict, truth: dict) -> list[dict]:
+    """Return a row of scores for every hand in a photo's truth."""
+    masks, expected, front = result["masks"][None], truth["masks"][None], truth["front"][None]
+    miou = hand_miou(confusion(masks, expected), MASK)[0]
+    outline = region_iou(masks, expected, np.zeros_like(front), "visible")[0]
+    order = order_accuracy(result["front"][None], expected, front)[0]
+    kind = truth["hand_type"]
+    return [
+        {"fit": name, "hands": kind, "hand": HANDS[hand], "miou": miou[hand], "outline": outline[hand], "order": order}
+        for hand in range(len(HANDS))
+        if expected[0, hand].any()
+    ]
+
+
+def score_photo(i: int, seed: int, size: int, noise: float) -> list[dict]:
+    """Return rows of scores of every hand of a rendered photo, by each fit of it."""
+    photo, small = rendered_photo(seed, i, size), rendered_photo(seed, i, MASK)
+    truth = {"masks": small["masks"], "front": small["front"], "hand_type": photo["hand_type"]}
+    frame, crop, camera = (size, size), (0.0, 0.0, float(size)), guess_camera(size, size)
+    exact = photo["joints"]
+    noisy = exact + np.random.default_rng([seed, i]).normal(0, noise, exact.shape)
+    rays = (exact - photo["camera"].centre) / photo["camera"].focal
+    space = np.concatenate([rays, np.ones_like(rays[..., :1])], -1) * photo["depths"][..., None]
+    rows = score_hands("joints in space", masks_of(space, photo["camera"], crop, frame), truth)
+    for name, points, view in (
+        ("exact", exact, camera),
+        (f"{noise:g} px off", noisy, camera),
+        ("exact, camera given", exact, photo["camera"]),
+    ):
+        answers = both_answers(points, view)
+        for which, title in enumerate((name, f"{name}, second answer")):
+            try:
+                result = masks_of(chosen(answers, which), view, crop, frame)
+            except HandError as error:
+                print(f"photo {i}, {title}: {error}")
+                result = {"masks": np.zeros_like(truth["masks"]), "front": np.zeros_like(truth["front"])}
+            scored = score_hands(title, result, truth)
+            for row in scored:
+                fits = answers[HANDS.index(row["hand"])]
+                row |= {"photo": i, "answers": len(fits), "residual": float(np.nanmean(fits[0].residual))}
+            rows += scored
+    return rows
+
+
+def time_fits(count: int, seed: int, size: int) -> dict[str, float]:
+    """Return the median ms of a fit from scratch, and of one from a near start after one joint moved by 5 px."""
+    scratch, near = [], []
+    camera = guess_camera(size, size)
+    for i in range(count):
+        photo = rendered_photo(seed, i, size, hand_type=HANDS[i % 2])
+        points = photo["joints"][i % 2].copy()
+        began = time.perf_counter()
+        first = fit_photo_joints(points, i % 2, camera)[0]
+        scratch.append(time.perf_counter() - began)
+        points[i % len(points)] += 5
+        began = time.perf_counter()
+        fit_photo_joints(points, i % 2, camera, start=first)
+        near.append(time.perf_counter() - began)
+    return {
+        name: 1000 * quantile
+        for name, quantile in (
+            ("scratch", np.median(scratch[1:])),
+            ("near start", np.median(near[1:])),
+            ("scratch, slowest", np.max(scratch[1:])),
+            ("near start, slowest", np.max(near[1:])),
+        )
+    }
+
+
+def score_frame(frame: Frame) -> list[dict]:
+    """Return rows of scores of the fit to a frame's joints in the image, against that to its joints in space."""
+    crop = crop_square(frame.bbox)
+    view, size = frame.camera, frame.size
+    truth = hand_masks(RigHands().hands(frame), view, frame.rotation, frame.translation, crop, MASK, size)
+    truth["hand_type"] = frame.hand_type
+    points = np.where(frame.valid[..., None], frame.joints, np.nan)
+    rows = []
+    for name, camera in (("camera guessed", guess_camera(*size)), ("camera given", view)):
+        result = masks_of(chosen(both_answers(points, camera), 0), camera, crop, size)
+        inside = (frame.joints - crop[:2]) * MASK / crop[2]
+        on = {
+            name: joint_accuracy(m["masks"], inside, frame.valid)["joint_accuracy"]
+            for name, m in (("own", result), ("in space", truth))
+        }
+        rows += [
+            row | {"frame": frame.name, "joints right": on["own"], "in space": on["in space"]}
+            for row in score_hands(name, result, truth)
+        ]
+    return rows
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean scores of every fit by the photos' hands."""
+    by = ["fit", "hands"]
+    table = rows.groupby(by, sort=False)[["miou", "outline", "order"]].agg(nanmean)
+    return table.assign(number=rows.groupby(by, sort=False).size()).reset_index()
+
+
+def main(
+    photos: Annotated[int, typer.Option(help="rendered photos to score")] = 200,
+    size: Annotated[int, typer.Option(help="px a side of a photo in which joints are marked")] = 256,
+    noise: Annotated[float, typer.Option(help="px by which joints are off, as standard deviation")] = 3.0,
+    seed: Annotated[int, typer.Option(help="seed of the photos")] = 0,
+    timed: Annotated[int, typer.Option(help="photos to time")] = 30,
+    frames: Annotated[Path | None, typer.Option(help="folder of InterHand2.6M")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV of every hand's scores")] = None,
+) -> None:
+    """Score fits to joints of rendered photos and of frames, time them, and print the tables."""
+    rows = pd.DataFrame([row for i in range(photos) for row in score_photo(i, seed, size, noise)])
+    if out:
+        rows.to_csv(out, index=False)
+    print(summarise(rows).to_string(index=False, float_format="%.3f"))
+    print("\n".join(f"{name}: {ms:.0f} ms" for name, ms in time_fits(timed, seed, size).items()))
+    if frames:
+        table = pd.DataFrame([row for frame in read_frames(frames) for row in score_frame(frame)])
+        print(table.to_string(index=False, float_format="%.3f"))
+
+
+if __name__ == "__main__":
+    typer.run(main)
