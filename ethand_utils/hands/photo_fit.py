@@ -23,7 +23,11 @@ ANGLES = np.radians([[0, 8, 15, 20], *[[0, 30, 40, 25]] * 4])
 ANGLE_DEVIATIONS = np.radians([[15, 20, 22, 30], *[[9, 32, 38, 26]] * 4])
 COUPLING, COUPLING_DEVIATION = 0.62, np.radians(12)  # a finger's end bends with its middle joint
 LIMIT_DEVIATION = np.radians(4)  # softness of the joint limits
-LENGTH_DEVIATIONS = 0.05, 0.04, 0.06  # of log length: all fingers together, one alone, the palm's breadth
+# Lengths of the bones, base to end, and of the palm's breadth over those of the rig, rounded from other hands; the
+# deviations of their logarithms: all bones together, a finger's, a bone alone, the breadth.
+LENGTHS, BREADTH = np.array([[0.95, 1.0, 1.15], *[[0.97, 1.06, 1.04]] * 4]), 1.1
+LENGTH_DEVIATIONS, BREADTH_DEVIATION = (0.05, 0.05, 0.05), 0.08
+THUMB_DEVIATION = 0.004  # m along an axis, of the thumb's base in the palm
 DEVIATION = 0.003  # m, of a joint from where the fitted hand has it, as clicked and as people differ
 OUTLIER = 3.0  # deviations beyond which a joint loses weight
 
@@ -33,8 +37,11 @@ OTHER = 0.006  # m, by which depths of a second answer differ from those of the 
 UNLIKELY = 40.0  # cost by which an answer may exceed the best one
 
 N_ANGLES = LIMITS[..., 0].size
-ROTATION, POSITION, ANGLE, LENGTH = slice(0, 3), slice(3, 6), slice(6, 6 + N_ANGLES), slice(6 + N_ANGLES, None)
-N_PARAMETERS = 6 + N_ANGLES + len(FINGERS) + 1
+N_BONES = LENGTHS.size
+ROTATION, POSITION, ANGLE = slice(0, 3), slice(3, 6), slice(6, 6 + N_ANGLES)
+LENGTH, BROAD = slice(ANGLE.stop, ANGLE.stop + N_BONES), ANGLE.stop + N_BONES
+THUMB = slice(BROAD + 1, BROAD + 4)
+N_PARAMETERS = THUMB.stop
 
 
 @dataclass(frozen=True)
@@ -129,11 +136,13 @@ def _pose(states: np.ndarray, jacobian: bool = True) -> tuple[np.ndarray, np.nda
     """Return the joints float [B, 21, 3] m of hands [B, k], and their derivatives float [B, 21, 3, k]."""
     skeleton, count = _skeleton(), len(states)
     turn = Rotation.from_rotvec(states[:, ROTATION]).as_matrix()
-    angles, lengths = states[:, ANGLE].reshape(count, len(FINGERS), -1), states[:, LENGTH]
+    angles = states[:, ANGLE].reshape(count, len(FINGERS), -1)
     position = np.exp(states[:, 5:6]) * np.append(states[:, 3:5], np.ones((count, 1)), axis=1)
-    stretch, broad = np.exp(lengths[:, :-1])[..., None], np.exp(lengths[:, -1])
+    stretch = np.exp(states[:, LENGTH]).reshape(count, len(FINGERS), -1, 1)
     palm = np.repeat(skeleton.palm[None], count, axis=0)
-    palm[..., 0] *= broad[:, None]
+    palm[..., 0] *= np.exp(states[:, BROAD, None])
+    broad = palm[..., :1].copy()
+    palm[:, 0] += states[:, THUMB]
     palm = palm @ turn.mT
     joints, slopes = np.empty((count, N_JOINTS, 3)), np.zeros((count, N_JOINTS, 3, N_PARAMETERS))
     joints[:, WRIST] = palm[:, -1]
@@ -147,16 +156,16 @@ def _pose(states: np.ndarray, jacobian: bool = True) -> tuple[np.ndarray, np.nda
             frame = frame @ _about_y(angles[..., 0])
         hinges.append(-frame[..., 0])
         frame = frame @ _about_x(-angles[..., 1 + step])
-        bone = (frame @ skeleton.bones[:, step, :, None])[..., 0] * stretch
+        bone = (frame @ skeleton.bones[:, step, :, None])[..., 0] * stretch[:, :, step]
         joints[:, CHAINS[:, step + 1]] = joints[:, CHAINS[:, step]] + bone
     if jacobian:
-        _fill_slopes(slopes, joints, palm, turn, hinges)
+        _fill_slopes(slopes, joints, broad, turn, hinges)
         slopes[:, :, :2, 3:5] = np.eye(2) * np.exp(states[:, 5])[:, None, None, None]
         slopes[..., 5] = position[:, None]
     return joints + position[:, None], slopes if jacobian else None
 
 
-def _fill_slopes(slopes: np.ndarray, joints: np.ndarray, palm: np.ndarray, turn: np.ndarray, hinges: list) -> None:
+def _fill_slopes(slopes: np.ndarray, joints: np.ndarray, broad: np.ndarray, turn: np.ndarray, hinges: list) -> None:
     """Fill in the derivatives by rotation, angles and lengths of `joints` [B, 21, 3] about the palm's middle."""
     slopes[:, :, 0, 1], slopes[:, :, 0, 2] = joints[..., 2], -joints[..., 1]
     slopes[:, :, 1, 0], slopes[:, :, 1, 2] = -joints[..., 2], joints[..., 0]
@@ -167,11 +176,16 @@ def _fill_slopes(slopes: np.ndarray, joints: np.ndarray, palm: np.ndarray, turn:
         for beyond in range(near + 1, CHAINS.shape[1]):
             moved = np.cross(hinge, joints[:, CHAINS[:, beyond]] - joints[:, CHAINS[:, near]])
             slopes[:, CHAINS[:, beyond], :, numbers] = moved.swapaxes(0, 1)
-    across = turn[:, None, :, 0] * (palm @ turn[:, :, :1])  # of the palm's joints by its breadth
-    slopes[..., -1][:, WRIST] = across[:, -1]
+    for step in range(CHAINS.shape[1] - 1):
+        bone = joints[:, CHAINS[:, step + 1]] - joints[:, CHAINS[:, step]]
+        numbers = LENGTH.start + (CHAINS.shape[1] - 1) * fingers + step
+        for beyond in range(step + 1, CHAINS.shape[1]):
+            slopes[:, CHAINS[:, beyond], :, numbers] = bone.swapaxes(0, 1)
+    across = turn[:, None, :, 0] * broad  # of the palm's joints by its breadth
+    slopes[:, WRIST, :, BROAD] = across[:, -1]
     for finger, chain in enumerate(CHAINS):
-        slopes[..., LENGTH.start + finger][:, chain] = joints[:, chain] - joints[:, chain[:1]]
-        slopes[..., -1][:, chain] = across[:, finger, None]
+        slopes[..., BROAD][:, chain] = across[:, finger, None]
+    slopes[:, CHAINS[0], :, THUMB] = turn[:, None]
 
 
 def _about_x(angles: np.ndarray) -> np.ndarray:
@@ -229,7 +243,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     states[..., ROTATION] = Rotation.from_matrix(turns).as_rotvec()[:, None]
     states[..., ANGLE] = fingers.reshape(len(curls), -1)
     states = states.reshape(-1, N_PARAMETERS)
-    states[:, POSITION] = 0
+    states[:, POSITION], states[:, LENGTH.start :] = 0, _prior()[0][LENGTH.start :]
     joints = _pose(states, False)[0] - (0, 0, 1)
     return states[:, ROTATION], states[:, ANGLE], joints
 
@@ -251,7 +265,7 @@ def _starts(data: _Data) -> np.ndarray:
     factor, error, middles, middle = _match_templates(data)
     rotvecs, angles, _ = _templates()
     towards = _rotation_to_ray(middle)
-    chosen, turns = [], []
+    chosen, turns, mean = [], [], _prior()[0]
     for template in error.argsort():
         inplane = Rotation.from_rotvec([0, 0, np.angle(factor[template])])
         turn = towards * inplane * Rotation.from_rotvec(rotvecs[template])
@@ -259,7 +273,7 @@ def _starts(data: _Data) -> np.ndarray:
             depth = 1 / np.abs(factor[template])
             centre = middle - factor[template] * middles[template]
             position = [centre.real, centre.imag, np.log(depth)]
-            chosen.append(np.concatenate([turn.as_rotvec(), position, angles[template], np.zeros(len(FINGERS) + 1)]))
+            chosen.append(np.concatenate([turn.as_rotvec(), position, angles[template], mean[LENGTH.start :]]))
             turns.append(turn)
         if len(chosen) == STARTS:
             break
@@ -284,11 +298,13 @@ def _prior() -> tuple[np.ndarray, np.ndarray]:
         slope = np.zeros(N_PARAMETERS)
         slope[middle], slope[middle + 1] = COUPLING, -1
         inverse += np.outer(slope, slope) / COUPLING_DEVIATION**2
-    together, alone, breadth = LENGTH_DEVIATIONS
-    count = len(FINGERS)
-    covariance = np.full((count, count), together**2) + alone**2 * np.eye(count)
-    inverse[LENGTH, LENGTH][:count, :count] = np.linalg.inv(covariance)
-    inverse[-1, -1] = breadth**-2
+    together, finger, alone = LENGTH_DEVIATIONS
+    same = np.kron(np.eye(len(FINGERS)), np.ones((LENGTHS.shape[1],) * 2))
+    covariance = together**2 + finger**2 * same + alone**2 * np.eye(N_BONES)
+    mean[LENGTH], mean[BROAD] = np.log(LENGTHS).ravel(), np.log(BREADTH)
+    inverse[LENGTH, LENGTH] = np.linalg.inv(covariance)
+    inverse[BROAD, BROAD] = BREADTH_DEVIATION**-2
+    inverse[THUMB, THUMB] = np.eye(3) * THUMB_DEVIATION**-2
     return mean, inverse
 
 
