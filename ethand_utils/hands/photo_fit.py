@@ -1,6 +1,6 @@
 """Fit of the generic hand to the joints of one hand in a photo, by least squares; depth and bones are unknown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from ethand_utils.exceptions import EthandError
 from ethand_utils.hands.amodal import HandError
-from ethand_utils.hands.joints import CHAINS, WRIST, directions, landmarks
+from ethand_utils.hands.joints import CHAINS, WRIST, directions, landmarks, rotation_towards
 from ethand_utils.hands.raycast import Camera
 from ethand_utils.hands.rig import LIMITS
 from ethand_utils.hands.rigs import load_rig
@@ -31,7 +31,18 @@ THUMB_DEVIATION = 0.004  # m along an axis, of the thumb's base in the palm
 DEVIATION = 0.003  # m, of a joint from where the fitted hand has it, as clicked and as people differ
 OUTLIER = 3.0  # deviations beyond which a joint loses weight
 
-VIEWS, STARTS, STEPS, REFINING_STEPS = 96, 8, 30, 12
+# Where a fit begins: at so many of the hands below, seen from so many sides; and how many steps it takes.
+VIEWS, CANDIDATES, STARTS = 96, 200, 8
+STEPS, REFINING_STEPS = 30, 12
+_THUMB_IN, _THUMB_OUT = (0, 35, 35, 30), (-4, 4, 5, 5)
+CURLS = (
+    (_THUMB_OUT, *[(0, 3, 4, 3)] * 4),
+    ((0, 20, 15, 15), *[(0, 25, 35, 20)] * 4),
+    ((0, 30, 25, 25), *[(0, 55, 60, 35)] * 4),
+    (_THUMB_IN, *[(0, 80, 95, 60)] * 4),
+    (_THUMB_OUT, *[(0, 70, 10, 5)] * 4),
+    ((0, 10, 15, 20), *[(0, 0, 80, 55)] * 4),
+)  # degrees, as in LIMITS
 APART = 0.5  # least distance of two starts' rotations, rad
 OTHER = 0.006  # m, by which depths of a second answer differ from those of the first, as root mean square
 UNLIKELY = 40.0  # cost by which an answer may exceed the best one
@@ -42,6 +53,10 @@ ROTATION, POSITION, ANGLE = slice(0, 3), slice(3, 6), slice(6, 6 + N_ANGLES)
 LENGTH, BROAD = slice(ANGLE.stop, ANGLE.stop + N_BONES), ANGLE.stop + N_BONES
 THUMB = slice(BROAD + 1, BROAD + 4)
 N_PARAMETERS = THUMB.stop
+# About which joint of a finger each angle turns, and which of the joints beyond the base an angle and a bone move.
+ANGLE_JOINTS = np.maximum(np.arange(CHAINS.shape[1]) - 1, 0)
+TURNED = np.arange(1, CHAINS.shape[1])[:, None] > ANGLE_JOINTS
+GROWN = np.arange(1, CHAINS.shape[1])[:, None] > np.arange(CHAINS.shape[1] - 1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ def fit_photo_joints(
     points, weights = _checked(points, side, weights)
     mirror = np.array([-1.0, 1.0]) if side == LEFT else np.ones(2)
     rays = (points - camera.centre) / camera.focal * mirror  # as of a right hand
-    data = _Data.create(rays, weights)
+    data = _Data.create(rays, weights, start)
     states = start.state[None] if start is not None else _starts(data)
     states, costs = _minimise(data, states, STEPS if start is None else REFINING_STEPS)
     fits = []
@@ -132,65 +147,75 @@ def _skeleton() -> _Skeleton:
     return _Skeleton(palm - palm.mean(0), bones, before.mT @ axes)
 
 
-def _pose(states: np.ndarray, jacobian: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the joints float [B, 21, 3] m of hands [B, k], and their derivatives float [B, 21, 3, k]."""
+def _pose(states: np.ndarray, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the joints float [B, 21, 3] m of hands [B, k] and, with `slopes`, their derivatives [B, 21, 3, k]."""
     skeleton, count = _skeleton(), len(states)
     turn = Rotation.from_rotvec(states[:, ROTATION]).as_matrix()
     angles = states[:, ANGLE].reshape(count, len(FINGERS), -1)
-    position = np.exp(states[:, 5:6]) * np.append(states[:, 3:5], np.ones((count, 1)), axis=1)
-    stretch = np.exp(states[:, LENGTH]).reshape(count, len(FINGERS), -1, 1)
+    bones = skeleton.bones * np.exp(states[:, LENGTH]).reshape(count, len(FINGERS), -1, 1)
     palm = np.repeat(skeleton.palm[None], count, axis=0)
     palm[..., 0] *= np.exp(states[:, BROAD, None])
-    broad = palm[..., :1].copy()
+    across = turn[:, None, :, 0] * palm[..., :1]  # how the palm's joints move with its breadth
     palm[:, 0] += states[:, THUMB]
     palm = palm @ turn.mT
-    joints, slopes = np.empty((count, N_JOINTS, 3)), np.zeros((count, N_JOINTS, 3, N_PARAMETERS))
+    joints = np.empty((count, N_JOINTS, 3))
     joints[:, WRIST] = palm[:, -1]
-    joints[:, CHAINS[:, 0]] = palm[:, :-1]
-    frame = turn[:, None]
-    hinges = []
+    fingers = joints[:, :WRIST].reshape(count, *CHAINS.shape, 3)[:, :, ::-1]  # a view, from base to tip
+    fingers[:, :, 0] = palm[:, :-1]
+    frame, hinges = turn[:, None], np.empty((count, len(FINGERS), CHAINS.shape[1], 3))
     for step in range(CHAINS.shape[1] - 1):
         frame = frame @ skeleton.turns[:, step]
         if step == 0:
-            hinges.append(frame[..., 1])
+            hinges[:, :, 0] = frame[..., 1]
             frame = frame @ _about_y(angles[..., 0])
-        hinges.append(-frame[..., 0])
+        hinges[:, :, 1 + step] = -frame[..., 0]
         frame = frame @ _about_x(-angles[..., 1 + step])
-        bone = (frame @ skeleton.bones[:, step, :, None])[..., 0] * stretch[:, :, step]
-        joints[:, CHAINS[:, step + 1]] = joints[:, CHAINS[:, step]] + bone
-    if jacobian:
-        _fill_slopes(slopes, joints, broad, turn, hinges)
-        slopes[:, :, :2, 3:5] = np.eye(2) * np.exp(states[:, 5])[:, None, None, None]
-        slopes[..., 5] = position[:, None]
-    return joints + position[:, None], slopes if jacobian else None
+        fingers[:, :, step + 1] = fingers[:, :, step] + (frame @ bones[:, :, step, :, None])[..., 0]
+    distance = np.exp(states[:, 5])[:, None]
+    position = distance * np.append(states[:, 3:5], np.ones((count, 1)), axis=1)
+    derivatives = _slopes(joints, fingers, hinges, turn, across, position) if slopes else None
+    return joints + position[:, None], derivatives
 
 
-def _fill_slopes(slopes: np.ndarray, joints: np.ndarray, broad: np.ndarray, turn: np.ndarray, hinges: list) -> None:
-    """Fill in the derivatives by rotation, angles and lengths of `joints` [B, 21, 3] about the palm's middle."""
-    slopes[:, :, 0, 1], slopes[:, :, 0, 2] = joints[..., 2], -joints[..., 1]
-    slopes[:, :, 1, 0], slopes[:, :, 1, 2] = -joints[..., 2], joints[..., 0]
-    slopes[:, :, 2, 0], slopes[:, :, 2, 1] = joints[..., 1], -joints[..., 0]
-    fingers = np.arange(len(FINGERS))
-    for angle, hinge in enumerate(hinges):
-        near, numbers = max(angle - 1, 0), ANGLE.start + len(hinges) * fingers + angle
-        for beyond in range(near + 1, CHAINS.shape[1]):
-            moved = np.cross(hinge, joints[:, CHAINS[:, beyond]] - joints[:, CHAINS[:, near]])
-            slopes[:, CHAINS[:, beyond], :, numbers] = moved.swapaxes(0, 1)
-    for step in range(CHAINS.shape[1] - 1):
-        bone = joints[:, CHAINS[:, step + 1]] - joints[:, CHAINS[:, step]]
-        numbers = LENGTH.start + (CHAINS.shape[1] - 1) * fingers + step
-        for beyond in range(step + 1, CHAINS.shape[1]):
-            slopes[:, CHAINS[:, beyond], :, numbers] = bone.swapaxes(0, 1)
-    across = turn[:, None, :, 0] * broad  # of the palm's joints by its breadth
-    slopes[:, WRIST, :, BROAD] = across[:, -1]
-    for finger, chain in enumerate(CHAINS):
-        slopes[..., BROAD][:, chain] = across[:, finger, None]
-    slopes[:, CHAINS[0], :, THUMB] = turn[:, None]
+def _slopes(joints, fingers, hinges, turn, across, position) -> np.ndarray:
+    """Return the derivatives [B, 21, 3, k] of joints [B, 21, 3], of which `fingers` [B, 5, 4, 3] go from base to tip.
+
+    `hinges` [B, 5, 4, 3] are the axes of the angles, `across` [B, 6, 3] the palm's derivatives by its breadth.
+    """
+    count, links = len(joints), CHAINS.shape[1]
+    slopes = np.zeros((count, N_JOINTS, 3, N_PARAMETERS))
+    x, y, z = np.moveaxis(joints, -1, 0)
+    for row, column, value in ((0, 1, z), (0, 2, -y), (1, 0, -z), (1, 2, x), (2, 0, y), (2, 1, -x)):
+        slopes[:, :, row, column] = value
+    slopes[:, :, (0, 1), (3, 4)] = position[:, None, 2:]
+    slopes[..., 5] = position[:, None]
+    by_finger = slopes[:, :WRIST].reshape(count, *CHAINS.shape, 3, N_PARAMETERS)[:, :, ::-1]
+    turned = _cross(hinges[:, :, None], fingers[:, :, 1:, None] - fingers[:, :, ANGLE_JOINTS][:, :, None])
+    turned = np.where(TURNED[..., None], turned, 0).swapaxes(-1, -2)  # [B, finger, joint, xyz, angle]
+    grown = np.where(GROWN[..., None], np.diff(fingers, axis=2)[:, :, None], 0).swapaxes(-1, -2)
+    for finger in range(len(FINGERS)):
+        first, bone = ANGLE.start + links * finger, LENGTH.start + (links - 1) * finger
+        by_finger[:, finger, 1:, :, first : first + links] = turned[:, finger]
+        by_finger[:, finger, 1:, :, bone : bone + links - 1] = grown[:, finger]
+    by_finger[..., BROAD], slopes[:, WRIST, :, BROAD] = across[:, :-1, None], across[:, -1]
+    by_finger[:, 0, ..., THUMB] = turn[:, None]
+    return slopes
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return cross products [..., 3]; several times faster than NumPy's on small arrays."""
+    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
 def _about_x(angles: np.ndarray) -> np.ndarray:
     c, s, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
     return np.stack([zero + 1, zero, zero, zero, c, -s, zero, s, c], -1).reshape(*angles.shape, 3, 3)
+
+
+def _about_z(angles: np.ndarray) -> np.ndarray:
+    c, s, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
+    return np.stack([c, -s, zero, s, c, zero, zero, zero, zero + 1], -1).reshape(*angles.shape, 3, 3)
 
 
 def _about_y(angles: np.ndarray) -> np.ndarray:
@@ -210,81 +235,73 @@ class _Data:
     deviation: float
 
     @staticmethod
-    def create(rays: np.ndarray, weights: np.ndarray) -> "_Data":
+    def create(rays: np.ndarray, weights: np.ndarray, start: PhotoFit | None) -> "_Data":
         """Create it from rays that are NaN where unknown; how large the hand appears sets their deviation."""
         data = _Data(np.where(weights[:, None] > 0, rays, 0), weights, 1.0)
-        sizes, errors = _match_templates(data)[:2]
-        size = np.abs(sizes[errors.argmin()])
-        return _Data(data.rays, weights, float(DEVIATION * size))
+        if start is not None:
+            return replace(data, deviation=DEVIATION / float(np.exp(start.state[5])))
+        factors, _, errors = _match_templates(data)
+        return replace(data, deviation=DEVIATION * float(np.abs(factors[errors.argmin()])))
 
 
 @cache
-def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rotation vectors [T, 3], angles [T, 20] and joints [T, 21, 3] of hands seen from all sides."""
+def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return rotations [T, 3, 3] and angles [T, 20] of hands seen from all sides, and their joints in parallel light.
+
+    These are complex [T, 21], x + iy in m; their squared lengths come last.
+    """
     step = np.arange(VIEWS) + 0.5
     z, around = 1 - 2 * step / VIEWS, np.pi * (1 + 5**0.5) * step
     views = np.stack([np.cos(around) * np.sqrt(1 - z**2), np.sin(around) * np.sqrt(1 - z**2), z], 1)
     across = directions(np.cross(views, np.roll(views, 1, axis=1)))
-    turns = np.stack([across, np.cross(views, across), views], axis=1)
-    curls = np.radians(
-        [
-            [-4, 3, 4, 4, 3],
-            [0, 25, 35, 20, 15],
-            [0, 55, 60, 35, 25],
-            [0, 80, 95, 60, 35],
-            [0, 70, 10, 5, 5],
-            [0, 0, 80, 55, 15],
-        ]
-    )
-    fingers = np.zeros((len(curls), 5, 4))
-    fingers[:, 1:] = curls[:, None, :4]
-    fingers[:, 0, 1:] = curls[:, 4:]
-    states = np.zeros((VIEWS, len(curls), N_PARAMETERS))
-    states[..., ROTATION] = Rotation.from_matrix(turns).as_rotvec()[:, None]
-    states[..., ANGLE] = fingers.reshape(len(curls), -1)
-    states = states.reshape(-1, N_PARAMETERS)
-    states[:, POSITION], states[:, LENGTH.start :] = 0, _prior()[0][LENGTH.start :]
-    joints = _pose(states, False)[0] - (0, 0, 1)
-    return states[:, ROTATION], states[:, ANGLE], joints
+    turns = np.repeat(np.stack([across, np.cross(views, across), views], axis=1), len(CURLS), axis=0)
+    states = np.repeat(_prior()[0][None], len(turns), axis=0)
+    states[:, ROTATION] = Rotation.from_matrix(turns).as_rotvec()
+    states[:, ANGLE] = np.tile(np.radians(CURLS).reshape(len(CURLS), -1), (VIEWS, 1))
+    flat = _pose(states, False)[0][..., :2] @ (1, 1j)
+    return turns, states[:, ANGLE], flat, np.abs(flat) ** 2
 
 
-def _match_templates(data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return of every template the complex factor [T] that lays it over the rays, the error [T], and both middles."""
-    joints = _templates()[2]
-    flat, rays = joints[..., 0] + 1j * joints[..., 1], data.rays[:, 0] + 1j * data.rays[:, 1]
-    weights = data.weights / data.weights.sum()
+def _match_templates(data: _Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay every template over the rays, as a drawing that is turned and resized; x and y are one complex number.
+
+    Returns the factors [T] and shifts [T] that do so, and the remaining errors [T].
+    """
+    _, _, flat, squared = _templates()
+    rays, weights = data.rays @ (1, 1j), data.weights / data.weights.sum()
     middles, middle = flat @ weights, rays @ weights
-    flat, rays = flat - middles[:, None], rays - middle
-    spread = (np.abs(flat) ** 2) @ weights
-    factor = (flat.conj() * rays) @ weights / np.maximum(spread, 1e-12)
-    return factor, (np.abs(rays) ** 2) @ weights - np.abs(factor) ** 2 * spread, middles, middle
+    spread = squared @ weights - np.abs(middles) ** 2
+    factors = (flat.conj() @ (weights * rays) - middles.conj() * middle) / np.maximum(spread, 1e-12)
+    errors = weights @ np.abs(rays - middle) ** 2 - np.abs(factors) ** 2 * spread
+    return factors, middle - factors * middles, errors
 
 
 def _starts(data: _Data) -> np.ndarray:
-    """Return the states [B, k] of those templates that come closest to the rays, each another rotation."""
-    factor, error, middles, middle = _match_templates(data)
-    rotvecs, angles, _ = _templates()
-    towards = _rotation_to_ray(middle)
-    chosen, turns, mean = [], [], _prior()[0]
-    for template in error.argsort():
-        inplane = Rotation.from_rotvec([0, 0, np.angle(factor[template])])
-        turn = towards * inplane * Rotation.from_rotvec(rotvecs[template])
-        if all((turn * other.inv()).magnitude() > APART for other in turns):
-            depth = 1 / np.abs(factor[template])
-            centre = middle - factor[template] * middles[template]
-            position = [centre.real, centre.imag, np.log(depth)]
-            chosen.append(np.concatenate([turn.as_rotvec(), position, angles[template], mean[LENGTH.start :]]))
-            turns.append(turn)
-        if len(chosen) == STARTS:
-            break
-    return np.array(chosen)
+    """Return the states [B, k] of those templates that come closest to the rays, each with another rotation."""
+    factors, shifts, errors = _match_templates(data)
+    turns, angles = _templates()[:2]
+    near = errors.argsort()[:CANDIDATES]
+    factors, shifts, angles = factors[near], shifts[near], angles[near]
+    rays = data.rays[data.weights > 0].mean(0)
+    turns = _rotation_to_ray(rays) @ _about_z(np.angle(factors)) @ turns[near]
+    chosen = [0]
+    for candidate in range(1, len(near)):
+        cosines = (np.trace(turns[chosen].mT @ turns[candidate], axis1=1, axis2=2) - 1) / 2
+        if cosines.max() < np.cos(APART):
+            chosen.append(candidate)
+    chosen = chosen[:STARTS]
+    states = np.repeat(_prior()[0][None], len(chosen), axis=0)
+    states[:, ROTATION] = Rotation.from_matrix(turns[chosen]).as_rotvec()
+    shifts = shifts[chosen]
+    states[:, POSITION] = np.stack([shifts.real, shifts.imag, -np.log(np.abs(factors[chosen]))], 1)
+    states[:, ANGLE] = angles[chosen]
+    return states
 
 
-def _rotation_to_ray(middle: complex) -> Rotation:
-    """Return the rotation from the optical axis to a ray."""
-    ray = directions(np.array([middle.real, middle.imag, 1.0]))
-    axis = np.cross([0, 0, 1.0], ray)
-    return Rotation.from_rotvec(directions(axis) * np.arctan2(np.linalg.norm(axis), ray[2]))
+def _rotation_to_ray(ray: np.ndarray) -> np.ndarray:
+    """Return the rotation [3, 3] from the optical axis to a ray, by its x and y over z [2]."""
+    ahead = np.array([0, 0, 1.0])
+    return rotation_towards(ahead, directions(np.append(ray, 1.0)), np.array(np.pi))
 
 
 @cache
