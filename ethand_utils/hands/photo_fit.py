@@ -29,6 +29,7 @@ LENGTHS, BREADTH = np.array([[0.95, 1.0, 1.15], *[[0.97, 1.06, 1.04]] * 4]), 1.1
 LENGTH_DEVIATIONS, BREADTH_DEVIATION = (0.05, 0.05, 0.05), 0.08
 THUMB_DEVIATION = 0.004  # m along an axis, of the thumb's base in the palm
 DEVIATION = 0.003  # m, of a joint from where the fitted hand has it, as clicked and as people differ
+NEAR = 0.012  # m, from where the fitted hand has a joint, beyond which a point does not move the joint: no hand has it
 OUTLIER = 3.0  # deviations beyond which a joint loses weight
 
 # Where a fit begins: at so many of the hands below, seen from so many sides; and how many steps it takes.
@@ -64,8 +65,8 @@ class PhotoFit:
     """One hand in a photo: `joints` float [21, 3] m in the camera's frame and `pixels` float [21, 2] px of them.
 
     `residual` float [21] px is each joint's distance from where the fitted hand has it, NaN where none was given; the
-    `joints` themselves lie on the rays of those that were. `state` float [k] starts another fit, a lower `cost` is the
-    likelier hand.
+    `joints` themselves lie on the rays of those that are NEAR. `state` float [k] starts another fit, a lower `cost` is
+    the likelier hand.
     """
 
     joints: np.ndarray
@@ -399,11 +400,11 @@ def _distinct(states: np.ndarray, costs: np.ndarray) -> list[tuple[np.ndarray, f
 
 
 def _answer(data: _Data, points, camera: Camera, mirror: np.ndarray, state: np.ndarray, cost: float) -> PhotoFit:
-    """Return the hand of a state, with its joints on the rays of the points."""
+    """Return the hand of a state, with its joints on the rays of those points that are not far from them."""
     joints = _pose(state[None], False)[0][0]
     pixels = joints[:, :2] / joints[:, 2:] * mirror * camera.focal + camera.centre
     residual = np.linalg.norm(pixels - points, axis=1)
-    clicked = np.isfinite(residual)
+    clicked = residual / camera.focal[0] * joints[:, 2] <= NEAR
     joints[clicked, :2] = data.rays[clicked] * joints[clicked, 2:]
     joints[:, :2] *= mirror
     return PhotoFit(joints, camera.project(joints), residual, state, cost)

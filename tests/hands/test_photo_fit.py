@@ -9,6 +9,7 @@ from ethand_utils.hands.joints import CHAINS, WRIST
 from ethand_utils.hands.photo_fit import fit_photo_joints, guess_camera
 from ethand_utils.hands.rig import MIRROR
 from ethand_utils.labels import LEFT, N_JOINTS, RIGHT
+from ethand_utils.sources.joint_annotations import fit_hands
 
 SIZE = (640, 480)
 CAMERA = guess_camera(*SIZE)
@@ -53,6 +54,17 @@ def test_a_near_start_gives_what_a_fit_from_scratch_gives():
     moved[4] += 5
     (again,), scratch = fit_photo_joints(moved, RIGHT, CAMERA, start=first), fit_photo_joints(moved, RIGHT, CAMERA)[0]
     assert again.cost < scratch.cost * 1.05 + 0.1
+
+
+def test_a_joint_where_no_hand_has_it_leaves_a_hand_that_can_be_posed():
+    _, pixels = hand(1)
+    tip = CHAINS[1][-1]
+    pixels[tip] += 0.8 * np.ptp(pixels, axis=0).max()
+    fit = fit_photo_joints(pixels, RIGHT, CAMERA)[0]
+    assert fit.residual[tip] > 20
+    np.testing.assert_allclose(np.linalg.norm(fit.pixels[tip] - pixels[tip]), fit.residual[tip])
+    joints = np.stack([np.zeros_like(fit.joints), fit.joints])
+    assert fit_hands(joints, np.arange(2)[:, None] == np.full(N_JOINTS, RIGHT))[RIGHT] is not None
 
 
 @pytest.mark.parametrize("missing", [CHAINS[:, 3], CHAINS[2], CHAINS[3, 1:], [WRIST]])
