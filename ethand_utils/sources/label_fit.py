@@ -16,8 +16,8 @@ from ethand_utils.sources.label_files import PhotoLabel
 
 CLICKED, GUESSED = 1.0, 0.3  # weight of a joint that the labeller sees, and of one that is a guess
 NEARER = 0.999  # depth of the farthest point of the hand in front over that of the nearest point of the other
-FAR_JOINT = 0.25  # distance of a joint from the fitted hand's, over the palm's length, that is worth a warning
-OTHER_SIDE = 0.5  # cost of the other side's fit over the own one's below which the joints are that side's
+FAR_JOINT = 0.4  # distance of a joint from the fitted hand's, over the palm's length, that is worth a warning
+OTHER_SIDE = 15.0  # by which the other side's fit costs less where the joints may be that side's
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +76,16 @@ class LabelFit:
         return f"the {HANDS[side]} hand's {joint_name(worst)} is {residual[worst]:.0f} px from where a hand has it"
 
     def _other_side(self, side: int) -> str:
-        """Return a line where the joints of a side fit the other hand much better."""
+        """Return a line where the joints of a side fit the other hand much better.
+
+        Seen in a picture, many a left hand has joints that a right one could have: most are not told apart.
+        """
         hand, own = self.label.hands[side], min(fit.cost for fit in self.answers[side])
         try:
             other = min(fit.cost for fit in fit_photo_joints(hand.joints, 1 - side, self.camera, _weights(hand)))
         except HandError:
             return ""
-        if other >= OTHER_SIDE * own:
+        if other > own - OTHER_SIDE:
             return ""
         return f"the {HANDS[side]} hand's joints fit a {HANDS[1 - side]} hand better"
 
