@@ -262,7 +262,8 @@ class HandLabeler(anywidget.AnyWidget):
                 opened.fit, opened.untouched = fit_label(opened.label, opened.size), True
         except EthandError as error:
             return self._answer(request, "fit", [], failure=failure_line(error))
-        return self._answer_fit(request, opened.fit, LIVE_SIZE if request["live"] else MASK_SIZE)
+        self._answer_fit(request, opened.fit, LIVE_SIZE if request["live"] else MASK_SIZE)
+        return None
 
     def _save(self, request: dict) -> None:
         """Save a label with the fit of its joints, and send that; joints that give no hand are not saved."""
@@ -286,17 +287,17 @@ class HandLabeler(anywidget.AnyWidget):
         return _refit(label, opened, quick, bool(request["follow"]))
 
     def _answer_fit(self, request: dict, fit: LabelFit, size: int, saved: str = "") -> None:
-        """Send the fitted hands with their masks at `size` px a side."""
+        """Send the fitted hands with their masks at `size` px a side; after a full fit, also what may be wrong."""
         content = {"hands": [_hand_to_page(fit, side) for side in (LEFT, RIGHT)], "saved": saved, "size": size}
         content |= {"answers": [hand and hand.answer for hand in fit.label.hands], "quick": bool(request["quick"])}
+        crop, buffers = None, []
+        if fit.label.sides:
+            crop = crop_square(joints_box(fit.pixels))
+            masks = label_masks(fit, crop, size, fit.size)
+            buffers = [masks["masks"].tobytes(), masks["front"].tobytes()]
+        self._answer(request, "fit", buffers, crop=crop and list(crop), **content)
         if not request["quick"]:
-            content["warnings"] = fit.warnings
-        if not fit.label.sides:
-            return self._answer(request, "fit", [], crop=None, **content)
-        crop = crop_square(joints_box(fit.pixels))
-        masks = label_masks(fit, crop, size, fit.size)
-        buffers = [masks["masks"].tobytes(), masks["front"].tobytes()]
-        return self._answer(request, "fit", buffers, crop=list(crop), **content)
+            self._answer(request, "warnings", warnings=fit.warnings)
 
     def _from_page(self, opened: _Opened, request: dict) -> PhotoLabel:
         """Return the label of a request. Raises EthandError or ValueError for one that is none."""

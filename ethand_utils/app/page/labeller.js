@@ -245,6 +245,7 @@ class App {
     const bytes = buffers.map((buffer) => typed(buffer, Uint8Array));
     if (message.kind === "photo") return this.receivePhoto(message, bytes[0]);
     if (message.kind === "fit") this.receiveFit(message, bytes);
+    else if (message.kind === "warnings") this.receiveWarnings(message);
     else if (message.kind === "label") this.receiveLabel(message);
     else if (message.kind === "fault") this.receiveFault(message);
     return undefined;
@@ -266,12 +267,17 @@ class App {
   takeFit(index, fit) {
     const photo = this.photos.get(index);
     const before = photo.fitted;
-    photo.fitted = fit;
+    photo.fitted = { ...fit, warnings: before?.warnings ?? [] };
     if (fit.quick) {
-      fit.warnings = before?.warnings ?? [];
       fit.hands.forEach((each, which) => each && (each.answers = before?.hands[which]?.answers ?? 0));
     } else if (!this.draft || index !== this.index) this.takeAnswers(photo, fit.answers);
     if (!before && index === this.index) this.stage.showFirst();
+  }
+
+  receiveWarnings({ photo, warnings }) {
+    const fitted = this.photos.get(photo)?.fitted;
+    if (fitted) fitted.warnings = warnings;
+    this.redraw();
   }
 
   /** Note which answer the kernel has taken, where the order of the two has changed. */

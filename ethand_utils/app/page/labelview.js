@@ -10,6 +10,7 @@ const SMALL = 0.7; // of a photo's shorter side, below which its hands are shown
 const DEEPEST = 40; // CSS px of a photo's pixel, at most
 const REACH = { mouse: 12, pen: 16, touch: 26 }; // CSS px about a joint in which a pointer takes it
 const ACTIVE_BONUS = 5; // CSS px by which joints of the active hand count as nearer
+const TICK = 2; // px of the photo between a joint that was placed and where the rig has it, from which this is drawn
 const STILL = 3; // CSS px that a pointer may move and still have clicked
 
 export class Stage {
@@ -216,6 +217,7 @@ export class Stage {
     if (!photo) return;
     if (!this.zoom || (this.whole && this.sized !== `${w} ${t}`)) this.showWhole();
     this.sized = `${w} ${t}`;
+    canvas.dataset.view = JSON.stringify(this.zoom);
     context.save();
     context.scale(this.zoom.scale, this.zoom.scale);
     context.translate(-this.zoom.x, -this.zoom.y);
@@ -341,6 +343,7 @@ export class Stage {
     const [x, y] = this.toScreen(point);
     const colour = `rgb(${app.colours[app.labels.joints[joint].part].join()})`;
     const placed = each.joints[joint] !== null;
+    if (placed) this.drawTick(context, which, joint, [x, y]);
     const radius = placed ? 5.5 : 3.5;
     const circle = (r) => {
       context.beginPath();
@@ -366,6 +369,22 @@ export class Stage {
     context.lineWidth = chosen ? 2.5 : 1.5;
     context.strokeStyle = "white";
     context.stroke();
+  }
+
+  /** A line from a placed joint to where the rig has it, where no hand reaches it. */
+  drawTick(context, which, joint, point) {
+    const { app } = this;
+    const rig = app.fitted?.hands[which]?.pixels[joint];
+    const placed = app.label.hands[which].joints[joint];
+    if (!rig || app.draft || Math.hypot(rig[0] - placed[0], rig[1] - placed[1]) < TICK) return;
+    context.setLineDash([4, 3]);
+    context.lineWidth = 2;
+    context.strokeStyle = "white";
+    context.beginPath();
+    context.moveTo(...point);
+    context.lineTo(...this.toScreen(rig));
+    context.stroke();
+    context.setLineDash([]);
   }
 
   /** The hand's name beside its wrist. */
