@@ -124,7 +124,7 @@ def _meeting(one: np.ndarray | None, other: np.ndarray | None, reach: float) -> 
     distances, nearest = cKDTree(other).query(one)
     if distances.min() > reach:
         return np.full(2, np.nan)
-    border = distances <= distances.min() + 1
+    border = distances <= distances.min() + 0.5
     return (one[border].mean(0) + other[nearest[border]].mean(0)) / 2
 
 
