@@ -302,3 +302,57 @@ def test_the_page_defines_no_part_and_no_hand():
     script = page_script(MODULES)
     assert not [name for name in (*PARTS[1:], *HANDS) if f'"{name}"' in script]
     assert "import " not in script.replace("important", "")
+
+
+# ---- the page's own arithmetic, in a browser -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_page(chromium):
+    """Function that runs JavaScript with the page's script before it, and returns the JSON it prints."""
+
+    def run(code):
+        page = chromium.new_page()
+        with page.expect_console_message() as message:
+            page.add_script_tag(content=f"{page_script(MODULES)}\n{code}", type="module")
+        return json.loads(message.value.text)
+
+    return run
+
+
+def test_an_added_hand_follows_the_first_two_joints_that_are_placed(in_page):
+    hand = added_hand(RIGHT, (200, 200))
+    turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
+    goal = hand.joints @ turn * 0.7 + (30, -20)
+    label = {"hands": [None, hand.to_json()], "front": "fit"}
+    code = f"""
+let label = {json.dumps(label)};
+const goal = {json.dumps(goal.tolist())};
+const steps = [{WRIST}, {CHAINS[2][-1]}, {CHAINS[0][-1]}].map((joint) => {{
+  label = placeOfAdded(label, 1, joint, joint === {CHAINS[0][-1]} ? [1, 2] : goal[joint]);
+  return label.hands[1];
+}});
+console.log(JSON.stringify(steps));
+"""
+    moved, turned, third = in_page(code)
+    assert np.allclose(np.subtract(moved["joints"], hand.joints), goal[WRIST] - hand.joints[WRIST])
+    assert np.allclose(turned["joints"], goal)
+    tip = CHAINS[0][-1]
+    assert third["joints"][tip] == [1, 2]
+    assert np.allclose(np.delete(third["joints"], tip, 0), np.delete(goal, tip, 0))
+    assert sorted(np.flatnonzero(~np.array(third["guessed"]))) == sorted([WRIST, CHAINS[2][-1], tip])
+
+
+def test_the_history_goes_back_and_forth_and_nudges_are_one_step(in_page):
+    code = """
+const history = new History("a");
+history.push("b");
+history.push("c1", "nudge");
+history.push("c2", "nudge");
+const seen = [history.labels.join()];
+for (const step of [-1, -1, -1, 1]) seen.push(`${history.go(step)} ${history.current}`);
+history.push("d");
+seen.push(`${history.labels.join()} ${history.canRedo}`);
+console.log(JSON.stringify(seen));
+"""
+    assert in_page(code) == ["a,b,c2", "true b", "true a", "false a", "true b", "a,b,d false"]

@@ -136,19 +136,20 @@ export class Status {
       const values = (each?.residual ?? []).filter((value) => value !== null);
       if (!values.length) return [];
       const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-      return [`${app.labels.hands[which]} ${px(mean)}, at most ${px(Math.max(...values))}`];
+      return [`${app.labels.hands[which]} ${px(mean)} (at most ${px(Math.max(...values))})`];
     });
     return texts.length ? `off the joints: ${texts.join("; ")}` : "";
   }
 
+  /** The joint under the pointer, else the selected one. */
   jointText() {
     const { app } = this;
-    const each = app.label?.hands[app.active];
-    if (!each || app.selected === null) return "";
-    const { active, selected } = app;
-    const name = `${app.labels.hands[active]} ${app.labels.joints[selected].name}`;
-    const how = each.joints[selected] === null ? "the rig decides" : each.guessed[selected] ? "guessed" : "placed";
-    const off = app.fitted?.hands[active]?.residual[selected];
+    const { which, joint } = app.stage.hover ?? { which: app.active, joint: app.selected };
+    const each = app.label?.hands[which];
+    if (!each || joint === null) return "";
+    const name = `${app.labels.hands[which]} ${app.labels.joints[joint].name}`;
+    const how = each.joints[joint] === null ? "the rig decides" : each.guessed[joint] ? "guessed" : "placed";
+    const off = app.fitted?.hands[which]?.residual[joint];
     return `${name}: ${how}${off == null ? "" : `, ${px(off)} off`}`;
   }
 }

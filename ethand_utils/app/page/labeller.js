@@ -116,6 +116,10 @@ class App {
     return this.label.hands[which].joints[joint] ?? this.fitted?.hands[which]?.pixels[joint] ?? null;
   }
 
+  isSelected(which, joint) {
+    return which === this.active && joint === this.selected;
+  }
+
   isAdded(which) {
     return Boolean(this.photo?.added.has(which));
   }

@@ -10,6 +10,7 @@ const SMALL = 0.7; // of a photo's shorter side, below which its hands are shown
 const DEEPEST = 40; // CSS px of a photo's pixel, at most
 const REACH = { mouse: 12, pen: 16, touch: 26 }; // CSS px about a joint in which a pointer takes it
 const ACTIVE_BONUS = 5; // CSS px by which joints of the active hand count as nearer
+const SELECTED_BONUS = 6; // and the selected one of them, so that it can be taken from beneath others
 const TICK = 2; // px of the photo between a joint that was placed and where the rig has it, from which this is drawn
 const STILL = 3; // CSS px that a pointer may move and still have clicked
 
@@ -121,7 +122,8 @@ export class Stage {
         const point = this.app.jointAt(which, joint);
         if (!point) continue;
         const [px, py] = this.toScreen(point);
-        const distance = Math.hypot(px - x, py - y) - (which === this.app.active ? ACTIVE_BONUS : 0);
+        const bonus = this.app.isSelected(which, joint) ? SELECTED_BONUS : 0;
+        const distance = Math.hypot(px - x, py - y) - bonus - (which === this.app.active ? ACTIVE_BONUS : 0);
         if (distance < nearest) [nearest, best] = [distance, { which, joint }];
       }
     });
@@ -137,6 +139,7 @@ export class Stage {
     this.pointers.set(event.pointerId, point);
     if (this.pointers.size > 1) return this.cancel();
     const hit = this.hit(point, event.pointerType);
+    this.hover = null;
     this.drag = { start: point, last: point, moved: false };
     if (!hit) return;
     this.app.select(hit.which, hit.joint);
@@ -361,8 +364,7 @@ export class Stage {
       context.strokeStyle = shade;
       context.stroke();
     }
-    const { selected } = app;
-    const chosen = selected !== null && which === app.active && joint === selected;
+    const chosen = app.isSelected(which, joint);
     const under = this.hover?.which === which && this.hover?.joint === joint;
     if (!chosen && !under) return;
     circle(radius + 5);
