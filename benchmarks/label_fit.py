@@ -6,6 +6,7 @@ the truth, beside those of a fit to the true joints in space. With --frames, the
 annotated joints in space on frames of InterHand2.6M, too.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ import typer
 
 from ethand_utils.data.crops import crop_square
 from ethand_utils.hands.amodal import HandError, hand_masks
-from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera
+from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera, likely_camera
 from ethand_utils.hands.raycast import Camera
 from ethand_utils.labels import HANDS
 from ethand_utils.sources.interhand_frames import Frame, read_frames
@@ -64,30 +65,33 @@ def score_photo(i: int, seed: int, size: int, noise: float) -> list[dict]:
     """Return rows of scores of every hand of a rendered photo, by each fit of it."""
     photo, small = rendered_photo(seed, i, size), rendered_photo(seed, i, MASK)
     truth = {"masks": small["masks"], "front": small["front"], "hand_type": photo["hand_type"]}
-    frame, crop, camera = (size, size), (0.0, 0.0, float(size)), guess_camera(size, size)
+    frame = (size, size)
     exact = photo["joints"]
     noisy = exact + np.random.default_rng([seed, i]).normal(0, noise, exact.shape)
     rays = (exact - photo["camera"].centre) / photo["camera"].focal
     space = np.concatenate([rays, np.ones_like(rays[..., :1])], -1) * photo["depths"][..., None]
-    rows = score_hands("joints in space", masks_of(space, photo["camera"], crop, frame), truth)
+    rows = score_hands("joints in space", masks_of(space, photo["camera"], (0.0, 0.0, float(size)), frame), truth)
     for name, points, view in (
-        ("exact", exact, camera),
-        (f"{noise:g} px off", noisy, camera),
+        ("exact", exact, likely_camera(exact, *frame)),
+        (f"{noise:g} px off", noisy, likely_camera(noisy, *frame)),
+        ("exact, fixed guess of the camera", exact, guess_camera(*frame)),
         ("exact, camera given", exact, photo["camera"]),
     ):
         answers = both_answers(points, view)
-        for which, title in enumerate((name, f"{name}, second answer")):
-            try:
-                result = masks_of(chosen(answers, which), view, crop, frame)
-            except HandError as error:
-                print(f"photo {i}, {title}: {error}")
-                result = {"masks": np.zeros_like(truth["masks"]), "front": np.zeros_like(truth["front"])}
-            scored = score_hands(title, result, truth)
-            for row in scored:
-                fits = answers[HANDS.index(row["hand"])]
-                row |= {"photo": i, "answers": len(fits), "residual": float(np.nanmean(fits[0].residual))}
-            rows += scored
-    return rows
+        first, second = (fit_rows(name, chosen(answers, which), view, truth, size) for which in range(2))
+        better = [max(pair, key=lambda row: row["miou"]) for pair in zip(first, second, strict=True)]
+        rows += first + [row | {"fit": f"{name}, better answer"} for row in better]
+    return [row | {"photo": i} for row in rows]
+
+
+def fit_rows(name: str, joints: np.ndarray, camera: Camera, truth: dict, size: int) -> list[dict]:
+    """Return the scores of the hands fitted to joints [2, 21, 3] m; 0 where the joints are refused."""
+    try:
+        result = masks_of(joints, camera, (0.0, 0.0, float(size)), (size, size))
+    except HandError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        result = {array: np.zeros_like(truth[array]) for array in ("masks", "front")}
+    return score_hands(name, result, truth)
 
 
 def time_fits(count: int, seed: int, size: int) -> dict[str, float]:
@@ -122,18 +126,14 @@ def score_frame(frame: Frame) -> list[dict]:
     truth = hand_masks(RigHands().hands(frame), view, frame.rotation, frame.translation, crop, MASK, size)
     truth["hand_type"] = frame.hand_type
     points = np.where(frame.valid[..., None], frame.joints, np.nan)
+    inside = (frame.joints - crop[:2]) * MASK / crop[2]
+    right = joint_accuracy(truth["masks"], inside, frame.valid)["joint_accuracy"]
     rows = []
-    for name, camera in (("camera guessed", guess_camera(*size)), ("camera given", view)):
+    for name, camera in (("camera guessed", likely_camera(points, *size)), ("camera given", view)):
         result = masks_of(chosen(both_answers(points, camera), 0), camera, crop, size)
-        inside = (frame.joints - crop[:2]) * MASK / crop[2]
-        on = {
-            name: joint_accuracy(m["masks"], inside, frame.valid)["joint_accuracy"]
-            for name, m in (("own", result), ("in space", truth))
-        }
-        rows += [
-            row | {"frame": frame.name, "joints right": on["own"], "in space": on["in space"]}
-            for row in score_hands(name, result, truth)
-        ]
+        own = joint_accuracy(result["masks"], inside, frame.valid)["joint_accuracy"]
+        more = {"frame": frame.name, "joints right": own, "in space": right}
+        rows += [row | more for row in score_hands(name, result, truth)]
     return rows
 
 

@@ -16,7 +16,9 @@ from ethand_utils.labels import FINGERS, HANDS, LEFT, N_JOINTS, RIGHT
 
 FEWEST, FEWEST_PALM = 6, 3  # joints, and among them wrist and finger bases, that a fit needs
 SMALLEST = 8.0  # px over which they must reach
-FOCAL = 1.0  # of a photo whose lens is unknown, over its diagonal: between a phone's and a cropped photo's
+# Focal lengths over a photo's diagonal: the guess for one whose lens is unknown, and those that are compared, from a
+# phone's to a lens far away or a photo that was cropped.
+FOCAL, FOCALS = 1.0, (0.7, 1.4, 3.5)
 
 # What is expected of a hand. Angles, rad: mean and deviation of spread, base, middle and end flexion, thumb first.
 ANGLES = np.radians([[0, 8, 15, 20], *[[0, 30, 40, 25]] * 4])
@@ -29,8 +31,10 @@ LENGTHS, BREADTH = np.array([[0.95, 1.0, 1.15], *[[0.97, 1.06, 1.04]] * 4]), 1.1
 LENGTH_DEVIATIONS, BREADTH_DEVIATION = (0.05, 0.05, 0.05), 0.08
 THUMB_DEVIATION = 0.004  # m along an axis, of the thumb's base in the palm
 DEVIATION = 0.003  # m, of a joint from where the fitted hand has it, as clicked and as people differ
-NEAR = 0.012  # m, from where the fitted hand has a joint, beyond which a point does not move the joint: no hand has it
 OUTLIER = 3.0  # deviations beyond which a joint loses weight
+# Share of the way that a joint goes from where the fitted hand has it to where it was marked; from the first of these
+# distances, m, it is smaller, and 0 beyond the second, where no hand has it.
+TRUST, NEAR = 0.5, (0.009, 0.018)
 
 # Where a fit begins: at so many of the hands below, seen from so many sides; and how many steps it takes.
 VIEWS, CANDIDATES, STARTS = 96, 200, 8
@@ -45,7 +49,7 @@ CURLS = (
     ((0, 10, 15, 20), *[(0, 0, 80, 55)] * 4),
 )  # degrees, as in LIMITS
 APART = 0.5  # least distance of two starts' rotations, rad
-OTHER = 0.006  # m, by which depths of a second answer differ from those of the first, as root mean square
+OTHER = 0.01  # m, by which depths of a second answer differ from those of the first, as root mean square
 UNLIKELY = 40.0  # cost by which an answer may exceed the best one
 
 N_ANGLES = LIMITS[..., 0].size
@@ -64,9 +68,9 @@ GROWN = np.arange(1, CHAINS.shape[1])[:, None] > np.arange(CHAINS.shape[1] - 1)
 class PhotoFit:
     """One hand in a photo: `joints` float [21, 3] m in the camera's frame and `pixels` float [21, 2] px of them.
 
-    `residual` float [21] px is each joint's distance from where the fitted hand has it, NaN where none was given; the
-    `joints` themselves lie on the rays of those that are NEAR. `state` float [k] starts another fit, a lower `cost` is
-    the likelier hand.
+    `residual` float [21] px is each joint's distance from where the fitted hand has it, NaN where none was given. The
+    `joints` themselves are moved TRUST of the way to those that were. `state` float [k] starts another fit, and a lower
+    `cost` is the likelier hand.
     """
 
     joints: np.ndarray
@@ -80,6 +84,32 @@ def guess_camera(width: float, height: float) -> Camera:
     """Return a camera for a photo of `width`×`height` px, of whose lens nothing is known."""
     focal = FOCAL * float(np.hypot(width, height))
     return Camera((focal, focal), (width / 2, height / 2))
+
+
+def likely_camera(points: np.ndarray, width: float, height: float) -> Camera:
+    """Return the camera of FOCALS before which the hands of a photo are likeliest.
+
+    `points` float [2, 21, 2] px are those of the left and the right hand, NaN where unknown or absent. How strongly
+    fingers shrink with depth says which it is; without hands that can be fitted, the camera is `guess_camera`'s.
+    """
+    guess, costs = guess_camera(width, height), np.zeros(len(FOCALS))
+    cameras = [Camera((guess.focal[0] * factor / FOCAL,) * 2, guess.centre) for factor in FOCALS]
+    for side in (LEFT, RIGHT):
+        try:
+            fit = fit_photo_joints(points[side], side, guess)[0]
+        except HandError:
+            continue
+        for i, camera in enumerate(cameras):
+            costs[i] += fit_photo_joints(points[side], side, camera, start=_before(fit, guess, camera))[0].cost
+    return cameras[costs.argmin()] if costs.any() else guess
+
+
+def _before(fit: PhotoFit, old: Camera, new: Camera) -> PhotoFit:
+    """Return a fit as a start for another camera of the same centre: the hand appears as large, at the same pixel."""
+    ratio, state = new.focal[0] / old.focal[0], fit.state.copy()
+    state[3:5] /= ratio
+    state[5] += np.log(ratio)
+    return replace(fit, state=state)
 
 
 def fit_photo_joints(
@@ -103,7 +133,7 @@ def fit_photo_joints(
     states, costs = _minimise(data, states, STEPS if start is None else REFINING_STEPS)
     fits = []
     for state, cost in _distinct(states, costs) if start is None else [(states[0], costs[0])]:
-        fits.append(_answer(data, points, camera, mirror, state, cost))
+        fits.append(_answer(data, camera, mirror, state, cost))
     return fits
 
 
@@ -399,12 +429,12 @@ def _distinct(states: np.ndarray, costs: np.ndarray) -> list[tuple[np.ndarray, f
     return answers
 
 
-def _answer(data: _Data, points, camera: Camera, mirror: np.ndarray, state: np.ndarray, cost: float) -> PhotoFit:
-    """Return the hand of a state, with its joints on the rays of those points that are not far from them."""
+def _answer(data: _Data, camera: Camera, mirror: np.ndarray, state: np.ndarray, cost: float) -> PhotoFit:
+    """Return the hand of a state, with its joints moved towards those rays that are not far from them."""
     joints = _pose(state[None], False)[0][0]
-    pixels = joints[:, :2] / joints[:, 2:] * mirror * camera.focal + camera.centre
-    residual = np.linalg.norm(pixels - points, axis=1)
-    clicked = residual / camera.focal[0] * joints[:, 2] <= NEAR
-    joints[clicked, :2] = data.rays[clicked] * joints[clicked, 2:]
+    offset = np.where(data.weights[:, None] > 0, data.rays - joints[:, :2] / joints[:, 2:], 0)
+    residual = np.where(data.weights > 0, np.linalg.norm(offset * camera.focal, axis=1), np.nan)
+    share = np.interp(np.linalg.norm(offset, axis=1) * joints[:, 2], NEAR, (TRUST, 0)) * data.weights
+    joints[:, :2] += share[:, None] * offset * joints[:, 2:]
     joints[:, :2] *= mirror
     return PhotoFit(joints, camera.project(joints), residual, state, cost)

@@ -113,7 +113,7 @@ def test_the_masks_lie_where_the_hands_are(ask, photos, rendered, tmp_path):
         drawn[inside] = masks[hand][tuple(at[:, inside].astype(int))] > 0
         truth = rendered[0]["masks"][hand] > 0
         assert (drawn & truth).sum() / (drawn | truth).sum() > 0.7
-        assert np.allclose(fit["hands"][hand]["pixels"], rendered[0]["joints"][hand], atol=0.5)
+        assert np.allclose(fit["hands"][hand]["pixels"], rendered[0]["joints"][hand], atol=3)
 
 
 def test_a_saved_label_is_there_for_the_next_widget(ask, photos, tmp_path):

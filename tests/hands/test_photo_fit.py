@@ -6,7 +6,8 @@ from madetree import hand_joints
 
 from ethand_utils.hands.amodal import HandError
 from ethand_utils.hands.joints import CHAINS, WRIST
-from ethand_utils.hands.photo_fit import fit_photo_joints, guess_camera
+from ethand_utils.hands.photo_fit import FOCALS, fit_photo_joints, guess_camera, likely_camera
+from ethand_utils.hands.raycast import Camera
 from ethand_utils.hands.rig import MIRROR
 from ethand_utils.labels import LEFT, N_JOINTS, RIGHT
 from ethand_utils.sources.joint_annotations import fit_hands
@@ -34,8 +35,9 @@ def test_a_posed_hand_is_met_and_one_answer_has_its_depths(seed):
     assert 1 <= len(fits) <= 2
     assert [fit.cost for fit in fits] == sorted(fit.cost for fit in fits)
     assert fits[0].residual.mean() < 4
-    np.testing.assert_allclose(fits[0].pixels, pixels, atol=1e-6)
-    np.testing.assert_allclose(CAMERA.project(fits[0].joints), pixels, atol=1e-6)
+    for fit in fits:
+        np.testing.assert_allclose(CAMERA.project(fit.joints), fit.pixels)
+        assert (np.linalg.norm(fit.pixels - pixels, axis=1) <= fit.residual + 1e-6).all()
     assert min(depth_error(fit, joints) for fit in fits) < 0.02
 
 
@@ -65,6 +67,59 @@ def test_a_joint_where_no_hand_has_it_leaves_a_hand_that_can_be_posed():
     np.testing.assert_allclose(np.linalg.norm(fit.pixels[tip] - pixels[tip]), fit.residual[tip])
     joints = np.stack([np.zeros_like(fit.joints), fit.joints])
     assert fit_hands(joints, np.arange(2)[:, None] == np.full(N_JOINTS, RIGHT))[RIGHT] is not None
+
+
+def test_answers_differ_in_depth_and_not_in_the_image():
+    pairs = [fits for fits in (fit_photo_joints(hand(seed)[1], RIGHT, CAMERA) for seed in range(12)) if len(fits) == 2]
+    assert pairs
+    for first, second in pairs:
+        assert depth_error(second, first.joints) > 0.008
+        assert first.cost < second.cost
+        assert second.residual.mean() < 10
+
+
+def test_joints_do_not_depend_on_the_photo_s_size_but_by_its_pixels():
+    _, pixels = hand(3)
+    small = fit_photo_joints(pixels, RIGHT, CAMERA)[0]
+    large = fit_photo_joints(2 * pixels, RIGHT, guess_camera(2 * SIZE[0], 2 * SIZE[1]))[0]
+    np.testing.assert_allclose(large.joints, small.joints, atol=1e-6)
+    np.testing.assert_allclose(large.residual, 2 * small.residual, atol=1e-4)
+
+
+def test_one_joint_far_off_hardly_moves_the_others():
+    _, pixels = hand(4)
+    good, wrong = fit_photo_joints(pixels, RIGHT, CAMERA)[0], pixels.copy()
+    wrong[0] += 150
+    fit = fit_photo_joints(wrong, RIGHT, CAMERA)[0]
+    assert fit.residual[0] > 100
+    assert np.median(np.linalg.norm(fit.pixels - good.pixels, axis=1)) < 3
+
+
+def test_a_joint_called_a_guess_pulls_less():
+    _, pixels = hand(5)
+    moved, weights = pixels.copy(), np.ones(N_JOINTS)
+    moved[CHAINS[1, 3]] += 12
+    sure = fit_photo_joints(moved, RIGHT, CAMERA)[0]
+    weights[CHAINS[1, 3]] = 0.3
+    guess = fit_photo_joints(moved, RIGHT, CAMERA, weights)[0]
+    assert guess.residual[CHAINS[1, 3]] > sure.residual[CHAINS[1, 3]]
+
+
+def test_the_likeliest_camera_is_long_where_the_lens_was():
+    points = np.full((2, 2, N_JOINTS, 2), np.nan)
+    right = 0
+    for seed in range(6):
+        for number, factor in enumerate((FOCALS[0], FOCALS[-1])):
+            camera = Camera((factor * np.hypot(*SIZE),) * 2, (SIZE[0] / 2, SIZE[1] / 2))
+            joints = hand_joints(np.random.default_rng(seed)) + np.array([0, 0, factor / 2])
+            points[number, RIGHT] = camera.project(joints)
+        short, long = (likely_camera(one, *SIZE).focal[0] for one in points)
+        right += short < long
+    assert right >= 5
+
+
+def test_without_hands_the_camera_is_a_guess():
+    assert likely_camera(np.full((2, N_JOINTS, 2), np.nan), *SIZE) == CAMERA
 
 
 @pytest.mark.parametrize("missing", [CHAINS[:, 3], CHAINS[2], CHAINS[3, 1:], [WRIST]])
