@@ -48,6 +48,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "variant_effects",
         ],
         "evaluate": ["evaluate_store", "overall_scores", "part_scores"],
+        "fine_tuning": ["BeforeAfter"],
         "hand_finder": ["find_views", "photo_views", "plain_view", "view_box", "whole_view"],
         "image_plots": [
             "colour_mask",
@@ -67,7 +68,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "peer_steps_display",
             "peer_table",
         ],
-        "photo_files": ["photo_folders"],
+        "photo_files": ["list_photos", "photo_folders"],
         "photos": ["predict_view", "save_photo"],
         "recipes": ["read_recipes"],
         "real_frames": ["MEASURES", "arrangement_percentages", "measure_frames", "measure_store"],

@@ -35,7 +35,7 @@ def rank_photos(
     if not photos:
         raise EthandError("no photos to choose from; expected at least one path")
     crops = hand_crops(photos, size, find)
-    table = pd.DataFrame({"photo": [str(photo) for photo in photos], **disagreements(crops, nets)})
+    table = pd.DataFrame({"photo": [Path(photo) for photo in photos], **disagreements(crops, nets)})
     return table.sort_values(OVERALL, ascending=False, kind="stable", ignore_index=True)
 
 

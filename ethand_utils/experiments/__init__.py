@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "peer_methods",
             "table_methods",
         ],
-        "run": ["as_list", "commit", "open_run", "run_name", "save_result", "write_table"],
+        "run": ["as_list", "commit", "open_run", "run_folder", "run_name", "save_result", "write_table"],
     },
 )

@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "photo_labels": ["HandLabel", "LabelFolder", "PhotoLabel", "fit_label", "label_masks"],
         "rendered": ["render_dataset"],
         "request": ["ReadRequest"],
+        "stand_ins": ["label_stand_ins", "with_true_masks", "write_stand_ins"],
     },
 )

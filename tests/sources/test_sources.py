@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 
 from ethand_utils.data.datasets import (
@@ -21,6 +22,7 @@ from ethand_utils.data.datasets import (
     report_table,
     require_stores,
 )
+from ethand_utils.data.images import ImageError
 from ethand_utils.data.store import StoreError
 from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.experiments.config import load_profile, write_profile
@@ -28,6 +30,7 @@ from ethand_utils.experiments.methods import FULL_METHOD, METHODS, PEER_REFERENC
 from ethand_utils.experiments.run import Run, RunError, open_run
 from ethand_utils.files import FileError
 from ethand_utils.sources.detect import detect_source
+from ethand_utils.training.models import load_net
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PLAIN = ["id", "hand_type", "subject", "capture", "seq", "camera", "frame", "bbox_x", "bbox_y", "bbox_w", "bbox_h"]
@@ -327,6 +330,7 @@ def played(dataset, tmp_path_factory):
         said["12_cyclegan_rows"] = play("12_cyclegan_rows", RUN="x")
         said["13_peers"] = play_peers(folder / "outputs/x")
         said["14_release"] = play("14_release", RUN="x", EPOCHS=1)
+        said["15_own_labels"] = play("15_own_labels", RUN="own", STAND_INS=9, LABELS=6, EPOCHS=1)
         yield said
 
 
@@ -367,6 +371,28 @@ def test_scores_are_made_on_val_where_test_has_no_masks(played):
         assert (result["scored_on"], result["scored_samples"]) == ("val", 8)
         assert 0 <= result["course_miou"] <= 1
         assert np.isnan(result["occluded_iou"])
+
+
+@pytest.mark.slow
+def test_own_labels_end_in_weights_that_are_used_as_the_packages_are(played):
+    names, _ = played["15_own_labels"]
+    result, weights = names["result"], names["target"] / "weights.safetensors"
+    assert (result["labels"], result["trained_on"], result["stand_ins"]) == (6, 4, True)
+    assert len(names["chosen"]) == 6 < len(names["photos"])
+    least = names["ranked"]["overall"].iloc[5]
+    assert (names["ranked"]["overall"].iloc[6:] <= least).all()  # those in doubt were labelled
+    net, notes = load_net(weights)
+    package, package_notes = load_net(None)
+    assert notes["inference"] == package_notes["inference"]
+    assert net.recipe == package.recipe
+    changed = [not torch.equal(a, b) for a, b in zip(net.parameters(), package.parameters(), strict=True)]
+    assert any(changed)
+
+
+def test_own_labels_stop_at_once_without_the_photos_that_were_named(checkout):
+    with pytest.raises(ImageError, match="nowhere: no such image"):
+        play("15_own_labels", RUN="own", PHOTOS="nowhere")
+    assert not (checkout / "outputs/own").exists()
 
 
 @pytest.fixture
