@@ -360,6 +360,23 @@ def test_a_photo_that_is_gone_leaves_its_sample_and_is_asked_for(labelled, photo
         assert len(folder.store()) == len(photos) - 1
 
 
+def test_a_label_whose_photo_and_sample_are_gone_is_named_and_kept(labelled, photos, tmp_path):
+    with LabelFolder(labelled, SIZE) as folder:
+        name = folder.ids[1]
+    photos[1].unlink()
+    (labelled / f"samples/{name}.npz").unlink()
+    (labelled / "front.npy").unlink()
+    with LabelFolder(labelled, SIZE) as folder:
+        (line,) = folder.faults.values()
+        assert line.startswith(f"{labelled}/labels/{name}.json: its photo ../photos/photo1.png is gone")
+        assert name in folder.labels
+        assert folder.ids == folder.store().index["id"].tolist()
+        assert len(folder.ids) == len(photos) - 1
+    read_labels(labelled, tmp_path / "data", SIZE)
+    (skipped,) = json.loads((tmp_path / "data/report.json").read_text())["skipped"].values()
+    assert skipped["names"] == [name]
+
+
 def test_a_photo_whose_pixels_changed_is_another_photo(labelled, photos):
     Image.fromarray(np.zeros((PX, PX, 3), np.uint8)).save(photos[1])
     with LabelFolder(labelled, SIZE) as folder:
@@ -432,11 +449,10 @@ def test_what_is_no_folder_of_labels_is_refused(tmp_path, dataset):
     assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
-    (tmp_path / "out").mkdir(mode=0o555)
-    with pytest.raises(OutputError, match=r"out: .*cannot be written to"):
-        LabelFolder(tmp_path / "out", SIZE)
+def test_a_folder_that_cannot_be_written_to_is_refused(labelled, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(OutputError, match=r"labelled: .*cannot be written to"):
+        LabelFolder(labelled, SIZE)
 
 
 def test_labels_of_another_size_are_refused(labelled):
