@@ -26,6 +26,7 @@ from ethand_utils.data.images import Photo, read_photo
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
 from ethand_utils.failures import failure_line
+from ethand_utils.files import FileError
 from ethand_utils.hands.amodal import HandError
 from ethand_utils.hands.joints import CHAINS, WRIST
 from ethand_utils.hands.photo_fit import PhotoFit
@@ -42,9 +43,18 @@ from ethand_utils.labels import (
     SAFE_COLOURS,
 )
 from ethand_utils.locks import BusyError
+from ethand_utils.outputs import OutputError
 from ethand_utils.sources.label_files import FRONTS, LabelRecord, read_records
 from ethand_utils.sources.label_fit import joint_name, joints_box, posed_hands
-from ethand_utils.sources.photo_labels import HandLabel, LabelFit, LabelFolder, PhotoLabel, fit_label, label_masks
+from ethand_utils.sources.photo_labels import (
+    HandLabel,
+    LabelFit,
+    LabelFolder,
+    PhotoLabel,
+    fit_label,
+    is_label_folder,
+    label_masks,
+)
 from ethand_utils.style import in_style
 from ethand_utils.training.photo_graph import PhotoGraph, released_graph
 
@@ -81,7 +91,7 @@ class HandLabeler(anywidget.AnyWidget):
     and the next widget on it goes on where this one stopped. `labeller` is noted in the labels. The first guess is by
     the net of `weights`, the package's own if None. `selected` is the name of the photo shown, `labels` the table of
     those labelled. Raises EthandError where there is no photo, or where `out` is no folder for labels; where somebody
-    else has it open, the widget only shows the labels.
+    else has it open, or it cannot be written to, the widget only shows the labels.
     """
 
     _esm = page_script(MODULES)
@@ -91,6 +101,7 @@ class HandLabeler(anywidget.AnyWidget):
     _labels = traitlets.Dict().tag(sync=True)
     _done = traitlets.List().tag(sync=True)
     _closed = traitlets.Unicode().tag(sync=True)
+    _viewer = traitlets.Unicode().tag(sync=True)  # of several views of the widget, the one that changes labels
     _writers: ClassVar[weakref.WeakValueDictionary[Path, "HandLabeler"]] = weakref.WeakValueDictionary()
 
     def __init__(
@@ -140,14 +151,16 @@ class HandLabeler(anywidget.AnyWidget):
     # ---- the folder ----
 
     def _open_folder(self, size: int, labeller: str | None) -> LabelFolder | None:
-        """Open the folder of labels, in place of an older widget of this kernel; None where another program has it."""
+        """Open the folder of labels, in place of an older widget of this kernel; None where it is not to be written."""
         real = self.out.resolve()
         if real in self._writers:
             self._writers[real]._release("This folder is labelled in a newer widget; go on there.")
         try:
             folder = LabelFolder(self.out, size, labeller)
-        except BusyError as error:
-            self._closed = str(error)
+        except (BusyError, FileError, OutputError) as error:
+            if not isinstance(error, BusyError) and not is_label_folder(self.out):
+                raise
+            self._closed = failure_line(error)
             return None
         self._writers[real] = self
         return folder
@@ -276,7 +289,7 @@ class HandLabeler(anywidget.AnyWidget):
             self._folder.save(self.photos.file(index), fit.label, fit)
         except EthandError as error:
             return self._answer(request, "fit", [], failure=failure_line(error))
-        opened.fit, opened.label, opened.untouched = fit, fit.label, True
+        opened.fit, opened.label, opened.untouched = fit, self._saved_label(index), True
         self._answer_fit(request, fit, MASK_SIZE, _clock(datetime.now().isoformat()))
         if index not in self._done:
             self._done = [*self._done, index]

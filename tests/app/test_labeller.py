@@ -13,6 +13,7 @@ from ethand_utils.app.label_photos import PAGE_SIDE, LabelPhotos, added_hand, co
 from ethand_utils.app.labeller import MODULES, HandLabeler
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
+from ethand_utils.files import FileError
 from ethand_utils.hands.joints import CHAINS, WRIST
 from ethand_utils.labels import HANDS, LEFT, N_JOINTS, PARTS, RIGHT
 from ethand_utils.sources.photo_labels import HandLabel, LabelFolder, PhotoLabel
@@ -122,6 +123,7 @@ def test_a_saved_label_is_there_for_the_next_widget(ask, photos, tmp_path):
     answer, _ = save(ask, first, label)
     assert answer["saved"]
     assert first._done == [0]
+    assert ask(first, "photo")[0][0]["saved"]
     store = Store(tmp_path / "out")
     assert len(store) == 1
     assert store.masks.any()
@@ -224,6 +226,19 @@ def test_a_second_writer_only_shows_the_labels(ask, photos, tmp_path):
         assert opened(ask, widget, 1)["hands"] == [None, None]
         assert save(ask, widget, opened(ask, widget))[0]["failure"] == widget._closed
         assert len(widget.labels) == 1
+
+
+def test_labels_that_cannot_be_written_are_shown(ask, photos, tmp_path, monkeypatch):
+    with LabelFolder(tmp_path / "out") as folder:
+        folder.save(photos / "photo1.png", PhotoLabel("photo1.png", (None, None)))
+
+    def refuse(*_):
+        raise FileError(f"{tmp_path / 'out'}: could not be written (Permission denied); choose another folder")
+
+    monkeypatch.setattr(labeller, "LabelFolder", refuse)
+    assert "Permission denied" in HandLabeler(photos, tmp_path / "out")._closed
+    with pytest.raises(FileError):
+        HandLabeler(photos, tmp_path / "new")
 
 
 def test_a_newer_widget_of_the_kernel_takes_over(ask, photos, tmp_path):

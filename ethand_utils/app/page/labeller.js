@@ -15,12 +15,14 @@ const NUDGE_MS = 300; // after the last nudge before it is saved
 const SETTLE_MS = 700; // without a key or a pointer's move, before other answers are searched for
 const PHOTOS = 6; // photos kept
 
+const ELSEWHERE = "The labeller is open in another view; click here to go on in this one.";
+
 let made = 0;
 
 class App {
   constructor(model, host) {
     this.model = model;
-    this.client = `${Date.now()}-${made++}`;
+    this.client = `${Date.now()}-${Math.random()}-${made++}`;
     this.labels = model.get("_labels");
     this.state = { ...START, ...model.get("view") };
     this.photos = new Map(); // by index, the one shown last at the end
@@ -31,6 +33,8 @@ class App {
     this.serial = 0;
     this.saves = new Map(); // labels to be saved, by photo
     this.unsettled = new Set(); // photos whose labels were saved without a search for other answers
+    this.model.set("_viewer", this.client);
+    this.model.save_changes();
     this.build(host);
     this.listen();
     this.open(this.index);
@@ -62,9 +66,11 @@ class App {
       ["change:selected", () => this.openName(this.model.get("selected"))],
       ["change:view", () => this.adopt(this.model.get("view"))],
       ["change:_closed", () => this.tell(this.model.get("_closed"))],
+      ["change:_viewer", () => this.tell(this.model.get("_closed"))],
       ["change:_done", () => this.mark(this.model.get("_done"))],
     ];
     for (const [name, handler] of this.handlers) this.model.on(name, handler);
+    this.element.addEventListener("pointerdown", () => this.takeOver(), { capture: true });
   }
 
   close() {
@@ -104,7 +110,23 @@ class App {
   }
 
   get writable() {
-    return !this.model.get("_closed");
+    return !this.model.get("_closed") && this.model.get("_viewer") === this.client;
+  }
+
+  /** Be the one view of the widget in which labels are changed, with the labels as they are now. */
+  takeOver() {
+    if (this.model.get("_viewer") === this.client || this.model.get("_closed")) return;
+    this.model.set("_viewer", this.client);
+    this.model.save_changes();
+    this.forget();
+    this.open(this.index);
+  }
+
+  /** Drop what is kept of photos: another view may have changed their labels. */
+  forget() {
+    for (const photo of this.photos.values()) photo.bitmap.close();
+    this.photos.clear();
+    this.draft = null;
   }
 
   get colours() {
@@ -133,8 +155,7 @@ class App {
     this.index = index;
     this.selected = null;
     this.fault.hidden = this.writable;
-    this.stage.whole = true;
-    this.stage.sized = null;
+    Object.assign(this.stage, { whole: true, sized: null, drag: null, hover: null });
     this.last = performance.now();
     if (!this.photo) this.request({ kind: "photo", photo: index });
     else this.keep(index, this.photo);
@@ -231,7 +252,8 @@ class App {
     if (first === undefined) this.wanted = null;
     else this.saves.delete(first);
     this.serial += 1;
-    this.open_request = { serial: this.serial, time: performance.now(), kind: message.kind };
+    const { kind, photo } = message;
+    this.open_request = { serial: this.serial, time: performance.now(), kind, photo };
     this.request({ ...message, serial: this.serial });
   }
 
@@ -240,7 +262,8 @@ class App {
   }
 
   saving() {
-    return this.saves.has(this.index) || this.open_request?.kind === "save";
+    const request = this.open_request;
+    return this.saves.has(this.index) || (request?.kind === "save" && request.photo === this.index);
   }
 
   receive(message, buffers) {
@@ -316,7 +339,8 @@ class App {
   }
 
   /** Say why the widget is read only; nothing where it is not. */
-  tell(text) {
+  tell(closed) {
+    const text = closed || (this.writable ? "" : ELSEWHERE);
     if (text) this.fault.textContent = text;
     this.fault.hidden = !text;
     this.redraw();

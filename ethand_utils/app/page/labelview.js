@@ -95,7 +95,7 @@ export class Stage {
     canvas.addEventListener(
       "wheel",
       (event) => {
-        if (!this.app.focused() || !this.zoom) return; // a notebook is being scrolled
+        if (!this.app.focused() || !this.app.photo) return; // a notebook is being scrolled
         event.preventDefault();
         this.zoomBy(Math.exp(-event.deltaY / 400), ...at(event));
       },
@@ -109,7 +109,7 @@ export class Stage {
       this.hover = null;
       this.app.redraw();
     });
-    canvas.addEventListener("dblclick", () => (this.whole ? this.showHands() : this.showWhole()));
+    canvas.addEventListener("dblclick", () => this.app.photo && (this.whole ? this.showHands() : this.showWhole()));
   }
 
   /** The joint under a point of the canvas: { which, joint }, or null. */
@@ -131,7 +131,7 @@ export class Stage {
   }
 
   down(event, point) {
-    if (event.button > 0 || !this.zoom) return;
+    if (event.button > 0 || !this.app.photo) return;
     event.preventDefault();
     this.app.focus();
     this.app.lively();
@@ -151,7 +151,7 @@ export class Stage {
 
   move(event, point) {
     this.app.lively();
-    if (!this.zoom) return;
+    if (!this.app.photo) return;
     const last = this.pointers.get(event.pointerId);
     if (last) this.pointers.set(event.pointerId, point);
     if (this.pointers.size === 2 && last) this.pinch(event.pointerId, last, point);
