@@ -9,6 +9,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
 from ethand_utils.data.augment import Augmentation, normalise, sample_params, transform
+from ethand_utils.data.prefetch import prefetched, runs_ahead, send
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import FRONT_LEFT, FRONT_RIGHT, LEFT, RIGHT
@@ -31,8 +32,8 @@ class StoreLoader(DataLoader):
     With a `label_fraction` below 1, that fraction of the samples is repeated, in fresh orders and augmentations, until
     an epoch has as many batches as the full store gives. The choice depends on the store's size alone, and a smaller
     fraction is a subset of a larger one. A dataloader is pickled as its arguments; unpickling opens the stores again.
-    With `front`, the hand in front int64 [B, H, W] comes after the masks. Raises LoaderError for a fraction outside
-    (0, 1].
+    With `front`, the hand in front int64 [B, H, W] comes after the masks. On a GPU each batch is made while the one
+    before it is trained on (`prefetch`). Raises LoaderError for a fraction outside (0, 1].
     """
 
     images_per_mask = 1  # images of a batch for each of its masks
@@ -63,7 +64,7 @@ class StoreLoader(DataLoader):
         super().__init__(
             range(len(store)), bs=min(bs, len(store)), shuffle=training, drop_last=training, device=torch.device(device)
         )
-        self.n_inp = 1
+        self.n_inp, self.prefetch = 1, runs_ahead(self.device)
         number = max(MIN_SAMPLES, round(label_fraction * self.n))
         self.subset = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
 
@@ -97,9 +98,13 @@ class StoreLoader(DataLoader):
         return self.subset[np.concatenate(rounds)[: self.n]].tolist()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield the batches of an epoch; fastai's own way is by PyTorch's workers, which read sample by sample."""
+        """Return the batches of an epoch; fastai's own way is by PyTorch's workers, which read sample by sample."""
         self.randomize()
-        order = np.array(self.get_idxs())
+        batches = self._batches(np.array(self.get_idxs()))
+        return prefetched(batches, self.device) if self.prefetch else batches
+
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the batches of samples in their `order`."""
         for number in range(len(self)):
             chosen = order[number * self.bs : (number + 1) * self.bs]
             yield self.batch(np.sort(chosen), number)  # memory maps are read faster front to back
@@ -108,7 +113,7 @@ class StoreLoader(DataLoader):
         """Load and augment batch `number` of the epoch, of `samples` (ascending), or this process's samples of it."""
         positions = self._positions(samples)
         arrays = self._read(samples[positions], number)
-        images, masks, *rest = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays)
+        images, masks, *rest = (send(torch.from_numpy(array), self.device) for array in arrays)
         if self.augmentation is None:
             return (normalise(images), *self._labels(masks.long()), *rest)
         seed = np.random.SeedSequence([self.seed, self.epoch, number]).generate_state(1, np.uint64)[0] >> 1

@@ -2,21 +2,25 @@
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from fastai.callback.core import Callback
-from fastai.learner import Learner, Metric
+from fastai.learner import AvgLoss, AvgSmoothLoss, Learner, Metric
 from fastai.torch_core import to_float
 from torch import nn
 
 from ethand_utils.data.augment import half_size_images, half_size_masks
+from ethand_utils.data.prefetch import runs_ahead
 from ethand_utils.exceptions import EthandError
+from ethand_utils.labels import N_CLASSES
 from ethand_utils.training.losses import per_hand
 from ethand_utils.training.metrics import confusion, hand_miou, nanmean
+
+READ_EVERY = 50  # batches of a GPU whose losses are read together
 
 
 class TrainingError(EthandError):
@@ -55,16 +59,35 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 class FiniteLoss(Callback):
-    """Stops a training before a step whose loss is NaN or infinite, and after an epoch whose weights are.
+    """Stops a training whose loss is NaN or infinite, and after an epoch whose weights are.
 
+    Before the step of that loss; on a GPU, which would have to be waited for at each, up to READ_EVERY batches later.
     Both come before the epoch's checkpoint is written, so that the one of the last good epoch stays.
     """
 
     order = 60  # after the terms that methods add to the loss
 
+    def before_train(self):
+        self.unread: list[tuple[torch.Tensor, str, int]] = []  # losses, their names and batches
+
     def after_loss(self):
         if self.training:
             require_finite(self.loss, "loss", self)
+
+    def after_batch(self):
+        if self.training and len(self.unread) >= READ_EVERY:
+            self.read()
+
+    def after_train(self):
+        self.read()
+
+    def read(self) -> None:
+        """Raise TrainingError for the first of the unread losses that is NaN or infinite."""
+        values = torch.stack([loss for loss, _, _ in self.unread]).tolist() if self.unread else []
+        for value, (_, name, batch) in zip(values, self.unread, strict=True):
+            if not math.isfinite(value):
+                raise _not_finite(name, value, batch)
+        self.unread = []
 
     def after_epoch(self):
         if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
@@ -72,9 +95,38 @@ class FiniteLoss(Callback):
 
 
 def require_finite(loss: torch.Tensor, name: str, callback: Callback) -> None:
-    """Raise TrainingError, naming the current batch of `callback`, when a loss is NaN or infinite."""
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the {name} is {loss.item()} in batch {callback.iter}; lower the learning rate")
+    """Raise TrainingError, naming the current batch of `callback`, when a loss is NaN or infinite.
+
+    On a GPU the training's FiniteLoss does, later.
+    """
+    if runs_ahead(loss.device):
+        callback.learn.finite_loss.unread.append((loss.detach(), name, callback.iter))
+    elif not torch.isfinite(loss):
+        raise _not_finite(name, loss.item(), callback.iter)
+
+
+def _not_finite(name: str, value: float, batch: int) -> TrainingError:
+    return TrainingError(f"the {name} is {value} in batch {batch}; lower the learning rate")
+
+
+class SmoothLoss(AvgSmoothLoss):
+    """fastai's running mean of the training loss, on the device: fastai's own waits for every batch."""
+
+    def accumulate(self, learn: Learner):
+        """Add a batch."""
+        self.count += 1
+        loss = learn.loss.detach().mean()
+        self.val = torch.lerp(loss, self.val.to(loss), self.beta)
+
+
+class MeanLoss(AvgLoss):
+    """fastai's mean of the validation loss, on the device."""
+
+    def accumulate(self, learn: Learner):
+        """Add a batch."""
+        count = len(learn.yb[0])
+        self.total += learn.loss.detach().mean() * count
+        self.count += count
 
 
 class HalfSize(Callback):
@@ -107,17 +159,30 @@ class CourseMIoU(Metric):
 
     def reset(self):
         """Start a new pass."""
-        self.scores = []
+        self.counts, self.size = [], 0
 
     def accumulate(self, learn: Learner):
         """Add a batch."""
-        predicted = per_hand(learn.pred).argmax(2).cpu().numpy()
-        self.scores.append(hand_miou(confusion(predicted, learn.yb[0].cpu().numpy()), predicted.shape[-1]))
+        predicted, truth = per_hand(learn.pred).argmax(2), learn.yb[0]
+        count = confusion_on_device if runs_ahead(truth.device) else _confusion
+        self.counts.append(count(predicted, truth))
+        self.size = truth.shape[-1]
 
     @property
     def value(self) -> float:
         """nan-mean over all hands so far."""
-        return nanmean(np.concatenate(self.scores)) if self.scores else float("nan")
+        return nanmean(hand_miou(torch.cat(self.counts).cpu().numpy(), self.size)) if self.counts else float("nan")
+
+
+def _confusion(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(confusion(predicted.numpy(), truth.numpy()))
+
+
+def confusion_on_device(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Count pixels int64 [n, 2, 17, 17] as `metrics.confusion` does, of masks int64 [n, 2, H, W], without waiting."""
+    pairs = (N_CLASSES * truth + predicted).flatten(2)
+    counts = pairs.new_zeros(*pairs.shape[:2], N_CLASSES**2).scatter_add_(2, pairs, torch.ones_like(pairs))
+    return counts.unflatten(2, (N_CLASSES, N_CLASSES))
 
 
 def epoch_means(terms: dict[str, list[torch.Tensor]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, Photometric, relight
 from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_turn
+from ethand_utils.data.prefetch import send
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
 from ethand_utils.training.callbacks import autocast_bf16, epoch_means
@@ -266,7 +267,7 @@ def _between(size: int, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
 
 def mix(values: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Return values [B, C, H, W] that have, inside each box [B, 1, H, W], those of the batch in reverse order."""
-    return torch.where(boxes.to(values.device), values.flip(0), values)
+    return torch.where(send(boxes, values.device), values.flip(0), values)
 
 
 # --- losses on pseudo-labels

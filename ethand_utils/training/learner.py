@@ -28,7 +28,15 @@ from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.files import atomic_write, first_line
 from ethand_utils.locks import hold_named
 from ethand_utils.style import axis_label, in_style
-from ethand_utils.training.callbacks import FiniteLoss, HalfSize, TrainingError, autocast_bf16, weights_digest
+from ethand_utils.training.callbacks import (
+    FiniteLoss,
+    HalfSize,
+    MeanLoss,
+    SmoothLoss,
+    TrainingError,
+    autocast_bf16,
+    weights_digest,
+)
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
 from ethand_utils.training.models import RELEASED, WeightsError, load_weights, save_weights
 
@@ -121,6 +129,7 @@ def _train(
         ],
     )
     learn.remove_cb(ProgressCallback)  # ProgressLog replaces its bar
+    learn.recorder.loss, learn.recorder.smooth_loss = MeanLoss(), SmoothLoss()
     learn.create_opt()
     checkpointer.load()
     if processes > 1 and checkpointer.done < checkpointer.total:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.losses import FocalLoss, JaccardLoss, LovaszLoss, TverskyLoss
 from torch import nn
 
+from ethand_utils.data.prefetch import runs_ahead
 from ethand_utils.exceptions import EthandError, require_known
 from ethand_utils.labels import (
     CLASS_WEIGHTS,
@@ -118,13 +119,37 @@ def dice(logits: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None =
     if valid is not None:
         valid = valid.permute(0, 2, 3, 1)
         probability = probability * valid.unsqueeze(-1)
-    of_truth = probability.gather(-1, truth.unsqueeze(-1))
-    group = (truth + N_CLASSES * torch.arange(len(HANDS), device=masks.device)).flatten()
-    present = torch.bincount(group if valid is None else group[valid.flatten()], minlength=N_CHANNELS)
-    shared = of_truth.new_zeros(N_CHANNELS).index_add(0, group, of_truth.flatten())
+    sums = dense_sums if runs_ahead(logits.device) else indexed_sums
+    shared, present = sums(probability, truth, valid)
     shared, present, predicted = map(all_reduce_sum, (shared, present, probability.sum((0, 1, 2)).flatten()))
     score = (2 * shared + DICE_SMOOTH) / (predicted + present + DICE_SMOOTH)
     return ((1 - score) * (present > 0)).sum() / N_CLASSES
+
+
+def indexed_sums(
+    probability: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums [34] of true classes' probabilities [B, H, W, 2, 17], and of their pixels, by hand and class.
+
+    `truth` int64 [B, H, W, 2]; only pixels of `valid` bool [B, H, W, 2] count, where the others' probabilities are 0.
+    """
+    of_truth = probability.gather(-1, truth.unsqueeze(-1))
+    group = (truth + N_CLASSES * torch.arange(len(HANDS), device=truth.device)).flatten()
+    present = torch.bincount(group if valid is None else group[valid.flatten()], minlength=N_CHANNELS)
+    return of_truth.new_zeros(N_CHANNELS).index_add(0, group, of_truth.flatten()), present
+
+
+def dense_sums(
+    probability: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same from one-hot maps, for a GPU.
+
+    There, a count by index makes the program wait, and sums by index are in no fixed order and queue up at a few sums.
+    """
+    hits = truth.unsqueeze(-1) == torch.arange(N_CLASSES, device=truth.device)
+    if valid is not None:
+        hits = hits & valid.unsqueeze(-1)
+    return (probability * hits).sum((0, 1, 2)).flatten(), hits.sum((0, 1, 2)).flatten()
 
 
 def ce_dice(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ethand_utils.data.prefetch import send
 from ethand_utils.training.semi.fixmatch import FixMatch
 
 
@@ -35,7 +36,8 @@ def complementary_dropout(encoder: nn.Module, intact: torch.Tensor):
     """
 
     def drop(module: nn.Module, inputs: tuple, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        levels = [level * complementary_masks(intact, level.shape[1]).to(level) for level in features[1:]]
+        masks = (complementary_masks(intact, level.shape[1]) for level in features[1:])
+        levels = [level * send(mask, level.device).to(level) for mask, level in zip(masks, features[1:], strict=True)]
         return [features[0], *levels]
 
     return encoder.register_forward_hook(drop)
