@@ -1,7 +1,6 @@
-"""Benchmarks of a training step, of inference, and of G2's training on a GPU, beside plain smp and PyTorch."""
+"""Benchmarks of a training step and of inference, beside plain smp and PyTorch."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import segmentation_models_pytorch as smp
 import torch
-from fastai.callback.core import Callback
 from torch import nn
 
 from benchmarks.timing import time_variants
 from ethand_utils.data.augment import Augmentation, normalise
-from ethand_utils.data.dataloaders import StoreLoader, make_dls
+from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
-from ethand_utils.data.store_builder import StorePlan, build_store
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES
 from ethand_utils.training.callbacks import autocast_bf16, has_native_bf16
 from ethand_utils.training.inference import export_model
-from ethand_utils.training.learner import Phase, best_device, to_device, train_phases
+from ethand_utils.training.learner import best_device, to_device
 from ethand_utils.training.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss, per_hand
 from ethand_utils.training.models import create_model
 
@@ -28,10 +25,6 @@ CPU = torch.device("cpu")
 ROUNDS, BATCHES = 7, 4  # a turn has BATCHES batches, so that the threads of the variant before it do not slow it
 WIDTHS = (64, 32, 24, 16)
 SAME_LOSS = 0.02  # tolerance of bfloat16's loss, relative
-
-G2, LR = ("unetplusplus", "tu-regnety_032"), 1.5e-4  # the report's
-EPOCHS, WARM_STEPS, GPU_ROUNDS = 3, 10, 20
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def _nets() -> tuple[nn.Module, nn.Module]:
@@ -167,80 +160,3 @@ def _onnxruntime(file: Path, images: np.ndarray) -> Callable[[], list]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow the next variant
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return _one_by_one(lambda: session.run(None, {"images": images})[0])
-
-
-class Clock(Callback):
-    """Images/s of the last epoch's training, without its validation."""
-
-    order = 80
-
-    def before_train(self):
-        self.began = self.now()
-
-    def after_train(self):
-        self.images_per_s = len(self.dls.train) * self.dls.train.bs / (self.now() - self.began)
-
-    def now(self) -> float:
-        """Return the time in seconds after the device has finished its work."""
-        if self.dls.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-def gpu_training(store: Store) -> dict[str, float]:
-    """Time G2's paired step with the report's batch at twice the store's size, on a GPU; without one return nothing."""
-    if not torch.cuda.is_available():
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        large = enlarged(store, Path(folder) / "large")
-        return learner_and_bare(large, G2, 16, Path(folder) / "training", compiled=(False, True))
-
-
-def enlarged(store: Store, out: Path) -> Store:
-    """Build a store of the same images and masks with every pixel twice as wide and high."""
-
-    def sample(i: int) -> dict:
-        image, masks = store.images[i], store.masks[i]
-        larger = {"images": image.repeat(2, 0).repeat(2, 1), "masks": masks.repeat(2, 1).repeat(2, 2)}
-        return larger | {"row": {"id": str(i)}}
-
-    return build_store(out, StorePlan(sample, len(store), 2 * store.size, ("images", "masks"), {"source": "enlarged"}))
-
-
-def learner_and_bare(
-    store: Store, net: tuple[str, str], bs: int, folder: Path, compiled: tuple[bool, ...] = (False,)
-) -> dict[str, float]:
-    """Time a net's training by L_segm through the Learner, and its bare steps on a fixed batch, in images/s.
-
-    The bare steps are timed contiguous and channels-last, and with torch.compile where `compiled` has True;
-    `learner_ratio` is relative to the uncompiled ones in the layout that trainings use.
-    """
-    device, clock = best_device(), Clock()
-    phase = Phase("paired", make_dls(store, store, bs, Augmentation(), device=device), EPOCHS, LR, (clock,))
-    train_phases(to_device(create_model(*net, seed=0), device), SegmentationLoss().to(device), [phase], folder)
-    batch, bare = phase.dls.train.one_batch(), {}
-    for layout in LAYOUTS:
-        for compile in compiled:
-            bare[f"{layout}_compiled" if compile else layout] = _bare_speed(net, layout, compile, *batch)
-    reference = bare["channels_last" if device.type == "cpu" else "contiguous"]
-    figures = {"learner": clock.images_per_s, **{f"bare_{name}": speed for name, speed in bare.items()}}
-    return {f"g2_{name}_images_per_s": speed for name, speed in figures.items()} | {
-        "g2_learner_ratio": clock.images_per_s / reference
-    }
-
-
-def _bare_speed(net: tuple[str, str], layout: str, compile: bool, images: torch.Tensor, masks: torch.Tensor) -> float:
-    """Return images/s of a net's training steps on a fixed batch, in the precision that trainings use."""
-    device, images = images.device, images.to(memory_format=LAYOUTS[layout])
-    model = create_model(*net, seed=0).to(device, memory_format=LAYOUTS[layout])
-    optimiser, loss = torch.optim.Adam(model.parameters(), LR, fused=True), SegmentationLoss().to(device)
-    run = torch.compile(model) if compile else model
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
-            return run(images).float()
-
-    step = stepper(forward, loss, optimiser, images, masks)
-    for _ in range(WARM_STEPS):
-        step()
-    return time_variants({"step": step}, len(images), GPU_ROUNDS)["step_images_per_s"]

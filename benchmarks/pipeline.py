@@ -17,8 +17,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import normalize, to_tensor
 
-from benchmarks.nets import gpu_training, inference, training
+from benchmarks.nets import inference, training
 from benchmarks.startup import startup
+from benchmarks.step import steps
 from benchmarks.timing import time_variants
 from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, sample_params, transform
 from ethand_utils.data.dataloaders import StoreLoader
@@ -171,7 +172,8 @@ BENCHMARKS = {
     "render": lambda _: rendering_speed(),
     "loader": _loader,
     "metrics": _metrics,
-    "train": lambda store: training(store, BS) | gpu_training(store),
+    "train": lambda store: training(store, BS),
+    "step": steps,
     "predict": lambda store: inference(store, BS),
     "startup": _startup,
 }
@@ -180,6 +182,7 @@ MEANING = {
     "loader": f"augmented batches of {BS} against a PyTorch DataLoader with OpenCV, sample by sample, same arrays",
     "metrics": "course mIoU of masks in memory against a loop over images, hands and classes",
     "train": "a training step of a small U-Net++ against smp's nets and losses in float32, same batch",
+    "step": "G2's step on pairs of 128 px through the Learner and its loader, against bare steps on one batch",
     "predict": "a batch through the same net, each runtime against eager float32, and its agreement of the arg-max",
     "startup": "CPU seconds and memory of short commands, and their share of importing the libraries",
 }

@@ -20,6 +20,8 @@ from ethand_utils.labels import N_CLASSES
 from ethand_utils.training.losses import per_hand
 from ethand_utils.training.metrics import confusion, hand_miou, nanmean
 
+COMPILE = {"mode": "reduce-overhead"}  # of torch.compile: a CUDA graph of each step, on a GPU
+MAX_SHAPES = 4  # of images that a net is compiled for
 READ_EVERY = 50  # batches of a GPU whose losses are read together
 
 
@@ -28,16 +30,36 @@ class TrainingError(EthandError):
 
 
 @contextlib.contextmanager
-def autocast_bf16(model: nn.Module) -> Iterator[None]:
+def autocast_bf16(model: nn.Module, compiled: bool = False) -> Iterator[None]:
     """Run the net in bfloat16 autocast inside the context, where the device has it; its outputs are float32.
 
-    On a CPU its images are converted to channels-last, the layout of `learner.to_device`.
+    On a CPU its images are converted to channels-last, the layout of `learner.to_device`. With `compiled` its training
+    steps run as `compiled_steps`.
     """
-    model.forward = partial(forward_bf16, model.forward)
+    model.forward = partial(forward_bf16, compiled_steps(model) if compiled else model.forward)
     try:
         yield
     finally:
         del model.forward
+
+
+def compiled_steps(model: nn.Module) -> Callable:
+    """Return a net's forward whose training steps torch.compile has compiled; without gradients it is the net's own.
+
+    The net itself is not changed: weights keep their names, and copies are of the net. Each shape of images is compiled
+    when it first comes, which takes minutes, so that those after the first MAX_SHAPES run uncompiled.
+    """
+    plain, shapes = model.forward, set()
+    fast = torch.compile(plain, dynamic=False, **COMPILE)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        steps = model.training and torch.is_grad_enabled()
+        if steps and (images.shape in shapes or len(shapes) < MAX_SHAPES):
+            shapes.add(images.shape)
+            return fast(images)
+        return plain(images)
+
+    return forward
 
 
 def forward_bf16(net: Callable, *inputs: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:

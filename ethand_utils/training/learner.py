@@ -74,6 +74,7 @@ def train_phases(
     processes: int = 1,
     tensorboard: bool = False,
     half_size_share: float = 0.0,
+    compiled: bool = False,
 ) -> Learner:
     """Train `model` through `phases` with one Adam, and return the Learner.
 
@@ -81,13 +82,14 @@ def train_phases(
     resumes after its last complete epoch when called again with the same phases. `schedule` is `constant` (the report)
     or `one_cycle` over all phases together, of which the first `half_size_share` is trained at half the size (see
     `HalfSize`). With several `processes`, on a GPU each, every batch is split among them and the result is that of one
-    but for rounding. Progress is in `train.log`, in a notebook's view, and with `tensorboard` in events below
-    `tensorboard/`. Raises TrainingError when the loss is not finite, FileError when the disk is full; the checkpoint of
+    but for rounding. With `compiled`, in one process, the net's steps are compiled (`callbacks.compiled_steps`).
+    Progress is in `train.log`, in a notebook's view, and with `tensorboard` in events below `tensorboard/`. Raises
+    TrainingError when the loss is not finite, FileError when the disk is full; the checkpoint of
     the last good epoch stays. Raises BusyError while another process, of this host or another, trains in `folder`.
     """
     with contextlib.nullcontext() if rank() else hold_named(Path(folder) / lock_name(), "a training"):
         return _train(
-            model, loss_func, phases, folder, seed, schedule, metrics, processes, tensorboard, half_size_share
+            model, loss_func, phases, folder, seed, schedule, metrics, processes, tensorboard, half_size_share, compiled
         )
 
 
@@ -111,6 +113,7 @@ def _train(
     processes: int,
     tensorboard: bool,
     half_size_share: float,
+    compiled: bool,
 ) -> Learner:
     """Train as `train_phases` does, in a folder that is held."""
     settings = [loss_func, schedule, *([f"half size {half_size_share}"] if half_size_share else [])]
@@ -139,7 +142,9 @@ def _train(
             *(model, loss_func, phases, folder, seed, schedule, metrics, 1, tensorboard, half_size_share),
         )
         checkpointer.load()
-    with learn.no_logging(), autocast_bf16(model):
+    callbacks = [callback for phase in phases for callback in phase.cbs]
+    compiled = compiled and world_size() == 1 and all(getattr(type(one), "compiles", True) for one in callbacks)
+    with learn.no_logging(), autocast_bf16(model, compiled):
         for start, phase in zip(checkpointer.starts, phases, strict=True):
             _fit(learn, phase, phase.epochs - max(checkpointer.done - start, 0), schedule, checkpointer)
     return learn

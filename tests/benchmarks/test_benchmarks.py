@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import nets, pipeline, startup
+from benchmarks import nets, pipeline, startup, step
 from benchmarks.timing import time_variants
+from ethand_utils.data.augment import Augmentation
 from ethand_utils.exceptions import EthandError
 from ethand_utils.sources.rendered import RenderedSample
 from ethand_utils.training.losses import SegmentationLoss
@@ -57,22 +58,55 @@ def test_the_plain_loss_is_the_same_loss():
     assert plain == pytest.approx(ours, rel=2e-3)  # smp smooths Dice a little otherwise
 
 
-def test_the_learner_is_timed_beside_bare_steps(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(nets, "WARM_STEPS", 1)
-    monkeypatch.setattr(nets, "GPU_ROUNDS", 1)
-    figures = nets.learner_and_bare(dataset["val"], ("unet", "tu-regnety_002"), 4, tmp_path)
-    assert figures["g2_learner_ratio"] == pytest.approx(
-        figures["g2_learner_images_per_s"] / figures["g2_bare_channels_last_images_per_s"]
+def test_a_paired_step_is_timed_through_the_learner_and_bare(dataset, tmp_path):
+    figures = step.paired_step(dataset["val"], ("unet", "tu-regnety_002"), 4, tmp_path, rounds=1)
+    assert set(figures) == {
+        "learner_images_per_s",
+        "bare_channels_last_images_per_s",
+        "ratio",
+        "loader_wait_share",
+    }
+    assert figures["ratio"] == pytest.approx(
+        figures["learner_images_per_s"] / figures["bare_channels_last_images_per_s"]
     )
+    assert 0 < figures["loader_wait_share"] < 1
+
+
+def test_a_loader_counts_the_seconds_of_its_batches_in_a_timed_pass_alone(dataset, monkeypatch):
+    loader = step.TimedLoader(dataset["val"], 2)
+    list(loader)
+    assert loader.waited == 0
+    loader.timed = True
+    assert len(list(loader)) == 4
+    assert loader.waited == 4 + 1  # of each batch, and of the end
+
+
+def test_a_bare_step_moves_the_net(dataset):
+    batch = step.TimedLoader(dataset["val"], 4, Augmentation()).one_batch()
+    losses = []
+
+    class Noting(SegmentationLoss):
+        def forward(self, logits, masks):
+            losses.append(super().forward(logits, masks))
+            return losses[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "SegmentationLoss", Noting)
+        patch.setattr(step, "LR", 1e-2)
+        with step.bare_step(("unet", "tu-regnety_002"), "channels_last", False, *batch) as one:
+            for _ in range(8):
+                one()
+    assert losses[-1] < losses[0]
 
 
 def test_an_enlarged_store_shows_each_pixel_four_times(dataset, tmp_path):
     store = dataset["val"]
-    large = nets.enlarged(store, tmp_path / "large")
+    large = step.enlarged(store, tmp_path / "large", len(store) + 2)
     for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
         rows, columns = (slice(k, None, 2) for k in corner)
-        assert np.array_equal(large.images[:, rows, columns], store.images)
-        assert np.array_equal(large.masks[:, :, rows, columns], store.masks)
+        assert np.array_equal(large.images[: len(store), rows, columns], store.images)
+        assert np.array_equal(large.masks[: len(store), :, rows, columns], store.masks)
+    assert np.array_equal(large.images[len(store) :], large.images[:2])  # from the beginning again
 
 
 def test_the_plain_metric_is_the_same_metric(dataset):
