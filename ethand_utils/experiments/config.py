@@ -96,6 +96,9 @@ class Profile(BaseModel):
     seed: int = setting(0, "seed of the data set; trainings are seeded 0, 1, … seeds − 1", "data", ge=0)
     render_parts: int = setting(1, "jobs that share the rendering; 1: notebook 01 renders", ge=1, le=MAX_JOBS)
     processes: int = setting(1, "processes that share each training, a GPU each where there are any", ge=1, le=MAX_JOBS)
+    compile: bool = setting(
+        False, "compile steps of nets (torch.compile, on a GPU with CUDA graphs): minutes at the start"
+    )
     tensorboard: bool = setting(False, "write events of all trainings for TensorBoard, below tensorboard/")
     chain: Literal["report", "release"] = setting("report", "stages: report (all), or release (one net for photos)")
 

@@ -51,6 +51,7 @@ def test_every_setting_concerns_a_stage_or_changes_no_result():
     changing_nothing = (
         "render_parts",
         "processes",
+        "compile",
         "tensorboard",
         "chain",
         "seeds",
