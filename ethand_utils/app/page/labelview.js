@@ -11,7 +11,7 @@ const DEEPEST = 40; // CSS px of a photo's pixel, at most
 const REACH = { mouse: 12, pen: 16, touch: 26 }; // CSS px about a joint in which a pointer takes it
 const ACTIVE_BONUS = 5; // CSS px by which joints of the active hand count as nearer
 const SELECTED_BONUS = 6; // and the selected one of them, so that it can be taken from beneath others
-const TICK = 2; // px of the photo between a joint that was placed and where the rig has it, from which this is drawn
+const TICK = 9; // CSS px between a joint that was placed and where the rig has it, from which this is drawn
 const STILL = 3; // CSS px that a pointer may move and still have clicked
 
 export class Stage {
@@ -373,18 +373,19 @@ export class Stage {
     context.stroke();
   }
 
-  /** A line from a placed joint to where the rig has it, where no hand reaches it. */
+  /** A line from a placed joint to where the rig has it, where that is elsewhere. */
   drawTick(context, which, joint, point) {
     const { app } = this;
     const rig = app.fitted?.hands[which]?.pixels[joint];
-    const placed = app.label.hands[which].joints[joint];
-    if (!rig || app.draft || Math.hypot(rig[0] - placed[0], rig[1] - placed[1]) < TICK) return;
+    if (!rig || app.draft) return;
+    const goal = this.toScreen(rig);
+    if (Math.hypot(goal[0] - point[0], goal[1] - point[1]) < TICK) return;
     context.setLineDash([4, 3]);
     context.lineWidth = 2;
     context.strokeStyle = "white";
     context.beginPath();
     context.moveTo(...point);
-    context.lineTo(...this.toScreen(rig));
+    context.lineTo(...goal);
     context.stroke();
     context.setLineDash([]);
   }
