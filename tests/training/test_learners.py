@@ -510,7 +510,7 @@ def test_a_discriminator_learns_to_tell_truth_from_predictions(pairs, tmp_path):
     train_phases(tiny_d(), DiscriminatorLoss(), phases, tmp_path, metrics=metrics)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["discriminator_accuracy"].iloc[-1] > 0.8
-    assert history["train_loss"].is_monotonic_decreasing
+    assert history["train_loss"].iloc[-1] < 0.1 * history["train_loss"].iloc[0]
 
 
 def test_course_miou_over_batches_is_that_of_all_at_once(dataset):
