@@ -16,6 +16,7 @@ import pandas as pd
 import typer
 
 from ethand_utils.data.crops import crop_square
+from ethand_utils.experiments.run import write_table
 from ethand_utils.hands.amodal import HandError, hand_masks
 from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera, likely_camera
 from ethand_utils.hands.raycast import Camera
@@ -61,9 +62,9 @@ def score_hands(name: str, result: dict, truth: dict) -> list[dict]:
     ]
 
 
-def score_photo(i: int, seed: int, size: int, noise: float) -> list[dict]:
-    """Return rows of scores of every hand of a rendered photo, by each fit of it."""
-    photo, small = rendered_photo(seed, i, size), rendered_photo(seed, i, MASK)
+def score_photo(i: int, seed: int, size: int, noise: float, cameras: bool = False) -> list[dict]:
+    """Return rows of scores of every hand of a rendered photo, by each fit of it; with `cameras`, by other cameras."""
+    photo, small = (rendered_photo(seed, i, pixels, with_image=False) for pixels in (size, MASK))
     truth = {"masks": small["masks"], "front": small["front"], "hand_type": photo["hand_type"]}
     frame = (size, size)
     exact = photo["joints"]
@@ -71,12 +72,11 @@ def score_photo(i: int, seed: int, size: int, noise: float) -> list[dict]:
     rays = (exact - photo["camera"].centre) / photo["camera"].focal
     space = np.concatenate([rays, np.ones_like(rays[..., :1])], -1) * photo["depths"][..., None]
     rows = score_hands("joints in space", masks_of(space, photo["camera"], (0.0, 0.0, float(size)), frame), truth)
-    for name, points, view in (
-        ("exact", exact, likely_camera(exact, *frame)),
-        (f"{noise:g} px off", noisy, likely_camera(noisy, *frame)),
-        ("exact, fixed guess of the camera", exact, guess_camera(*frame)),
-        ("exact, camera given", exact, photo["camera"]),
-    ):
+    fits = [(name, p, likely_camera(p, *frame)) for name, p in (("exact", exact), (f"{noise:g} px off", noisy))]
+    if cameras:
+        fits += [("exact, fixed guess of the camera", exact, guess_camera(*frame))]
+        fits += [("exact, camera given", exact, photo["camera"])]
+    for name, points, view in fits:
         answers = both_answers(points, view)
         first, second = (fit_rows(name, chosen(answers, which), view, truth, size) for which in range(2))
         better = [max(pair, key=lambda row: row["miou"]) for pair in zip(first, second, strict=True)]
@@ -95,19 +95,19 @@ def fit_rows(name: str, joints: np.ndarray, camera: Camera, truth: dict, size: i
 
 
 def time_fits(count: int, seed: int, size: int) -> dict[str, float]:
-    """Return the median ms of a fit from scratch, and of one from a near start after one joint moved by 5 px."""
+    """Return the median CPU ms of a fit from scratch, and of one from a near start after one joint moved by 5 px."""
     scratch, near = [], []
     camera = guess_camera(size, size)
     for i in range(count):
-        photo = rendered_photo(seed, i, size, hand_type=HANDS[i % 2])
+        photo = rendered_photo(seed, i, size, hand_type=HANDS[i % 2], with_image=False)
         points = photo["joints"][i % 2].copy()
-        began = time.perf_counter()
+        began = time.process_time()
         first = fit_photo_joints(points, i % 2, camera)[0]
-        scratch.append(time.perf_counter() - began)
+        scratch.append(time.process_time() - began)
         points[i % len(points)] += 5
-        began = time.perf_counter()
+        began = time.process_time()
         fit_photo_joints(points, i % 2, camera, start=first)
-        near.append(time.perf_counter() - began)
+        near.append(time.process_time() - began)
     return {
         name: 1000 * quantile
         for name, quantile in (
@@ -146,19 +146,23 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main(
     photos: Annotated[int, typer.Option(help="rendered photos to score")] = 200,
+    first: Annotated[int, typer.Option(help="number of the first photo")] = 0,
     size: Annotated[int, typer.Option(help="px a side of a photo in which joints are marked")] = 256,
     noise: Annotated[float, typer.Option(help="px by which joints are off, as standard deviation")] = 3.0,
     seed: Annotated[int, typer.Option(help="seed of the photos")] = 0,
+    cameras: Annotated[bool, typer.Option(help="score fits with the camera's focal length fixed, and given")] = False,
     timed: Annotated[int, typer.Option(help="photos to time")] = 30,
     frames: Annotated[Path | None, typer.Option(help="folder of InterHand2.6M")] = None,
     out: Annotated[Path | None, typer.Option(help="CSV of every hand's scores")] = None,
 ) -> None:
     """Score fits to joints of rendered photos and of frames, time them, and print the tables."""
-    rows = pd.DataFrame([row for i in range(photos) for row in score_photo(i, seed, size, noise)])
-    if out:
-        rows.to_csv(out, index=False)
-    print(summarise(rows).to_string(index=False, float_format="%.3f"))
-    print("\n".join(f"{name}: {ms:.0f} ms" for name, ms in time_fits(timed, seed, size).items()))
+    rows = []
+    for i in range(first, first + photos):
+        rows += score_photo(i, seed, size, noise, cameras)
+        if out and (i % 5 == 4 or i == first + photos - 1):
+            write_table(out, pd.DataFrame(rows))
+    print(summarise(pd.DataFrame(rows)).to_string(index=False, float_format="%.3f"))
+    print("\n".join(f"{name}: {ms:.0f} CPU ms" for name, ms in time_fits(timed, seed, size).items()))
     if frames:
         table = pd.DataFrame([row for frame in read_frames(frames) for row in score_frame(frame)])
         print(table.to_string(index=False, float_format="%.3f"))

