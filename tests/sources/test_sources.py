@@ -330,7 +330,8 @@ def played(dataset, tmp_path_factory):
         said["12_cyclegan_rows"] = play("12_cyclegan_rows", RUN="x")
         said["13_peers"] = play_peers(folder / "outputs/x")
         said["14_release"] = play("14_release", RUN="x", EPOCHS=1)
-        said["15_own_labels"] = play("15_own_labels", RUN="own", STAND_INS=9, LABELS=6, EPOCHS=1)
+        for _ in range(2):  # whoever runs all again has the labeller open
+            said["15_own_labels"] = play("15_own_labels", RUN="own", STAND_INS=9, LABELS=6, EPOCHS=1)
         yield said
 
 
@@ -387,6 +388,16 @@ def test_own_labels_end_in_weights_that_are_used_as_the_packages_are(played):
     assert net.recipe == package.recipe
     changed = [not torch.equal(a, b) for a, b in zip(net.parameters(), package.parameters(), strict=True)]
     assert any(changed)
+
+
+@pytest.mark.slow
+def test_photos_are_not_labelled_into_a_run_of_stand_ins(played, tmp_path, monkeypatch):
+    names, _ = played["15_own_labels"]
+    monkeypatch.chdir(names["folder"].parents[1])
+    (tmp_path / "mine").mkdir()
+    shutil.copy(names["photos"][0], tmp_path / "mine/a.png")
+    with pytest.raises(RunError, match="choose another name for RUN"):
+        play("15_own_labels", RUN="own", PHOTOS=str(tmp_path / "mine"))
 
 
 def test_own_labels_stop_at_once_without_the_photos_that_were_named(checkout):
