@@ -12,6 +12,7 @@ export class Strip {
     this.element = h("div", { class: "hl-strip", role: "listbox", "aria-label": "Photos" });
     this.cells = app.labels.photos.map((name, k) => this.cell(name, k));
     this.element.append(...this.cells.map(({ button }) => button));
+    this.buttons = new Map(this.cells.map(({ button }, k) => [button, k]));
     this.watch = new IntersectionObserver((entries) => this.seen(entries), { root: this.element, rootMargin: "200px" });
     for (const { button } of this.cells) this.watch.observe(button);
   }
@@ -24,7 +25,7 @@ export class Strip {
 
   seen(entries) {
     for (const { target, isIntersecting } of entries) {
-      const k = this.cells.findIndex(({ button }) => button === target);
+      const k = this.buttons.get(target);
       if (isIntersecting && !this.asked.has(k)) this.wanted.push(k);
     }
     this.ask();
@@ -48,6 +49,9 @@ export class Strip {
 
   draw() {
     const { app } = this;
+    const key = [app.index, ...app.done].join();
+    if (key === this.drawn) return;
+    this.drawn = key;
     this.cells.forEach(({ button, tick }, k) => {
       const current = k === app.index;
       button.setAttribute("aria-selected", String(current));
