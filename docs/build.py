@@ -22,7 +22,7 @@ MARK = ".buildinfo"  # Sphinx writes it into every site
 ROOMS = ("hands", "rendering", "data", "sources", "training", "experiments", "analysis", "app")
 # The contents at the side of every page: docs/<name>.md by heading.
 CONTENTS = {
-    "Start": ("getting_started", "photos", "task", "parts"),
+    "Start": ("getting_started", "photos", "own_labels", "task", "parts"),
     "Work": ("data", "method", "experiments", "change_one_thing", "errors", "cyclegan", "peers"),
     "Machines": ("gpu", "cluster", "speed"),
     "About": ("model_card", "reproducibility", "architecture", "licences"),
