@@ -123,7 +123,18 @@ def _cyclegan(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]
     return {"net": "G_XY", "options": options}, cyclegan_phases(p), {"cycles": loss}
 
 
-DESCRIBE = {"04_train_g1": _g1, "05_train_discriminator": _d, "07_train_g2": _g2, "11_cyclegan": _cyclegan}
+def _release(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
+    loss = f"{LOSSES['ce_dice'].text(p.class_weights != 'none')}; presence and the hand in front beside it"
+    return {"net": "G1"}, g1_phases(p, stage.parameters.get("EPOCHS")), {"paired": loss}
+
+
+DESCRIBE = {
+    "04_train_g1": _g1,
+    "05_train_discriminator": _d,
+    "07_train_g2": _g2,
+    "11_cyclegan": _cyclegan,
+    "14_release": _release,
+}
 
 
 def _phase(p: Profile, phase: PlannedPhase, data: dict) -> dict:

@@ -355,6 +355,15 @@ def test_the_plan_as_json_is_the_plan(checkout, ethand):
     assert said.strip().splitlines() == ["ethand: run: --json needs --dry-run; give both, or neither"]
 
 
+@pytest.mark.parametrize("name", ["release", "finetune"])
+def test_a_plan_of_one_net_for_photos_has_its_training(name, checkout, ethand):
+    status, said, _ = ethand("run", name, "--dry-run", "--json")
+    (training,) = json.loads(said)["trainings"]
+    assert status == 0
+    assert (training["notebook"], training["net"], training["seeds"]) == ("14_release", "G1", 1)
+    assert training["phases"][0]["epochs"] == load_profile(name).g1_epochs
+
+
 def test_a_dry_run_refuses_what_a_run_would(checkout, ethand):
     assert "did you mean epochs" in ethand("run", "tiny", "--dry-run", "--set", "epoch=3")[2]
     assert "no such folder" in ethand("run", "tiny", "--dry-run", "--set", "data=nowhere")[2]
