@@ -71,7 +71,7 @@ def score_photo(i: int, seed: int, size: int, noise: float, cameras: bool = Fals
     noisy = exact + np.random.default_rng([seed, i]).normal(0, noise, exact.shape)
     rays = (exact - photo["camera"].centre) / photo["camera"].focal
     space = np.concatenate([rays, np.ones_like(rays[..., :1])], -1) * photo["depths"][..., None]
-    rows = score_hands("joints in space", masks_of(space, photo["camera"], (0.0, 0.0, float(size)), frame), truth)
+    rows = fit_rows("joints in space", space, photo["camera"], truth, size)
     fits = [(name, p, likely_camera(p, *frame)) for name, p in (("exact", exact), (f"{noise:g} px off", noisy))]
     if cameras:
         fits += [("exact, fixed guess of the camera", exact, guess_camera(*frame))]
