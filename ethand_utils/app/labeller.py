@@ -335,13 +335,12 @@ def _refit(label: PhotoLabel, opened: _Opened, quick: bool, follow: bool) -> Lab
 
     With `follow`, the answer of each hand is the one nearest to the fit before, whichever is the likelier now.
     """
-    before = opened.fit.chosen if opened.fit is not None else (None, None)
     if quick:
-        starts = tuple(start if hand is not None else None for start, hand in zip(before, label.hands, strict=True))
-        return fit_label(label, opened.size, starts)
+        return fit_label(label, opened.size, opened.fit)
     fit = fit_label(label, opened.size)
-    if not follow:
+    if not follow or opened.fit is None:
         return fit
+    before = opened.fit.chosen
     answers = [_nearest(fits, start) for fits, start in zip(fit.answers, before, strict=True)]
     hands = tuple(hand and replace(hand, answer=k) for hand, k in zip(label.hands, answers, strict=True))
     fit = replace(fit, label=replace(label, hands=hands))
@@ -352,7 +351,7 @@ def _nearest(fits: list[PhotoFit], start: PhotoFit | None) -> int:
     """Return which answer's joints are nearest in depth to those of an earlier fit; the likelier one without that."""
     if start is None or len(fits) < 2:
         return 0
-    depths = [fit.joints[:, 2] / fit.joints[:, 2].mean() for fit in (*fits, start)]
+    depths = [fit.joints[:, 2] - fit.joints[:, 2].mean() for fit in (*fits, start)]
     return int(np.argmin([np.square(depth - depths[-1]).sum() for depth in depths[:-1]]))
 
 

@@ -1,6 +1,5 @@
 """From a photo's labelled joints to its hands and their masks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from ethand_utils.hands.amodal import Hand, HandError, hand_masks
 from ethand_utils.hands.joints import CHAINS, WRIST
-from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera
+from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, likely_camera
 from ethand_utils.hands.raycast import Camera
 from ethand_utils.labels import BOX_OVER_JOINTS, FINGERS, HANDS, N_JOINTS
 from ethand_utils.sources.joint_annotations import fit_hands
@@ -24,7 +23,7 @@ OTHER_SIDE = 15.0  # by which the other side's fit costs less where the joints m
 class LabelFit:
     """What a label's joints give: per side the `answers` of the fit, the likelier first, none for an absent hand.
 
-    `camera` is the guessed one of the photo of `size` (width, height) px; `hands` are the meshes of the `chosen`
+    `camera` is the likeliest of the photo of `size` (width, height) px; `hands` are the meshes of the `chosen`
     answers in its frame, left first, None where absent, the one that the label says is in front nearer.
     """
 
@@ -90,18 +89,26 @@ class LabelFit:
         return f"the {HANDS[side]} hand's joints fit a {HANDS[1 - side]} hand better"
 
 
-def fit_label(label: PhotoLabel, size: tuple[int, int], starts: Sequence[PhotoFit | None] | None = None) -> LabelFit:
+def fit_label(label: PhotoLabel, size: tuple[int, int], before: LabelFit | None = None) -> LabelFit:
     """Fit hands to the joints of a label of a photo of `size` (width, height) px.
 
-    `starts`, left first, are earlier fits of nearly the same joints, from which the answer is quick. Raises HandError,
-    naming the hand, for joints that give none.
+    With `before`, the fit of nearly the same joints, the answer is quick: each hand is moved on from the chosen one,
+    before the same camera; a hand that was not there is fitted anew. Raises HandError, naming the hand, for joints that
+    give none.
     """
-    camera, answers = guess_camera(*size), ([], [])
+    camera = likely_camera(_marked(label), *size) if before is None else before.camera
+    starts, answers = (None, None) if before is None else before.chosen, ([], [])
     for side in label.sides:
-        hand, start = label.hands[side], starts[side] if starts else None
-        answers[side].extend(fit_photo_joints(hand.joints, side, camera, _weights(hand), start))
+        hand = label.hands[side]
+        answers[side].extend(fit_photo_joints(hand.joints, side, camera, _weights(hand), starts[side]))
     hands = posed_hands(_joints(_chosen(label, answers)), label.front)
     return LabelFit(label, tuple(size), camera, answers, hands)
+
+
+def _marked(label: PhotoLabel) -> np.ndarray:
+    """Return the label's joints float [2, 21, 2] px, NaN where there is none."""
+    absent = np.full((N_JOINTS, 2), np.nan)
+    return np.stack([absent if hand is None else hand.joints for hand in label.hands])
 
 
 def _chosen(label: PhotoLabel, answers: tuple[list, list]) -> tuple[PhotoFit | None, PhotoFit | None]:
