@@ -68,28 +68,30 @@ def load_sample(file: Path) -> LabelSample | None:
 
 
 def kept_sample(folder: Path, record: LabelRecord, size: int | None = None) -> LabelSample | None:
-    """Return the sample that is kept of a label, if it is of the label as it is now and, where given, of a size."""
-    kept = load_sample(sample_file(folder, record.id))
-    return kept if kept is not None and kept.digest == record.digest and size in (None, kept.size) else None
+    """Return the sample in `folder` of a label as it is now, of `size` px where that is given; None without one."""
+    sample = load_sample(sample_file(folder, record.id))
+    current = sample is not None and sample.digest == record.digest
+    return sample if current and size in (None, sample.size) else None
 
 
 def make_sample(
     folder: Path, record: LabelRecord, size: int, fit: LabelFit | None = None, image: np.ndarray | None = None
 ) -> LabelSample:
-    """Return the sample of a label at `size` px; the one kept in `folder`, if that is of this label and size.
+    """Return the sample of a label at `size` px: the one in `folder`, if it is current, of that size, and `fit` None.
 
-    Its hands are those of `fit` or, where that is None, of the kept sample or of a new fit. The crop is of `image`
-    uint8 [H, W, 3], or of the photo where that is None; of one that is gone or has changed it is the kept one, resized.
+    Otherwise its hands are those of `fit` or, where that is None, of the current sample or of a new fit. The crop is of
+    `image` uint8 [H, W, 3], by default of the photo; where that is gone or has changed, the earlier crop is resized.
     Raises LabelError where neither is there, HandError for joints that give no hand, and HandError or ImageError for
     hands outside the photo.
     """
-    kept = load_sample(sample_file(folder, record.id))
-    current = kept is not None and kept.digest == record.digest
-    if current and kept.size == size and fit is None:
-        return kept
-    fit = None if current and fit is None else fit or fit_label(record.label, record.size)
-    hands = _hands_of(kept) if fit is None else _hands_of_fit(fit)
-    crop, picture = _crop(folder, record, size, hands["pixels"], kept, image)
+    earlier = load_sample(sample_file(folder, record.id))
+    current = earlier is not None and earlier.digest == record.digest
+    if current and earlier.size == size and fit is None:
+        return earlier
+    if fit is None and not current:
+        fit = fit_label(record.label, record.size)
+    hands = _hands_of(earlier) if fit is None else _hands_of_fit(fit)
+    crop, picture = _crop(folder, record, size, hands["pixels"], earlier, image)
     camera = Camera(tuple(hands["focal"].tolist()), tuple(hands["centre"].tolist()))
     meshes = posed_hands(hands["joints"], record.label.front) if fit is None else fit.hands
     truth = hand_masks(meshes, camera, np.eye(3), np.zeros(3), crop, size, record.size)
@@ -109,29 +111,29 @@ def _hands_of_fit(fit: LabelFit) -> dict[str, np.ndarray]:
     return {"focal": focal, "centre": centre, "joints": fit.joints, "pixels": fit.pixels, "residual": residual}
 
 
-def _crop(folder: Path, record: LabelRecord, size: int, pixels, kept: LabelSample | None, image) -> tuple:
+def _crop(folder: Path, record: LabelRecord, size: int, pixels, earlier: LabelSample | None, image) -> tuple:
     """Return the crop (x, y, side) px about the hands, and the picture uint8 [size, size, 3] that it shows."""
     crop = crop_square(joints_box(pixels))
     photo = record.photo_file(folder) if image is None else None
     if image is not None or photo is not None:
         return crop, crop_image(read_image(photo) if image is None else image, crop, size)
-    if kept is None:
+    if earlier is None:
         raise LabelError(
             f"{record_file(folder, record.id)}: its photo {record.path} is gone or has changed; put it back, or remove "
             "the label"
         )
-    square = Image.fromarray(kept.images).resize((size, size), Image.Resampling.BILINEAR)
-    return tuple(kept.crop.tolist()), np.asarray(square)
+    square = Image.fromarray(earlier.images).resize((size, size), Image.Resampling.BILINEAR)
+    return tuple(earlier.crop.tolist()), np.asarray(square)
 
 
 def index_row(record: LabelRecord, sample: LabelSample) -> dict:
     """Return a sample's row of an index. Nobody knows whose hands a photo shows: each counts as another subject's."""
-    label, seen = record.label, sample.masks.any((1, 2))
+    label, present = record.label, sample.masks.any((1, 2))
     shares = occluded_share(sample.masks, sample.front)
     residuals = [float(np.nanmean(values)) if np.isfinite(values).any() else np.nan for values in sample.residual]
     return {
         "id": record.id,
-        "hand_type": HAND_TYPES[-1] if seen.all() else HANDS[seen.argmax()],
+        "hand_type": HAND_TYPES[-1] if present.all() else HANDS[present.argmax()],
         "subject": record.id,
         "capture": "photos",
         "seq": label.photo,

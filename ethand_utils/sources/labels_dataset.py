@@ -44,8 +44,8 @@ def read_labels(
 
     Each label file says which of the stores `train`, `val` and `test` its photo goes to. `train`, `val`, `test` and
     `unpaired` limit their samples (None: all); photos beyond `train` go without masks into `unpaired_images`. The
-    photos are read where they are; of one that is gone the crop kept in `root` is resized. What gives no sample is
-    counted in `out`/report.json. `root` may be open for labelling meanwhile, and is not written to.
+    photos are read where they are; of one that is gone the crop stored in `root` is resized. Labels without a sample
+    are counted in `out`/report.json. `root` may be open for labelling meanwhile, and is not written to.
 
     Raises LabelError when there are fewer than FEWEST labelled photos with hands, OutputError and StoreError as
     `claim_report` and `build_stores` do; a complete store of other labels is replaced with `replace`, else refused.
@@ -108,7 +108,7 @@ def _divide(
 
 
 def _least(records: list[LabelRecord]) -> int:
-    """Return which record is the first by its photo's SHA-256."""
+    """Return the index of the record whose photo has the smallest SHA-256."""
     return min(range(len(records)), key=lambda i: records[i].sha256)
 
 

@@ -60,7 +60,7 @@ NUMBERS = (*BOX, *OCCLUDED, *RESIDUALS, "seconds")
 
 
 def is_label_folder(folder: Path) -> bool:
-    """Return whether `folder` is one that `LabelFolder` made, not a store read from it, going by its files alone."""
+    """Return whether `folder` is a LabelFolder's, not a store built from one, going by its files alone."""
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         return meta.get("source") == LABELS and "without_hands" in meta
@@ -69,12 +69,12 @@ def is_label_folder(folder: Path) -> bool:
 
 
 class LabelFolder:
-    """The labels of photos in a folder `out`, which is made or gone on with, for one writer at a time.
+    """The labels of photos in a folder `out`, created or continued, for one writer at a time.
 
-    `out`/labels has a JSON a photo, by which all else is made. `out` itself is a store (`data.Store`) of one sample a
-    photo with hands, `size` px a side; photos labelled as having no hand are not in it. A photo is known by its bytes,
-    wherever it lies. `labeller` is noted in labels that name none. Files that are damaged, and labels that give no
-    sample, are in `faults`, a line each by file name, and leave the others as they are.
+    `out`/labels has a JSON a photo, from which all else is computed. `out` itself is a store (`data.Store`) of one
+    sample a photo with hands, `size` px a side; photos labelled as having no hand are not in it. A photo is identified
+    by its bytes, wherever it lies. `labeller` is noted in labels that name none. `faults` has a line, by file name, for
+    each label file that is damaged or gives no sample; the others are not affected.
 
     `close`, or the end of a `with` block, lets others write. Raises OutputError where `out` is a file, holds something
     else or cannot be written to, LabelError where it has samples of another size, BusyError while another has it open.
@@ -187,7 +187,7 @@ class LabelFolder:
             raise LabelError(f"{self.path}: this LabelFolder is closed; open the folder again")
 
     def _open(self) -> None:
-        """Read the labels, and make the store again where it is not of these."""
+        """Read the labels, and write the store anew where it is not of these."""
         self._records, self.faults = read_records(self.path)
         if not is_label_folder(self.path):
             write_json(self.path / "meta.json", self._meta([]))  # whose folder it is, before anything else
@@ -209,7 +209,7 @@ class LabelFolder:
         return meta == self._meta([name for name, record in self._records.items() if record.label.sides])
 
     def _repair(self) -> None:
-        """Make all samples that are missing or of older labels, and the store of all."""
+        """Compute the samples that are missing or of older labels, and write the store of all."""
         samples = {}
         for name, record in self._records.items():
             if record.label.sides:
@@ -225,14 +225,14 @@ class LabelFolder:
         self._write(samples)
 
     def _keep(self, record: LabelRecord, sample: LabelSample) -> LabelSample:
-        """Save a sample, made of this record, note its row, and return it."""
+        """Save the sample of a record, note its row, and return it."""
         sample = dataclasses.replace(sample, digest=record.digest)
         sample.save(sample_file(self.path, record.id))
         self._rows[record.id] = index_row(record, sample)
         return sample
 
     def _record(self, name: str, photo: Path, sha256: str, image: np.ndarray, label: PhotoLabel) -> LabelRecord:
-        """Return the record of a label that is about to be kept."""
+        """Return the record of a label that is about to be saved."""
         old, (height, width) = self._records.get(name), image.shape[:2]
         label = dataclasses.replace(
             label,
@@ -247,7 +247,7 @@ class LabelFolder:
 
     @staticmethod
     def _fit(label: PhotoLabel, record: LabelRecord, fit: LabelFit | None) -> LabelFit:
-        """Return the fit that the caller has, or a new one. Raises LabelError for one of something else."""
+        """Return the fit that the caller has, or a new one. Raises LabelError for one of another label or photo."""
         if fit is not None and not fit.is_of(label, record.size):
             raise LabelError(f"{record.label.photo}: the fit is of other joints, or of a photo of another size")
         return fit or fit_label(label, record.size)
@@ -305,10 +305,10 @@ class LabelFolder:
     def _array(self, name: str, ids: list[str], order: list[str], changed: dict) -> np.ndarray:
         """Return an array of the store that is to be written."""
         shape, dtype = array_layout(name, len(ids), self.size)
-        values, place = np.zeros(shape, dtype), {one: i for i, one in enumerate(order)}
-        copied = [i for i, one in enumerate(ids) if one in place and one not in changed]
+        values, rows = np.zeros(shape, dtype), {name: row for row, name in enumerate(order)}
+        copied = [i for i, one in enumerate(ids) if one in rows and one not in changed]
         if copied:
-            values[copied] = np.load(self.path / f"{name}.npy", mmap_mode="r")[[place[ids[i]] for i in copied]]
+            values[copied] = np.load(self.path / f"{name}.npy", mmap_mode="r")[[rows[ids[i]] for i in copied]]
         for i in sorted(set(range(len(ids))) - set(copied)):
             values[i] = getattr(changed.get(ids[i]) or self._sample(ids[i]), name)
         return values
@@ -318,7 +318,7 @@ class LabelFolder:
         return make_sample(self.path, self._records[name], self.size) if sample is None else sample
 
     def _meta(self, ids: list[str]) -> dict:
-        """Return `meta.json` of the store of these samples. It names the labels, so that an older store is noticed."""
+        """Return `meta.json` of the store of these samples, with a digest of their labels, by which it is current."""
         named = "".join(f"{name} {self._records[name].digest}\n" for name in sorted(ids))
         layout = {"format": STORE_FORMAT, "size": self.size, "count": len(ids), "arrays": list(ARRAYS)}
         labels = hashlib.sha256(named.encode()).hexdigest()
@@ -342,7 +342,7 @@ def _claim(out: Path, size: int) -> Path:
 
 
 def _hold(held: contextlib.ExitStack, folder: Path) -> None:
-    """Hold a folder until `held` is closed. Raises BusyError, saying who has it, while another LabelFolder does."""
+    """Lock a folder until `held` is closed. Raises BusyError, naming the writer, while another LabelFolder has it."""
     try:
         held.enter_context(hold_named(folder / LOCK, WORK, grace=0))
     except BusyError as error:
@@ -367,10 +367,10 @@ def _array_writer(values: np.ndarray) -> Callable[[Path], None]:
 
 
 def _replace_together(folder: Path, writers: dict[str, Callable[[Path], None]]) -> None:
-    """Write files whole beside those of their names, then put them all in place, one right after the other.
+    """Write files under temporary names, then rename them all, one right after the other.
 
-    Who has an older file open as a memory map keeps it. What is lost when the power is cut is made again of the label
-    files, so that nothing waits for the disk. Raises FileError when it refuses.
+    A memory map of an older file stays valid. Nothing is synced to the disk: what a power cut loses is computed again
+    from the label files. Raises FileError when the disk refuses.
     """
     mark = secrets.token_hex(4)
     temporaries = {folder / f".{Path(name).stem}.{mark}.partial{Path(name).suffix}": folder / name for name in writers}

@@ -108,10 +108,10 @@ def test_the_masks_lie_where_the_hands_are(ask, photos, rendered, tmp_path):
     x, y, side = fit["crop"]
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
     for hand in (LEFT, RIGHT):
-        at = np.stack([(rows - y) / side, (columns - x) / side]) * fit["size"]
-        inside = ((at >= 0) & (at < fit["size"])).all(0)
+        pixels = np.stack([(rows - y) / side, (columns - x) / side]) * fit["size"]
+        inside = ((pixels >= 0) & (pixels < fit["size"])).all(0)
         drawn = np.zeros((SIZE, SIZE), bool)
-        drawn[inside] = masks[hand][tuple(at[:, inside].astype(int))] > 0
+        drawn[inside] = masks[hand][tuple(pixels[:, inside].astype(int))] > 0
         truth = rendered[0]["masks"][hand] > 0
         assert (drawn & truth).sum() / (drawn | truth).sum() > 0.7
         assert np.allclose(fit["hands"][hand]["pixels"], rendered[0]["joints"][hand], atol=3)

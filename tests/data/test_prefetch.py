@@ -55,12 +55,12 @@ def test_the_next_batch_is_made_while_one_is_in_use():
 
 
 def test_only_one_batch_is_made_ahead():
-    made = []
-    ahead = prefetched((made.append(k) or (torch.tensor(k),) for k in range(9)), CPU)
+    numbers = []
+    ahead = prefetched((numbers.append(k) or (torch.tensor(k),) for k in range(9)), CPU)
     for k in range(3):
         assert next(ahead)[0] == k
     ahead.close()
-    assert made == [0, 1, 2, 3]
+    assert numbers == [0, 1, 2, 3]
 
 
 def test_an_error_in_making_a_batch_comes_after_those_before_it():

@@ -112,8 +112,8 @@ def test_a_label_comes_back_as_it_was_saved(photos, truths, tmp_path):
     assert again.hands[RIGHT] is None
     np.testing.assert_array_equal(again.hands[LEFT].joints, joints)
     np.testing.assert_array_equal(again.hands[LEFT].guessed, guessed)
-    kept = (again.photo, again.hands[LEFT].answer, again.front, again.labeller, again.seconds, again.labelled_at)
-    assert kept == ("photo1.png", 1, "right", "me", 12.5, "2020-01-02T03:04:05+00:00")
+    texts = (again.photo, again.hands[LEFT].answer, again.front, again.labeller, again.seconds, again.labelled_at)
+    assert texts == ("photo1.png", 1, "right", "me", 12.5, "2020-01-02T03:04:05+00:00")
 
 
 def test_the_folder_fills_in_who_labelled_and_when(photos, truths, tmp_path):
@@ -253,13 +253,13 @@ def test_a_change_leaves_the_other_samples_and_open_arrays_as_they_are(labelled,
     with LabelFolder(labelled, SIZE) as folder:
         joints = truths[2]["joints"][RIGHT] + (9, 4)
         name = folder.save(photos[2], PhotoLabel("", (None, HandLabel(joints))))
-        after, at = contents(labelled), folder.ids.index(name)
-        assert not np.array_equal(before[2][at], after[2][at])
-        assert_same(*([array[:at] for array in arrays] for arrays in (before, after)))
-        assert_same(*([array[at + 1 :] for array in arrays] for arrays in (before, after)))
+        after, row = contents(labelled), folder.ids.index(name)
+        assert not np.array_equal(before[2][row], after[2][row])
+        assert_same(*([array[:row] for array in arrays] for arrays in (before, after)))
+        assert_same(*([array[row + 1 :] for array in arrays] for arrays in (before, after)))
         folder.remove(photos[2])
         removed = contents(labelled)
-    assert_same([np.delete(array, at, 0) for array in after[1:]], removed[1:])
+    assert_same([np.delete(array, row, 0) for array in after[1:]], removed[1:])
     np.testing.assert_array_equal(opened.masks, before[2])
 
 
@@ -518,10 +518,10 @@ def test_a_split_that_lost_its_photos_takes_one(labelled, photos, tmp_path):
 
 
 def test_a_data_set_has_the_samples_of_the_folder(labelled, tmp_path):
-    kept = dict(zip(*(contents(labelled)[i] for i in (0, 2)), strict=True))
+    masks_by_id = dict(zip(*(contents(labelled)[i] for i in (0, 2)), strict=True))
     for store in read_labels(labelled, tmp_path / "data", SIZE, workers=2).values():
         for name, masks in zip(store.index["id"], store.masks, strict=True):
-            np.testing.assert_array_equal(masks, kept[name])
+            np.testing.assert_array_equal(masks, masks_by_id[name])
 
 
 def test_another_size_is_made_of_the_photos_or_of_the_kept_crops_where_these_are_gone(labelled, photos, tmp_path):
