@@ -8,43 +8,9 @@ const group = (...children) => h("span", { class: "eb-group" }, ...children);
 export class Toolbar {
   constructor(app) {
     this.app = app;
-    const { labels } = app;
-    const button = (text, action, title) =>
-      h("button", { "data-action": action, title, onclick: () => act(app, action) }, text);
-    const option = ([value, text]) => h("option", { value }, text);
-    this.undo = button("↶", "undo", "Undo (Ctrl+Z)");
-    this.redo = button("↷", "redo", "Redo (Ctrl+Shift+Z)");
-    this.undo.setAttribute("aria-label", "Undo");
-    this.redo.setAttribute("aria-label", "Redo");
-    this.hands = labels.hands.map((name, which) =>
-      h("button", { "data-hand": name, title: `Is the ${name} hand in the photo?`, onclick: () => app.toggleHand(which) }, name),
-    );
-    this.swap = button("⇄", "swap", "Exchange left and right (s)");
-    this.swap.setAttribute("aria-label", "Exchange left and right");
-    this.guessed = button("Guessed", "guessed", "The selected joint is a guess (g)");
-    this.clear = button("Not visible", "clear", "Let the rig decide where the selected joint is (x)");
-    this.flip = button("Flip bend", "flip", "The other of two answers that fit the joints (f)");
-    this.front = h("select", { "aria-label": "In front", title: "Which hand is in front (r)" });
-    this.front.append(...labels.fronts.map(option));
-    this.front.addEventListener("change", () => app.setFront(this.front.value));
-    this.again = button("First guess", "guess", "Begin again with the first guess");
-    this.toggles = {
-      overlay: button("Masks", "overlay", "Masks on or off (o)"),
-      outline: button("Outline", "outline", "Outlines only (l)"),
-      skeleton: button("Joints", "skeleton", "Joints on or off (j)"),
-    };
-    this.masks = h("select", { "aria-label": "Masks of", title: "Whose masks are shown (m)" });
-    this.masks.append(...[["both", "both hands"], ...labels.hands.map((name, k) => [k, `${name} hand`])].map(option));
-    this.masks.addEventListener("change", () => app.set({ masks: this.masks.value }));
-    this.opacity = h("input", { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity", class: "eb-opacity" });
-    this.opacity.addEventListener("input", () => app.set({ opacity: Number(this.opacity.value) }));
-    this.palette = h("select", { class: "eb-palette", "aria-label": "Colours" });
-    this.palette.append(...Object.keys(labels.palettes).map((name) => option([name, name])));
-    this.palette.addEventListener("change", () => app.set({ palette: this.palette.value }));
-    this.next = button("Save, next", "accept", "Save this photo as it is and go to the next (Enter)");
-    this.next.classList.add("hl-primary");
-    const help = button("?", "help", "Keys (?)");
-    help.setAttribute("aria-label", "Help");
+    this.createEdits();
+    this.createLooks();
+    const help = this.button("?", "help", "Keys (?)", "Help");
     this.element = h(
       "div",
       { class: "eb-bar hl-bar", role: "toolbar", "aria-label": "Label" },
@@ -59,6 +25,57 @@ export class Toolbar {
       group(this.palette),
       h("span", { class: "eb-group eb-end" }, this.next, help),
     );
+  }
+
+  /** Controls that change the label. */
+  createEdits() {
+    const { app } = this;
+    this.undo = this.button("↶", "undo", "Undo (Ctrl+Z)", "Undo");
+    this.redo = this.button("↷", "redo", "Redo (Ctrl+Shift+Z)", "Redo");
+    this.hands = app.labels.hands.map((name, which) => {
+      const title = `Is the ${name} hand in the photo?`;
+      return h("button", { "data-hand": name, title, onclick: () => app.toggleHand(which) }, name);
+    });
+    this.swap = this.button("⇄", "swap", "Exchange left and right (s)", "Exchange left and right");
+    this.guessed = this.button("Guessed", "guessed", "The selected joint is a guess (g)");
+    this.clear = this.button("Not visible", "clear", "Let the rig decide where the selected joint is (x)");
+    this.flip = this.button("Flip bend", "flip", "The other of two answers that fit the joints (f)");
+    const front = { "aria-label": "In front", title: "Which hand is in front (r)" };
+    this.front = this.select(front, app.labels.fronts, (value) => app.setFront(value));
+    this.again = this.button("First guess", "guess", "Begin again with the first guess");
+    this.next = this.button("Save, next", "accept", "Save this photo as it is and go to the next (Enter)");
+    this.next.classList.add("hl-primary");
+  }
+
+  /** Controls of how the label is drawn. */
+  createLooks() {
+    const { app } = this;
+    this.toggles = {
+      overlay: this.button("Masks", "overlay", "Masks on or off (o)"),
+      outline: this.button("Outline", "outline", "Outlines only (l)"),
+      skeleton: this.button("Joints", "skeleton", "Joints on or off (j)"),
+    };
+    const hands = [["both", "both hands"], ...app.labels.hands.map((name, k) => [k, `${name} hand`])];
+    const masks = { "aria-label": "Masks of", title: "Whose masks are shown (m)" };
+    this.masks = this.select(masks, hands, (value) => app.set({ masks: value }));
+    const range = { type: "range", min: 0, max: 1, step: 0.05, "aria-label": "Opacity", class: "eb-opacity" };
+    this.opacity = h("input", { ...range, oninput: () => app.set({ opacity: Number(this.opacity.value) }) });
+    const palettes = Object.keys(app.labels.palettes).map((name) => [name, name]);
+    const palette = { class: "eb-palette", "aria-label": "Colours" };
+    this.palette = this.select(palette, palettes, (value) => app.set({ palette: value }));
+  }
+
+  /** A button that does an action (labelkeys.js); a symbol needs a `label` for screen readers. */
+  button(text, action, title, label = null) {
+    const attributes = { "data-action": action, title, "aria-label": label, onclick: () => act(this.app, action) };
+    return h("button", attributes, text);
+  }
+
+  /** A list of options [value, text] to choose from. */
+  select(attributes, options, choose) {
+    const items = options.map(([value, text]) => h("option", { value }, text));
+    const element = h("select", { ...attributes, onchange: () => choose(element.value) }, items);
+    return element;
   }
 
   draw() {
@@ -80,7 +97,7 @@ export class Toolbar {
     this.flip.disabled = !writable || answers < 2;
     this.flip.textContent = answers > 1 ? `Flip bend (${(each?.answer ?? 0) + 1} of ${answers})` : "Flip bend";
     this.front.disabled = !writable || !label?.hands.every(Boolean);
-    this.front.value = label?.front ?? this.app.labels.fronts[0][0];
+    this.front.value = label?.front ?? app.labels.fronts[0][0];
     this.again.disabled = !writable || !label;
     for (const [name, button] of Object.entries(this.toggles)) press(button, state[name]);
     this.masks.value = state.masks;
@@ -108,7 +125,8 @@ export class Status {
   draw() {
     const { app } = this;
     const { photo, labels } = app;
-    this.photo.textContent = `${labels.photos[app.index] ?? "no photo"} (${app.done.size} of ${labels.photos.length} labelled)`;
+    const done = `${app.done.size} of ${labels.photos.length} labelled`;
+    this.photo.textContent = `${labels.photos[app.index] ?? "no photo"} (${done})`;
     this.saved.textContent = this.savedText();
     this.seconds.textContent = photo ? `${Math.round(photo.seconds)} s on this photo` : "";
     this.residual.textContent = this.residualText();

@@ -17,12 +17,12 @@ const PHOTOS = 6; // photos kept
 
 const ELSEWHERE = "The labeller is open in another view; click here to go on in this one.";
 
-let made = 0;
+let views = 0;
 
 class App {
   constructor(model, host) {
     this.model = model;
-    this.client = `${Date.now()}-${Math.random()}-${made++}`;
+    this.client = `${Date.now()}-${Math.random()}-${views++}`;
     this.labels = model.get("_labels");
     this.state = { ...START, ...model.get("view") };
     this.photos = new Map(); // by index, the one shown last at the end
@@ -53,7 +53,7 @@ class App {
     this.element = h("div", attributes, this.toolbar.element, this.fault, this.stage.element);
     this.element.append(this.status.element, this.strip.element, this.help.element);
     host.append(this.element);
-    this.tell(this.model.get("_closed"));
+    this.showClosed(this.model.get("_closed"));
   }
 
   listen() {
@@ -65,8 +65,8 @@ class App {
       ["msg:custom", (message, buffers) => this.receive(message, buffers)],
       ["change:selected", () => this.openName(this.model.get("selected"))],
       ["change:view", () => this.adopt(this.model.get("view"))],
-      ["change:_closed", () => this.tell(this.model.get("_closed"))],
-      ["change:_viewer", () => this.tell(this.model.get("_closed"))],
+      ["change:_closed", () => this.showClosed(this.model.get("_closed"))],
+      ["change:_viewer", () => this.showClosed(this.model.get("_closed"))],
       ["change:_done", () => this.mark(this.model.get("_done"))],
     ];
     for (const [name, handler] of this.handlers) this.model.on(name, handler);
@@ -206,17 +206,16 @@ class App {
     this.model.send({ client: this.client, ...message }, undefined, undefined);
   }
 
-  /** Ask for the rig and the masks of the label shown; while others are under way, only the newest is asked for. */
-  requestFit() {
+  /** Ask for the rig and the masks of the label shown; while a request is under way, only the newest one is kept. */
+  requestFit(live = Boolean(this.draft)) {
     if (!this.label) return;
-    const live = Boolean(this.draft);
     this.wanted = { kind: "fit", photo: this.index, label: this.label, live, quick: live, follow: live };
     this.pump();
   }
 
   /**
-   * Have a photo's label saved: `quick`, with the rig as it follows the joints, or with a search for all answers;
-   * with `follow`, the answer stays the one that is shown, whichever comes first.
+   * Have a photo's label saved: `quick`, with the rig moved on from the last fit, else with a search for all answers;
+   * with `follow`, the answer stays the one that is shown, even if another is likelier.
    */
   requestSave(index = this.index, quick = false, follow = false) {
     const photo = this.photos.get(index);
@@ -229,40 +228,44 @@ class App {
     this.pump();
   }
 
-  /** Have the labels that were saved quickly saved with all answers: those of photos left, and this one's at leisure. */
+  /** Save with all answers what was saved quickly: photos that were left at once, the one shown when nobody moves. */
   settle() {
     const now = performance.now();
     for (const index of [...this.unsettled]) {
       const busy = index === this.index && (this.draft || this.timer || now - this.last < SETTLE_MS);
       if (!busy && !this.saves.has(index)) this.requestSave(index, false, true);
     }
+  }
+
+  /** Have the next photo read while there is nothing else to do. */
+  readAhead() {
     const next = this.index + 1;
-    const idle = this.photo?.fitted && !this.open_request && !this.unsettled.size && !this.draft;
+    const idle = this.photo?.fitted && !this.pending && !this.unsettled.size && !this.draft;
     if (!idle || this.ahead === next || !(next in this.labels.photos) || this.photos.has(next)) return;
     this.ahead = next;
     this.request({ kind: "ahead", photo: next });
   }
 
   pump() {
-    if (this.open_request && performance.now() - this.open_request.time < LOST_MS) return;
+    if (this.pending && performance.now() - this.pending.time < LOST_MS) return;
     const [first] = this.saves.keys();
     const message = first === undefined ? this.wanted : this.saves.get(first);
-    this.open_request = null;
+    this.pending = null;
     if (!message) return;
     if (first === undefined) this.wanted = null;
     else this.saves.delete(first);
     this.serial += 1;
     const { kind, photo } = message;
-    this.open_request = { serial: this.serial, time: performance.now(), kind, photo };
+    this.pending = { serial: this.serial, time: performance.now(), kind, photo };
     this.request({ ...message, serial: this.serial });
   }
 
   late() {
-    return Boolean(this.open_request) && performance.now() - this.open_request.time > LATE_MS;
+    return Boolean(this.pending) && performance.now() - this.pending.time > LATE_MS;
   }
 
   saving() {
-    const request = this.open_request;
+    const request = this.pending;
     return this.saves.has(this.index) || (request?.kind === "save" && request.photo === this.index);
   }
 
@@ -279,7 +282,7 @@ class App {
   }
 
   receiveFit(message, [masks, front]) {
-    if (message.serial === this.open_request?.serial) this.open_request = null;
+    if (message.serial === this.pending?.serial) this.pending = null;
     const photo = this.photos.get(message.photo);
     if (photo) {
       photo.failure = message.failure ?? null;
@@ -331,7 +334,7 @@ class App {
   }
 
   receiveFault({ text, serial }) {
-    if (serial !== undefined && serial === this.open_request?.serial) this.open_request = null;
+    if (serial !== undefined && serial === this.pending?.serial) this.pending = null;
     this.fault.textContent = text;
     this.fault.hidden = false;
     this.pump();
@@ -339,7 +342,7 @@ class App {
   }
 
   /** Say why the widget is read only; nothing where it is not. */
-  tell(closed) {
+  showClosed(closed) {
     const text = closed || (this.writable ? "" : ELSEWHERE);
     if (text) this.fault.textContent = text;
     this.fault.hidden = !text;
@@ -359,17 +362,12 @@ class App {
     this.redraw();
   }
 
+  /** End a drag: the rig of the label before it is shown again. */
   dropDraft() {
     if (!this.draft) return;
     this.draft = null;
-    this.requestSaved();
+    this.requestFit(true);
     this.redraw();
-  }
-
-  /** Have the rig of the label that is saved shown again. */
-  requestSaved() {
-    this.wanted = { kind: "fit", photo: this.index, label: this.label, live: true, quick: true, follow: true };
-    this.pump();
   }
 
   commitDraft() {
@@ -378,8 +376,8 @@ class App {
     if (draft) this.commit(draft);
   }
 
-  /** Make a label the current one, to be saved at once or after `delay` ms. */
-  commit(label, key = null, delay = 0, quick = true) {
+  /** Make a label the current one, to be saved at once or after `delay` ms; `key` is the history's. */
+  commit(label, { key = null, delay = 0, quick = true } = {}) {
     if (!this.writable) return;
     this.history.push(label, key);
     this.fault.hidden = true;
@@ -431,7 +429,8 @@ class App {
     const point = this.jointAt(active, selected);
     if (!point) return false;
     const moved = [point[0] + dx / this.stage.zoom.scale, point[1] + dy / this.stage.zoom.scale];
-    this.commit(placeJoint(this.label, active, selected, moved), `nudge ${active} ${selected}`, NUDGE_MS);
+    const options = { key: `nudge ${active} ${selected}`, delay: NUDGE_MS };
+    this.commit(placeJoint(this.label, active, selected, moved), options);
     return true;
   }
 
@@ -452,7 +451,7 @@ class App {
   flip() {
     const each = this.label?.hands[this.active];
     if (!each || !this.writable || (this.fitted?.hands[this.active]?.answers ?? 0) < 2) return;
-    this.commit(withHand(this.label, this.active, { ...each, answer: 1 - each.answer }), null, 0, false);
+    this.commit(withHand(this.label, this.active, { ...each, answer: 1 - each.answer }), { quick: false });
   }
 
   setFront(front) {
@@ -461,10 +460,10 @@ class App {
 
   swapHands() {
     if (!this.label?.hands.some(Boolean)) return;
-    const front = { ...Object.fromEntries(this.labels.hands.map((name, k) => [name, this.labels.hands[1 - k]])) };
+    const exchanged = Object.fromEntries(this.labels.hands.map((name, k) => [name, this.labels.hands[1 - k]]));
     this.active = 1 - this.active;
-    const hands = [...this.label.hands].reverse();
-    this.commit({ ...this.label, hands, front: front[this.label.front] ?? this.label.front }, null, 0, false);
+    const [hands, front] = [[...this.label.hands].reverse(), exchanged[this.label.front] ?? this.label.front];
+    this.commit({ ...this.label, hands, front }, { quick: false });
   }
 
   /** Take a hand out of the label, or put it back; one that was never there is added by the kernel. */
@@ -473,7 +472,7 @@ class App {
     if (this.label.hands[which]) return this.commit(withHand(this.label, which, null));
     const earlier = this.history.labels.findLast((label) => label.hands[which])?.hands[which];
     this.active = which;
-    if (earlier) this.commit(withHand(this.label, which, earlier), null, 0, false);
+    if (earlier) this.commit(withHand(this.label, which, earlier), { quick: false });
     else this.request({ kind: "add", photo: this.index, label: this.label, hand: which });
   }
 
@@ -511,8 +510,9 @@ class App {
   }
 
   tick() {
-    if (this.open_request && performance.now() - this.open_request.time > LOST_MS) this.pump();
+    if (this.pending && performance.now() - this.pending.time > LOST_MS) this.pump();
     this.settle();
+    this.readAhead();
     this.redraw();
   }
 

@@ -13,17 +13,20 @@ export class Strip {
     this.cells = app.labels.photos.map((name, k) => this.cell(name, k));
     this.element.append(...this.cells.map(({ button }) => button));
     this.buttons = new Map(this.cells.map(({ button }, k) => [button, k]));
-    this.watch = new IntersectionObserver((entries) => this.seen(entries), { root: this.element, rootMargin: "200px" });
+    this.watch = new IntersectionObserver((entries) => this.want(entries), { root: this.element, rootMargin: "200px" });
     for (const { button } of this.cells) this.watch.observe(button);
   }
 
   cell(name, k) {
-    const [image, tick] = [h("img", { alt: "", draggable: "false" }), h("span", { class: "hl-tick", hidden: true }, "✓")];
-    const attributes = { class: "hl-cell", role: "option", tabindex: "-1", title: name, onclick: () => this.app.open(k) };
+    const image = h("img", { alt: "", draggable: "false" });
+    const tick = h("span", { class: "hl-tick", hidden: true }, "✓");
+    const open = () => this.app.open(k);
+    const attributes = { class: "hl-cell", role: "option", tabindex: "-1", title: name, onclick: open };
     return { image, tick, button: h("button", attributes, image, h("span", { class: "hl-name" }, name), tick) };
   }
 
-  seen(entries) {
+  /** Ask for the pictures of the cells that come into view. */
+  want(entries) {
     for (const { target, isIntersecting } of entries) {
       const k = this.buttons.get(target);
       if (isIntersecting && !this.asked.has(k)) this.wanted.push(k);
@@ -57,9 +60,9 @@ export class Strip {
       button.setAttribute("aria-selected", String(current));
       tick.hidden = !app.done.has(k);
       button.setAttribute("aria-label", `${app.labels.photos[k]}${app.done.has(k) ? ", labelled" : ""}`);
-      if (current && this.shown !== k) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (current && this.current !== k) button.scrollIntoView({ block: "nearest", inline: "nearest" });
     });
-    this.shown = app.index;
+    this.current = app.index;
   }
 
   close() {

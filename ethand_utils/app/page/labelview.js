@@ -21,7 +21,7 @@ export class Stage {
     this.note = h("p", { class: "hl-note" });
     this.element = h("div", { class: "hl-stage" }, this.canvas, this.note);
     this.pointers = new Map();
-    this.layers = [0, 1].map(() => document.createElement("canvas"));
+    this.layer = document.createElement("canvas");
     this.listen();
   }
 
@@ -91,18 +91,18 @@ export class Stage {
 
   listen() {
     const { canvas } = this;
-    const at = (event) => [event.offsetX, event.offsetY];
+    const position = (event) => [event.offsetX, event.offsetY];
     canvas.addEventListener(
       "wheel",
       (event) => {
         if (!this.app.focused() || !this.app.photo) return; // a notebook is being scrolled
         event.preventDefault();
-        this.zoomBy(Math.exp(-event.deltaY / 400), ...at(event));
+        this.zoomBy(Math.exp(-event.deltaY / 400), ...position(event));
       },
       { passive: false },
     );
-    canvas.addEventListener("pointerdown", (event) => this.down(event, at(event)));
-    canvas.addEventListener("pointermove", (event) => this.move(event, at(event)));
+    canvas.addEventListener("pointerdown", (event) => this.down(event, position(event)));
+    canvas.addEventListener("pointermove", (event) => this.move(event, position(event)));
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.up(event, true));
     canvas.addEventListener("pointerleave", () => {
@@ -144,7 +144,7 @@ export class Stage {
     if (!hit) return;
     this.app.select(hit.which, hit.joint);
     if (!this.app.writable) return;
-    // The joint keeps its place under the pointer, which may have taken it beside its middle.
+    // The joint keeps its offset from the pointer, which may have taken it beside its middle.
     const [x, y] = this.toScreen(this.app.jointAt(hit.which, hit.joint));
     Object.assign(this.drag, { ...hit, offset: [x - point[0], y - point[1]], whole: event.shiftKey });
   }
@@ -181,11 +181,11 @@ export class Stage {
       const [from, to] = [this.toPhoto(drag.start), this.toPhoto(point)];
       const goal = this.toPhoto([point[0] + drag.offset[0], point[1] + drag.offset[1]]);
       const { which, joint } = drag;
-      const place = app.isAdded(which) ? placeOfAdded : placeJoint;
+      const put = app.isAdded(which) ? placeOfAdded : placeJoint;
       app.setDraft(
         drag.whole
           ? moveHand(app.committed, which, to[0] - from[0], to[1] - from[1])
-          : place(app.committed, which, joint, goal),
+          : put(app.committed, which, joint, goal),
       );
     }
     drag.last = point;
@@ -244,14 +244,14 @@ export class Stage {
   drawMasks(context, fitted) {
     const { crop, size } = fitted;
     const [x, y, side] = crop;
-    this.paintLayers(fitted);
+    this.paintParts(fitted);
     context.translate(x, y);
     context.scale(side / size, side / size);
     const { outline, opacity } = this.app.state;
     if (!outline) {
       context.imageSmoothingEnabled = false;
       context.globalAlpha = opacity;
-      context.drawImage(this.layers[0], 0, 0);
+      context.drawImage(this.layer, 0, 0);
       context.globalAlpha = 1;
     }
     const unit = (side / size) * this.zoom.scale;
@@ -270,7 +270,7 @@ export class Stage {
   }
 
   /** Paint the parts of the shown hands, the one in front where both are, into a canvas; once for each fit and look. */
-  paintLayers(fitted) {
+  paintParts(fitted) {
     const { app } = this;
     const key = [fitted.serial, app.state.palette, app.state.masks].join();
     if (this.painted === key) return;
@@ -281,7 +281,7 @@ export class Stage {
     const [left, right] = [0, 1].map((which) => (chosen.includes(which) ? hand(fitted.masks, which) : empty));
     const parts = together(left, right, fitted.front, app.labels.in_front[0]);
     const table = Uint32Array.from(app.colours, ([r, g, b], part) => (part ? 0xff000000 | (b << 16) | (g << 8) | r : 0));
-    const [layer] = this.layers;
+    const { layer } = this;
     Object.assign(layer, { width: size, height: size });
     const data = layer.getContext("2d").createImageData(size, size);
     const pixels = new Uint32Array(data.data.buffer);
@@ -353,9 +353,9 @@ export class Stage {
       context.arc(x, y, r, 0, 2 * Math.PI);
     };
     circle(radius);
-    context.fillStyle = placed && !each.guessed[joint] ? colour : "rgba(0, 0, 0, 0.5)";
-    context.fill();
     const sure = placed && !each.guessed[joint];
+    context.fillStyle = sure ? colour : "rgba(0, 0, 0, 0.5)";
+    context.fill();
     for (const [width, shade] of [
       [sure ? 3 : 4, "rgba(0, 0, 0, 0.8)"],
       [sure ? 1.5 : 2, sure ? "white" : colour],
