@@ -20,7 +20,7 @@ from ethand_utils.experiments.run import write_table
 from ethand_utils.hands.amodal import HandError, hand_masks
 from ethand_utils.hands.photo_fit import PhotoFit, fit_photo_joints, guess_camera, likely_camera
 from ethand_utils.hands.raycast import Camera
-from ethand_utils.labels import HANDS
+from ethand_utils.labels import HANDS, N_JOINTS
 from ethand_utils.sources.interhand_frames import Frame, read_frames
 from ethand_utils.sources.joint_annotations import RigHands, fit_hands
 from ethand_utils.sources.rendered_photos import rendered_photo
@@ -45,7 +45,7 @@ def masks_of(joints: np.ndarray, camera: Camera, crop: tuple, frame: tuple[int, 
 
 def chosen(answers: list[list[PhotoFit]], which: int) -> np.ndarray:
     """Return the joints [2, 21, 3] m of each hand's answer number `which`, or its only one; NaN where absent."""
-    return np.stack([a[min(which, len(a) - 1)].joints if a else np.full((21, 3), np.nan) for a in answers])
+    return np.stack([a[min(which, len(a) - 1)].joints if a else np.full((N_JOINTS, 3), np.nan) for a in answers])
 
 
 def score_hands(name: str, result: dict, truth: dict) -> list[dict]:
@@ -109,13 +109,10 @@ def time_fits(count: int, seed: int, size: int) -> dict[str, float]:
         fit_photo_joints(points, i % 2, camera, start=first)
         near.append(time.process_time() - began)
     return {
-        name: 1000 * quantile
-        for name, quantile in (
-            ("scratch", np.median(scratch[1:])),
-            ("near start", np.median(near[1:])),
-            ("scratch, slowest", np.max(scratch[1:])),
-            ("near start, slowest", np.max(near[1:])),
-        )
+        "scratch": 1000 * np.median(scratch[1:]),
+        "near start": 1000 * np.median(near[1:]),
+        "scratch, slowest": 1000 * np.max(scratch[1:]),
+        "near start, slowest": 1000 * np.max(near[1:]),
     }
 
 

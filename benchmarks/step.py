@@ -98,9 +98,9 @@ def _discriminator(device: torch.device) -> nn.Module:
 
 
 class TimedLoader(StoreLoader):
-    """A loader that in a `timed` pass lets the device finish before each batch, and adds up the seconds it takes then.
+    """A loader that in a `timed` pass lets the device finish before each batch, and sums the seconds each batch takes.
 
-    Then no batch is made during an earlier step's remaining work: what is waited for would be lost to training.
+    No step is then left to run while a batch is made: all of these seconds are lost to training.
     """
 
     timed, waited = False, 0.0

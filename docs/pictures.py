@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ethand_utils.analysis.image_plots import FRONT_COLOURS, colour_mask, overlay, save_figure, strips
+from ethand_utils.analysis.image_plots import FRONT_COLOURS, colour_mask, overlays, save_figure, strips
 from ethand_utils.data.store import Store
 from ethand_utils.labels import COLOURS, FINGERS, HANDS, LEFT, PALM, PARTS, RIGHT, min_pixels
 from ethand_utils.rendering.options import RenderOptions
@@ -51,8 +51,7 @@ def task_figure(store: Store, samples: np.ndarray):
     images, masks = store.images[samples], store.masks[samples]
     columns = {"image": images}
     for hand in (LEFT, RIGHT):
-        pairs = zip(images, masks[:, hand], strict=True)
-        columns[f"{HANDS[hand]} hand, over it"] = np.stack([overlay(image, mask) for image, mask in pairs])
+        columns[f"{HANDS[hand]} hand, over it"] = overlays(images, masks[:, hand])
         columns[f"{HANDS[hand]} hand, mask"] = colour_mask(masks[:, hand])
     columns["hand in front, left red"] = FRONT_COLOURS[store.front[samples]]
     return strips(columns, per_row=1)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ethand_utils.analysis.confusion import disagreement
 from ethand_utils.analysis.hand_finder import HandView, photo_views, whole_view
-from ethand_utils.analysis.image_plots import overlay, strips
+from ethand_utils.analysis.image_plots import overlays, strips
 from ethand_utils.data.images import read_photo
 from ethand_utils.exceptions import EthandError
 from ethand_utils.labels import HANDS
@@ -29,8 +29,8 @@ def rank_photos(
 ) -> pd.DataFrame:
     """Return photos with the disagreement of their predictions, the highest first: which to label next.
 
-    Columns `photo` (path), `left`, `right` and `overall` (0…1, `disagreements`). `nets` and `size` as there and in
-    `hand_crops`. Raises EthandError without a photo, ImageError for a file that is no image.
+    Columns `photo` (path), `left`, `right` and `overall` (0…1, `disagreements`). `nets` as in `two_predictions`, `size`
+    px and `find` as in `hand_crops`. Raises EthandError without a photo, ImageError for a file that is no image.
     """
     if not photos:
         raise EthandError("no photos to choose from; expected at least one path")
@@ -58,8 +58,8 @@ def _hand_crop(path: Path, size: int, find: bool) -> np.ndarray:
 def disagreements(images: np.ndarray, nets: Sequence["nn.Module"]) -> dict[str, np.ndarray]:
     """Return how much two predictions of images uint8 RGB [n, H, W, 3] differ: `left`, `right`, `overall` float32 [n].
 
-    Each is the share of pixels with different parts, of those where either prediction has a part
-    (`confusion.disagreement`), of one hand and of both. See `two_predictions` for `nets`.
+    Each is the share, of the pixels where either prediction has a part, of those where the parts differ
+    (`confusion.disagreement`): for each hand, and for both together. See `two_predictions` for `nets`.
     """
     return shares_of(*two_predictions(images, nets))
 
@@ -80,9 +80,8 @@ def two_predictions(images: np.ndarray, nets: Sequence["nn.Module"]) -> tuple[np
 
     if not 1 <= len(nets) <= MAX_NETS:
         raise EthandError(f"nets: {len(nets)}, expected one, whose two views are compared, or two")
-    how = Inference(mirrored=len(nets) == MAX_NETS)
     if len(nets) == MAX_NETS:
-        return tuple(predict(net, images, how).masks for net in nets)
+        return tuple(predict(net, images, Inference(mirrored=True)).masks for net in nets)
     plain, mirrored = predict(nets[0], images).masks, predict(nets[0], images[:, :, ::-1]).masks
     return plain, mirrored[:, ::-1, :, ::-1]  # a mirrored left hand is a right one
 
@@ -93,10 +92,6 @@ def disagreement_strips(images: np.ndarray, nets: Sequence["nn.Module"], title: 
     columns = {"image": images}
     for hand, name in enumerate(HANDS):
         differs = np.where((one != two)[:, hand, ..., None], 255, images // 3).astype(np.uint8)
-        columns |= {f"{name}, 1": _overlays(images, one[:, hand]), f"{name}, 2": _overlays(images, two[:, hand])}
+        columns |= {f"{name}, 1": overlays(images, one[:, hand]), f"{name}, 2": overlays(images, two[:, hand])}
         columns[f"{name} differs"] = differs
     return strips(columns, title, per_row=1)
-
-
-def _overlays(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    return np.stack([overlay(image, mask) for image, mask in zip(images, masks, strict=True)])

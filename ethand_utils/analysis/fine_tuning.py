@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ethand_utils.analysis.image_plots import overlay, strips
+from ethand_utils.analysis.image_plots import overlays, strips
 from ethand_utils.analysis.statistics import Interval, bootstrap_interval
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
@@ -26,7 +26,7 @@ OVERALL = ("course_miou", "dataset_miou", "visible_iou", "occluded_iou", "absent
 class BeforeAfter:
     """Predictions of a net before and after a training, masks uint8 [n, 2, H, W] each, with `images` and `truth`.
 
-    `front` uint8 [n, H, W], None where it is not known.
+    `front` uint8 [n, H, W] is None where it is unknown.
     """
 
     images: np.ndarray
@@ -74,6 +74,5 @@ class BeforeAfter:
         columns = {"image": self.images[chosen]}
         for hand, name in enumerate(HANDS):
             for kind in ("truth", "before", "after"):
-                pairs = zip(self.images[chosen], getattr(self, kind)[chosen, hand], strict=True)
-                columns[f"{name}, {kind}"] = np.stack([overlay(*pair) for pair in pairs])
+                columns[f"{name}, {kind}"] = overlays(self.images[chosen], getattr(self, kind)[chosen, hand])
         return strips(columns, title, per_row=1)

@@ -27,10 +27,10 @@ def guess_joints(
 ) -> PhotoLabel:
     """Return a label of a photo, uint8 RGB [H, W, 3] or reduced, for a labeller to mend: a left and a right hand.
 
-    They are those of the largest view in which MediaPipe's nets find hands. Where they find none, or cannot be fetched,
-    joints come from the part masks that `net` predicts of the photo (`joints_of_masks`), NaN where it sees none. A
-    label without hands says that nothing is found. `box` (x, y, w, h) px says where the hands are, where it is known;
-    `name` is the photo's.
+    The hands are those of the largest view in which MediaPipe's nets find any. Where these find none, or cannot be
+    fetched, joints come from the part masks that `net` predicts of the photo (`joints_of_masks`), NaN where it sees
+    none. Where that finds nothing either, the label has no hands. `box` (x, y, w, h) px is about the hands, None where
+    unknown; `name` is the photo's.
     """
     photo = image if isinstance(image, Photo) else Photo(image, *image.shape[:2])
     hands = _found_hands(photo, box)

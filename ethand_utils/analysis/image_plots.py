@@ -59,6 +59,11 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.6) -> np.nda
     return np.where((mask > 0)[..., None], blended, image).astype(np.uint8)
 
 
+def overlays(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Blend masks [n, H, W] over images uint8 [n, H, W, 3] (`overlay`)."""
+    return np.stack([overlay(image, mask) for image, mask in zip(images, masks, strict=True)])
+
+
 def error_map(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the kinds of pixels (`confusion.error_classes`) of masks [2, H, W] in colour: uint8 [2, H, W, 3]."""
     return ERROR_COLOURS[error_classes(predicted, truth)]

@@ -119,7 +119,7 @@ class HandLabeler(anywidget.AnyWidget):
         self._reader = ThreadPoolExecutor(1)  # photos are read and guessed one at a time, the next one ahead
         self._folder = self._open_folder(size, labeller)
         self._labels, self._done = _page_labels(self.photos.names), self._labelled()
-        self.selected = self.photos.names[self._first_open()]
+        self.selected = self.photos.names[self._first_unlabelled()]
         self.on_msg(self._on_message)
 
     # ---- for notebooks ----
@@ -180,7 +180,7 @@ class HandLabeler(anywidget.AnyWidget):
         records = self._records()
         return [k for k, file in enumerate(self.photos.files) if file.resolve() in records]
 
-    def _first_open(self) -> int:
+    def _first_unlabelled(self) -> int:
         """Return the index of the first photo without a label; the first one where all have theirs."""
         done = set(self._done)
         return next((k for k in range(len(self.photos.names)) if k not in done), 0)
@@ -210,7 +210,7 @@ class HandLabeler(anywidget.AnyWidget):
             self._answer(message, "fault", text=failure_line(error))
 
     def _answer(self, request: dict, kind: str, buffers: list[bytes] | None = None, **content) -> None:
-        """Send an answer, with what tells the page whose it is."""
+        """Send an answer with its request's client, number and photo, by which the page knows its own."""
         whose = {name: request[name] for name in ("client", "serial", "photo") if name in request}
         self.send({"kind": kind, **whose, **content}, buffers)
 
@@ -230,7 +230,7 @@ class HandLabeler(anywidget.AnyWidget):
         return self._ahead(index).result()
 
     def _ahead(self, index: int) -> Future:
-        """Begin to read a photo, if that has not begun; the last OPENED ones are kept."""
+        """Start to read a photo, unless that has begun; the last OPENED ones stay in memory."""
         if index not in self._opened:
             self._opened[index] = self._reader.submit(self._read, index, self._saved_label(index))
         self._opened.move_to_end(index)
@@ -242,7 +242,7 @@ class HandLabeler(anywidget.AnyWidget):
         """Read a photo, guess its joints where it has no label, and fit them."""
         photo = read_photo(self.photos.file(index))
         opened = _Opened(photo, label or self._guess(photo, self.photos.names[index]))
-        with contextlib.suppress(HandError):  # asked for again when the photo is shown, which says why
+        with contextlib.suppress(HandError):  # the page asks for the fit again, and shows why it fails
             opened.fit = fit_label(opened.label, opened.size)
         return opened
 
@@ -297,7 +297,7 @@ class HandLabeler(anywidget.AnyWidget):
 
     def _refit(self, request: dict, opened: _Opened) -> LabelFit:
         label, quick = self._from_page(opened, request), bool(request["quick"])
-        return _refit(label, opened, quick, bool(request["follow"]))
+        return _fit_again(label, opened, quick, bool(request["follow"]))
 
     def _answer_fit(self, request: dict, fit: LabelFit, size: int, saved: str = "") -> None:
         """Send the fitted hands with their masks at `size` px a side; after a full fit, also what may be wrong."""
@@ -330,10 +330,10 @@ def _load_net(weights: str | Path | None) -> PhotoGraph | None:
     return PhotoGraph(export_photo_graph(*load_net(weights)))
 
 
-def _refit(label: PhotoLabel, opened: _Opened, quick: bool, follow: bool) -> LabelFit:
-    """Fit a label's joints: where that must be `quick` from the fit before, else anew.
+def _fit_again(label: PhotoLabel, opened: _Opened, quick: bool, follow: bool) -> LabelFit:
+    """Fit a label's joints: `quick` from the photo's last fit, else anew.
 
-    With `follow`, the answer of each hand is the one nearest to the fit before, whichever is the likelier now.
+    With `follow`, the answer of each hand is the one nearest to the last fit, whichever is the likelier now.
     """
     if quick:
         return fit_label(label, opened.size, opened.fit)
@@ -348,7 +348,7 @@ def _refit(label: PhotoLabel, opened: _Opened, quick: bool, follow: bool) -> Lab
 
 
 def _nearest(fits: list[PhotoFit], start: PhotoFit | None) -> int:
-    """Return which answer's joints are nearest in depth to those of an earlier fit; the likelier one without that."""
+    """Return which answer's joints are nearest in depth to those of an earlier fit; without that, the likelier one."""
     if start is None or len(fits) < 2:
         return 0
     depths = [fit.joints[:, 2] - fit.joints[:, 2].mean() for fit in (*fits, start)]

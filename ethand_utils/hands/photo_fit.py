@@ -16,8 +16,8 @@ from ethand_utils.labels import FINGERS, HANDS, LEFT, N_JOINTS, RIGHT
 
 FEWEST, FEWEST_PALM = 6, 3  # joints, and among them wrist and finger bases, that a fit needs
 SMALLEST = 8.0  # px over which they must reach
-# Focal lengths over a photo's diagonal: the guess for one whose lens is unknown, and those that are compared, from a
-# phone's to a lens far away or a photo that was cropped.
+# Focal lengths over a photo's diagonal: the guess where the lens is unknown, and those that `likely_camera` compares,
+# from a phone's to that of a distant hand or a cropped photo.
 FOCAL, FOCALS = 1.0, (0.7, 1.4, 3.5)
 
 # What is expected of a hand. Angles, rad: mean and deviation of spread, base, middle and end flexion, thumb first.
@@ -32,8 +32,8 @@ LENGTH_DEVIATIONS, BREADTH_DEVIATION = (0.05, 0.05, 0.05), 0.08
 THUMB_DEVIATION = 0.004  # m along an axis, of the thumb's base in the palm
 DEVIATION = 0.003  # m, of a joint from where the fitted hand has it, as clicked and as people differ
 OUTLIER = 3.0  # deviations beyond which a joint loses weight
-# Share of the way that a joint goes from where the fitted hand has it to where it was marked; from the first of these
-# distances, m, it is smaller, and 0 beyond the second, where no hand has it.
+# Share of the way from the fitted hand's joint to the marked one that the answer goes. It falls to 0 between these
+# distances, m: beyond the second no hand has the joint.
 TRUST, NEAR = 0.5, (0.009, 0.018)
 
 # Where a fit begins: at so many of the hands below, seen from so many sides; and how many steps it takes.
@@ -49,7 +49,7 @@ CURLS = (
     ((0, 10, 15, 20), *[(0, 0, 80, 55)] * 4),
 )  # degrees, as in LIMITS
 APART = 0.5  # least distance of two starts' rotations, rad
-OTHER = 0.01  # m, by which depths of a second answer differ from those of the first, as root mean square
+OTHER = 0.01  # m, least root mean square by which the depths of a second answer differ from the first's
 UNLIKELY = 40.0  # cost by which an answer may exceed the best one
 
 N_ANGLES = LIMITS[..., 0].size
@@ -69,8 +69,8 @@ class PhotoFit:
     """One hand in a photo: `joints` float [21, 3] m in the camera's frame and `pixels` float [21, 2] px of them.
 
     `residual` float [21] px is each joint's distance from where the fitted hand has it, NaN where none was given. The
-    `joints` themselves are moved TRUST of the way to those that were. `state` float [k] starts another fit, and a lower
-    `cost` is the likelier hand.
+    `joints` themselves are moved towards those that were, by TRUST of the way. `state` float [k] starts another fit;
+    the lower its `cost`, the likelier the hand.
     """
 
     joints: np.ndarray
@@ -87,7 +87,7 @@ def guess_camera(width: float, height: float) -> Camera:
 
 
 def likely_camera(points: np.ndarray, width: float, height: float) -> Camera:
-    """Return the camera of FOCALS before which the hands of a photo are likeliest.
+    """Return the camera of FOCALS by which the hands of a photo are likeliest.
 
     `points` float [2, 21, 2] px are those of the left and the right hand, NaN where unknown or absent. How strongly
     fingers shrink with depth says which it is; without hands that can be fitted, the camera is `guess_camera`'s.
@@ -100,12 +100,12 @@ def likely_camera(points: np.ndarray, width: float, height: float) -> Camera:
         except HandError:
             continue
         for i, camera in enumerate(cameras):
-            costs[i] += fit_photo_joints(points[side], side, camera, start=_before(fit, guess, camera))[0].cost
+            costs[i] += fit_photo_joints(points[side], side, camera, start=_for_camera(fit, guess, camera))[0].cost
     return cameras[costs.argmin()] if costs.any() else guess
 
 
-def _before(fit: PhotoFit, old: Camera, new: Camera) -> PhotoFit:
-    """Return a fit as a start for another camera of the same centre: the hand appears as large, at the same pixel."""
+def _for_camera(fit: PhotoFit, old: Camera, new: Camera) -> PhotoFit:
+    """Return a fit as a start for a camera of the same centre and another focal length: the hand appears the same."""
     ratio, state = new.focal[0] / old.focal[0], fit.state.copy()
     state[3:5] /= ratio
     state[5] += np.log(ratio)
@@ -184,11 +184,7 @@ def _pose(states: np.ndarray, slopes: bool = True) -> tuple[np.ndarray, np.ndarr
     turn = Rotation.from_rotvec(states[:, ROTATION]).as_matrix()
     angles = states[:, ANGLE].reshape(count, len(FINGERS), -1)
     bones = skeleton.bones * np.exp(states[:, LENGTH]).reshape(count, len(FINGERS), -1, 1)
-    palm = np.repeat(skeleton.palm[None], count, axis=0)
-    palm[..., 0] *= np.exp(states[:, BROAD, None])
-    across = turn[:, None, :, 0] * palm[..., :1]  # how the palm's joints move with its breadth
-    palm[:, 0] += states[:, THUMB]
-    palm = palm @ turn.mT
+    palm, across = _palm(states, turn)
     joints = np.empty((count, N_JOINTS, 3))
     joints[:, WRIST] = palm[:, -1]
     fingers = joints[:, :WRIST].reshape(count, *CHAINS.shape, 3)[:, :, ::-1]  # a view, from base to tip
@@ -206,6 +202,15 @@ def _pose(states: np.ndarray, slopes: bool = True) -> tuple[np.ndarray, np.ndarr
     position = distance * np.append(states[:, 3:5], np.ones((count, 1)), axis=1)
     derivatives = _slopes(joints, fingers, hinges, turn, across, position) if slopes else None
     return joints + position[:, None], derivatives
+
+
+def _palm(states: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the palm's joints [B, 6, 3] m of hands [B, k] turned by [B, 3, 3], and its derivatives by breadth."""
+    palm = np.repeat(_skeleton().palm[None], len(states), axis=0)
+    palm[..., 0] *= np.exp(states[:, BROAD, None])
+    across = turn[:, None, :, 0] * palm[..., :1]
+    palm[:, 0] += states[:, THUMB]
+    return palm @ turn.mT, across
 
 
 def _slopes(joints, fingers, hinges, turn, across, position) -> np.ndarray:
@@ -256,9 +261,9 @@ def _about_y(angles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Data:
-    """What a fit has to meet: `rays` float [21, 2], x and y over z, 0 where unknown, and their `weights` [21].
+    """The observations of a fit: `rays` float [21, 2], x and y over z, 0 where unknown, and their `weights` [21].
 
-    `deviation` is that of a ray.
+    `deviation` is a ray's, as x and y over z.
     """
 
     rays: np.ndarray

@@ -49,10 +49,8 @@ def rendered_photo(
     sample = render(scene, size, rng) if with_image else render_masks(scene, size)
     camera = scene.camera.crop(*scene.crop, size)
     joints = np.stack([np.full((N_JOINTS, 3), np.nan) if limb is None else limb_joints(limb) for limb in scene.limbs])
-    image = None
+    image = _lit(sample["image"], light, seed, i) if with_image else None
     if with_image:
-        lit = LIGHTS[light] if isinstance(light, str) else light
-        image = lit(sample["image"], np.random.default_rng([seed, CODE, 2]), np.random.default_rng([seed, CODE, 3, i]))
         image[beyond_frame(scene.crop, size, scene.frame)] = 0
     return {
         "image": image,
@@ -63,6 +61,12 @@ def rendered_photo(
         "hand_type": scene.hand_type,
         "camera": camera,
     }
+
+
+def _lit(image: np.ndarray, light: str | Light, seed: int, i: int) -> np.ndarray:
+    """Return the image of photo `i` of a camera `seed` in a light."""
+    camera, photo = np.random.default_rng([seed, CODE, 2]), np.random.default_rng([seed, CODE, 3, i])
+    return (LIGHTS[light] if isinstance(light, str) else light)(image, camera, photo)
 
 
 def _check(seed: int, i: int, size: int, light: str | Light) -> None:
@@ -84,8 +88,8 @@ def limb_joints(limb: Limb) -> np.ndarray:
 def _regressor(rig: Rig) -> np.ndarray:
     """Return the matrix float [21, V] from the skin's vertices of a rig to its annotated joints, in every pose.
 
-    Skin is a blend of bones, each of which moves affinely: vertices are linear in the bones' twelve numbers, which
-    least squares thus finds from them, and a joint follows its bone.
+    Skin is a blend of bones, each of which moves affinely: vertices are linear in the bones' twelve numbers. Least
+    squares gives these numbers from the vertices, and a joint follows its bone.
     """
     ends = np.ones((len(rig.vertices), 1))
     blend = rig.weights[:, :, None] * np.concatenate([rig.vertices, ends], 1)[:, None]  # [V, J, 4]

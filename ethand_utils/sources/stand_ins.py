@@ -17,11 +17,12 @@ from ethand_utils.hands.photo_fit import FEWEST
 from ethand_utils.labels import FRONT_NONE
 from ethand_utils.outputs import OutputError
 from ethand_utils.rendering.options import RenderOptions
+from ethand_utils.sources.course import crop_masks
 from ethand_utils.sources.photo_labels import HandLabel, LabelFit, LabelFolder, PhotoLabel, fit_label
 from ethand_utils.sources.rendered_photos import rendered_photo
 
 OPTIONS = RenderOptions(views="front", single_share=0.4, photo_share=1.0)  # one hand or two, before a photograph
-NOISE = 2.0  # px by which a joint is placed beside where it is
+NOISE = 2.0  # px in each direction, standard deviation of a joint as placed from where it is
 
 
 def write_stand_ins(
@@ -32,7 +33,7 @@ def write_stand_ins(
     light: str = "strange",
     options: RenderOptions = OPTIONS,
 ) -> dict[Path, dict]:
-    """Render photos (`rendered_photo`) by their numbers as PNG files; return what is known of each, by its path.
+    """Render photos by their numbers as PNG files; return `rendered_photo`'s answer for each, by its path.
 
     Every number is another person. Raises OutputError for a file there that is another image.
     """
@@ -82,11 +83,11 @@ def stand_in_label(
     size = photo["image"].shape[1], photo["image"].shape[0]
     hands = [_hand_label(photo, side, noise, rng) for side in range(len(photo["joints"]))]
     label = PhotoLabel(name, tuple(hands), labeller="stand-in")
-    try:
-        fit = fit_label(label, size) if label.sides else None
-    except HandError:
+    if not label.sides:
         return label, None
-    if fit is None:
+    try:
+        fit = fit_label(label, size)
+    except HandError:
         return label, None
     answers = [_answer(fit, photo, side) for side in range(len(hands))]
     if any(answers):
@@ -124,23 +125,12 @@ def with_true_masks(store: Store, photos: dict[Path, dict], out: str | Path) -> 
     def sample(i: int) -> dict:
         photo = by_name[rows[i]["seq"]]
         square = crop_square(tuple(rows[i][name] for name in BOX))
-        truth = {name: _nearest(photo[name], square, store.size) for name in ("masks", "front")}
         return {
             "images": store.images[i],
-            **truth,
+            "masks": crop_masks(photo["masks"], square, store.size),
+            "front": crop_masks(photo["front"][None], square, store.size)[0],
             "row": {name: rows[i][name] for name in ("id", "hand_type", "subject")},
         }
 
     meta = {"source": "stand-ins", "split": store.path.name, "labels": store.meta.get("labels", "")}
     return build_store(out, StorePlan(sample, len(store), store.size, ("images", "masks", "front"), meta), replace=True)
-
-
-def _nearest(maps: np.ndarray, square: tuple[float, float, float], size: int) -> np.ndarray:
-    """Return the square (x, y, side) px of maps [..., H, W] at size×size px, nearest neighbour, 0 beyond the frame."""
-    x, y, side = square
-    middles = (np.arange(size) + 0.5) * side / size
-    columns, rows = np.floor(x + middles).astype(int), np.floor(y + middles).astype(int)
-    height, width = maps.shape[-2:]
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-    values = maps[..., rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
-    return np.where(inside, values, 0).astype(np.uint8)
