@@ -34,7 +34,7 @@ steps = {stage.name: stage for stage in stages(profile)}
 threads = int(config.get("threads", 0))
 threads_per_training = threads or max(1, workflow.cores // (gpu_count() // profile.processes or 2))
 
-# What is said of a job that starts, in place of its hundred inputs; a dry run says all of it.
+# The line on a job that starts, in place of its hundred inputs; a dry run lists these.
 say = None if {"-n", "--dry-run", "--dryrun"} & set(sys.argv) else "{rule}, threads: {threads}"
 
 shards = {f"render/{shard.number}-of-{shard.of}.done": shard for shard in render_shards(profile)}

@@ -29,8 +29,8 @@ ADDED_SHARE = 0.5  # of the photo's shorter side, that an added hand is long
 class LabelPhotos:
     """The photos to label: those of a folder, of a list of files, or the images of a store.
 
-    `names` are as short as they can be told apart by. A store's images are written as PNG files into `folder` when they
-    are first asked for, as labels are kept of files. Raises EthandError where there is no photo.
+    `names` are the shortest that all differ. A store's images are written as PNG files into `folder` when they are
+    first asked for, because a label is of a file. Raises EthandError where there is no photo.
     """
 
     def __init__(self, images: str | Path | Sequence[str | Path] | Store, folder: Path):
@@ -44,7 +44,7 @@ class LabelPhotos:
         self.names = _names(self.files)
 
     def file(self, index: int) -> Path:
-        """Return the file of a photo, which is there now if it is a store's."""
+        """Return the file of a photo; a store's image is written to it first."""
         file = self.files[index]
         if self._store is not None and not file.exists():
             save_image(self._store.images[index], file)
@@ -116,8 +116,7 @@ def completed_hand(hand: HandLabel, side: int, size: tuple[int, int]) -> HandLab
 
     That hand is laid over the joints that there are.
     """
-    enough = hand.placed.sum() >= FEWEST and hand.placed[[WRIST, *CHAINS[:, 0]]].sum() >= FEWEST_PALM
-    if enough:
+    if hand.placed.sum() >= FEWEST and hand.placed[[WRIST, *CHAINS[:, 0]]].sum() >= FEWEST_PALM:
         return HandLabel(hand.joints, hand.placed)
     if hand.placed.sum() < 2:
         return added_hand(side, size)

@@ -7,10 +7,7 @@ import torch
 
 
 def runs_ahead(device: torch.device) -> bool:
-    """Return whether a device works through a queue, so that a program waits for it when it reads one of its numbers.
-
-    A GPU does.
-    """
+    """Return whether a device, such as a GPU, queues its work, so that reading one of its numbers waits."""
     return device.type == "cuda"
 
 
@@ -24,8 +21,8 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 def prefetched(batches: Iterator[tuple[torch.Tensor, ...]], device: torch.device) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield the batches of an iterator on a `device`, each made while the one before it is in use.
 
-    They are the same in the same order, as long as making them depends on nothing that their user changes. An error in
-    making one is raised here. A thread makes one batch and ends, so that none is left whenever the user stops.
+    They are the iterator's in its order, as long as they depend on nothing that their user changes. An error in making
+    one is raised here. Each has a thread of its own, which ends with it: none is left whenever the user stops.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     upcoming = _Upcoming(batches, stream)

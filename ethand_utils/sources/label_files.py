@@ -178,7 +178,7 @@ def read_record(file: Path) -> LabelRecord:
         ) from None
 
 
-def _record(name: str, value: dict, digest: str) -> LabelRecord:
+def _record(name: str, value: dict, file_digest: str) -> LabelRecord:
     hands = tuple(None if value[hand] is None else HandLabel.from_json(value[hand]) for hand in HANDS)
     label = PhotoLabel(value["photo"], hands, value["front"], value["labeller"], value["seconds"], value["labelled_at"])
     width, height, path, sha256 = (value[key] for key in ("width", "height", "path", "sha256"))
@@ -187,7 +187,7 @@ def _record(name: str, value: dict, digest: str) -> LabelRecord:
     if not isinstance(path, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError("path or sha256: not a photo's")
     require_known("split", value["split"], SPLITS, ValueError)
-    return LabelRecord(name, label, path, sha256, width, height, value["split"], digest)
+    return LabelRecord(name, label, path, sha256, width, height, value["split"], file_digest)
 
 
 def read_records(folder: Path) -> tuple[dict[str, LabelRecord], dict[str, str]]:

@@ -81,10 +81,11 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 class FiniteLoss(Callback):
-    """Stops a training whose loss is NaN or infinite, and after an epoch whose weights are.
+    """Stops a training when its loss is NaN or infinite, or when its weights are after an epoch.
 
-    Before the step of that loss; on a GPU, which would have to be waited for at each, up to READ_EVERY batches later.
-    Both come before the epoch's checkpoint is written, so that the one of the last good epoch stays.
+    On a CPU it stops before the step of that loss. On a GPU, where reading a loss waits for all work before it, it
+    reads READ_EVERY at a time and stops so much later. Either is before the epoch's checkpoint is written, so that the
+    one of the last good epoch stays.
     """
 
     order = 60  # after the terms that methods add to the loss

@@ -15,7 +15,7 @@ class UniMatchV2(FixMatch):
     """
 
     views, formula = 2, "(L + w CE of sure labels, two strong views) / 2"
-    compiles = False  # a compiled net has no regard for what is hooked into it later
+    compiles = False  # hooks added to a net after it is compiled have no effect
 
     def student_images(self, images: torch.Tensor, weak: torch.Tensor, *strong: torch.Tensor) -> torch.Tensor:
         """Return the labelled images alone, and keep the strong views for a pass of their own."""
