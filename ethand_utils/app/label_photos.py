@@ -1,7 +1,7 @@
 """Photos to label: their files and names, small copies for a page, and a hand to begin with."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -66,6 +66,8 @@ class LabelPhotos:
 
 
 def _files(paths: Sequence[str | Path]) -> list[Path]:
+    if not isinstance(paths, Iterable):
+        raise EthandError(f"{paths!r}: expected a folder of photos, a list of files, or a Store")
     paths = [Path(path) for path in paths]
     missing = [path for path in paths if not path.exists()]
     if missing:

@@ -102,6 +102,7 @@ class HandLabeler(anywidget.AnyWidget):
     _done = traitlets.List().tag(sync=True)
     _closed = traitlets.Unicode().tag(sync=True)
     _viewer = traitlets.Unicode().tag(sync=True)  # of several views of the widget, the one that changes labels
+    _folder: LabelFolder | None = None  # so that a widget that was refused can be closed, too
     _writers: ClassVar[weakref.WeakValueDictionary[Path, "HandLabeler"]] = weakref.WeakValueDictionary()
 
     def __init__(
@@ -113,6 +114,8 @@ class HandLabeler(anywidget.AnyWidget):
         weights: str | Path | None = None,
     ):
         super().__init__()
+        if weights is not None and not Path(weights).is_file():
+            raise EthandError(f"{weights}: no such file of weights; check the path, or leave `weights` out")
         self.out, self.weights = Path(out), weights
         self.photos = LabelPhotos(images, self.out / STORED_IMAGES)
         self._net, self._opened = None, OrderedDict()
@@ -230,8 +233,9 @@ class HandLabeler(anywidget.AnyWidget):
         return self._ahead(index).result()
 
     def _ahead(self, index: int) -> Future:
-        """Start to read a photo, unless that has begun; the last OPENED ones stay in memory."""
-        if index not in self._opened:
+        """Start to read a photo, unless that has begun and not failed; the last OPENED ones stay in memory."""
+        before = self._opened.get(index)
+        if before is None or (before.done() and before.exception()):
             self._opened[index] = self._reader.submit(self._read, index, self._saved_label(index))
         self._opened.move_to_end(index)
         if len(self._opened) > OPENED:

@@ -58,7 +58,8 @@ def read_labels(
     claim_report(out, root)
     records, report = _check(root, size)
     if len(records) < FEWEST:
-        why = f"; {report['skipped']} are skipped" if report["skipped"] else ""
+        reasons = [f"{entry['count']} skipped: {reason}" for reason, entry in report["skipped"].items()]
+        why = "".join(f"; {reason}" for reason in reasons)
         raise LabelError(
             f"{root}: {len(records)} labelled photos with hands, expected at least {FEWEST}, for training, validation "
             f"and test{why}; label more"

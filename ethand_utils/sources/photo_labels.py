@@ -269,9 +269,9 @@ class LabelFolder:
             raise ImageError(f"{photo}: cannot be read ({first_line(error)}); expected an image") from None
 
     def _gone(self, name: str) -> LabelError:
-        record = self._records[name]
+        photo = os.path.normpath(self.path / self._records[name].path)
         return LabelError(
-            f"{self.path / record.path}: the photo of the label {name} is gone or has changed; put it back, or open it "
+            f"{photo}: the photo of the label {name} is gone or has changed; put it back, or open it "
             "where it is now, to edit its label"
         )
 

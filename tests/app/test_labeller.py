@@ -300,7 +300,29 @@ def test_photos_that_are_not_there_are_named(tmp_path):
         HandLabeler(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(EthandError, match=r"gone\.jpg: no such photo"):
         HandLabeler([tmp_path / "gone.jpg"], tmp_path / "out")
+    with pytest.raises(EthandError, match="None: expected a folder of photos"):
+        HandLabeler(None, tmp_path / "out")
+    with pytest.raises(EthandError, match=r"net\.safetensors: no such file of weights"):
+        HandLabeler(tmp_path / "empty", tmp_path / "out", weights=tmp_path / "net.safetensors")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_widget_that_was_refused_can_be_closed(tmp_path):
+    refused = HandLabeler.__new__(HandLabeler, tmp_path, tmp_path / "out")
+    with pytest.raises(EthandError, match="no photos here"):
+        refused.__init__(tmp_path, tmp_path / "out")
+    refused.close()  # as the end of the widget does, whose error nobody could catch
+    assert refused.comm is None
+
+
+def test_a_photo_that_has_been_mended_is_opened(ask, photos, tmp_path):
+    whole = (photos / "photo0.png").read_bytes()
+    (photos / "photo0.png").write_text("not a photo")
+    widget = HandLabeler(photos, tmp_path / "out")
+    [(fault, _)] = ask(widget, "photo")
+    assert "photo0.png: not a readable image" in fault["text"]
+    (photos / "photo0.png").write_bytes(whole)
+    assert opened(ask, widget)["hands"][LEFT]
 
 
 def test_save_view_draws_the_selected_photo(photos, tmp_path):

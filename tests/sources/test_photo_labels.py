@@ -489,6 +489,13 @@ def test_a_writer_that_was_killed_blocks_nobody(labelled):
 # The data set
 
 
+def test_too_few_photos_are_refused_with_what_is_skipped(photos, tmp_path):
+    with LabelFolder(tmp_path / "labelled", SIZE) as folder:
+        folder.save(photos[0], PhotoLabel(photos[0].name, (None, None)))
+    with pytest.raises(LabelError, match=r"0 labelled .* test; 1 skipped: labelled as having no hand; label more"):
+        read_labels(tmp_path / "labelled", tmp_path / "data", SIZE)
+
+
 def test_five_photos_fill_the_splits_and_later_ones_move_none(photos, truths, tmp_path):
     out, splits = tmp_path / "labelled", {}
     for count, (photo, truth) in enumerate(zip(photos, truths, strict=True), 1):

@@ -103,7 +103,7 @@ export class Toolbar {
     this.masks.value = state.masks;
     this.opacity.value = state.opacity;
     this.palette.value = state.palette;
-    this.next.disabled = !writable || !label;
+    this.next.disabled = !(writable && label) && app.unopened !== app.index;
   }
 }
 
@@ -139,6 +139,7 @@ export class Status {
 
   savedText() {
     const { app } = this;
+    if (app.unopened === app.index) return "not opened; Enter: the next photo";
     if (!app.photo) return "opening …";
     if (app.late()) return "waiting for the kernel …";
     if (!app.writable) return "read only";

@@ -111,7 +111,7 @@ export function act(app, action) {
     leave: () => (app.help.element.hidden ? app.select(app.active, null) : app.help.toggle(false)),
   };
   if (action in actions) {
-    if (app.photo || ["next", "previous", "help", "leave"].includes(action)) actions[action]();
+    if (app.photo || ["next", "previous", "accept", "help", "leave"].includes(action)) actions[action]();
   } else app.set({ [action]: !state[action] });
   return true;
 }

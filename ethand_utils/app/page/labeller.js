@@ -71,6 +71,19 @@ class App {
     ];
     for (const [name, handler] of this.handlers) this.model.on(name, handler);
     this.element.addEventListener("pointerdown", () => this.takeOver(), { capture: true });
+    this.listenToControls();
+  }
+
+  /** Take the focus back from a control that was used with a pointer, so that keys are the labeller's: Enter goes on. */
+  listenToControls() {
+    let pointed = false;
+    const note = (event) => (pointed = event.type === "pointerdown");
+    for (const kind of ["pointerdown", "keydown"]) this.element.addEventListener(kind, note, { capture: true });
+    const leave = ({ type, target }) => {
+      const used = type === "click" ? target.closest("button") : target.closest("select, input");
+      if (pointed && used && !this.help.element.contains(used) && this.help.element.hidden) this.focus();
+    };
+    for (const kind of ["click", "change"]) this.element.addEventListener(kind, leave);
   }
 
   close() {
@@ -153,6 +166,7 @@ class App {
     this.commitDraft();
     this.saveNow();
     this.index = index;
+    this.unopened = null; // the photo shown, where the kernel could not open it
     this.selected = null;
     this.fault.hidden = this.writable;
     Object.assign(this.stage, { whole: true, sized: null, drag: null, hover: null });
@@ -333,7 +347,8 @@ class App {
     this.redraw();
   }
 
-  receiveFault({ text, serial }) {
+  receiveFault({ text, serial, photo }) {
+    if (photo === this.index && !this.photo) this.unopened = photo;
     if (serial !== undefined && serial === this.pending?.serial) this.pending = null;
     this.fault.textContent = text;
     this.fault.hidden = false;
@@ -480,10 +495,19 @@ class App {
     if (this.writable) this.request({ kind: "guess", photo: this.index });
   }
 
+  /** Save the photo as it is and go to the next; one that cannot be opened is passed over. */
   accept() {
-    if (!this.writable || !this.label) return;
-    this.requestSave();
-    this.open(this.index + 1);
+    if (!this.label && this.unopened !== this.index) return;
+    if (!this.writable && this.label) return;
+    if (this.label) this.requestSave();
+    this.open(this.following());
+  }
+
+  /** The photo after this one; after the last one, the first without a label, if any. */
+  following() {
+    const { length } = this.labels.photos;
+    if (this.index + 1 < length) return this.index + 1;
+    return this.labels.photos.findIndex((_, k) => k !== this.index && !this.done.has(k));
   }
 
   // ---- state of the page --------------------------------------------------------------------------------------------
