@@ -86,21 +86,24 @@ def guess_camera(width: float, height: float) -> Camera:
     return Camera((focal, focal), (width / 2, height / 2))
 
 
-def likely_camera(points: np.ndarray, width: float, height: float) -> Camera:
+def likely_camera(points: np.ndarray, width: float, height: float, weights: np.ndarray | None = None) -> Camera:
     """Return the camera of FOCALS by which the hands of a photo are likeliest.
 
-    `points` float [2, 21, 2] px are those of the left and the right hand, NaN where unknown or absent. How strongly
-    fingers shrink with depth says which it is; without hands that can be fitted, the camera is `guess_camera`'s.
+    `points` float [2, 21, 2] px are those of the left and the right hand, NaN where unknown or absent, and `weights`
+    float [2, 21] theirs, 1 by default. How strongly fingers shrink with depth says which it is; without hands that can
+    be fitted, the camera is `guess_camera`'s.
     """
     guess, costs = guess_camera(width, height), np.zeros(len(FOCALS))
+    weights = np.ones(points.shape[:2]) if weights is None else weights
     cameras = [Camera((guess.focal[0] * factor / FOCAL,) * 2, guess.centre) for factor in FOCALS]
     for side in (LEFT, RIGHT):
         try:
-            fit = fit_photo_joints(points[side], side, guess)[0]
+            fit = fit_photo_joints(points[side], side, guess, weights[side])[0]
         except HandError:
             continue
         for i, camera in enumerate(cameras):
-            costs[i] += fit_photo_joints(points[side], side, camera, start=_for_camera(fit, guess, camera))[0].cost
+            start = _for_camera(fit, guess, camera)
+            costs[i] += fit_photo_joints(points[side], side, camera, weights[side], start)[0].cost
     return cameras[costs.argmin()] if costs.any() else guess
 
 

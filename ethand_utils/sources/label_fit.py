@@ -79,12 +79,13 @@ class LabelFit:
 
         Seen in a picture, many a left hand has joints that a right one could have: most are not told apart.
         """
-        hand, own = self.label.hands[side], min(fit.cost for fit in self.answers[side])
+        points, weights = _points(self.label)
+        own = min(fit.cost for fit in self.answers[side])
         try:
-            other = min(fit.cost for fit in fit_photo_joints(hand.joints, 1 - side, self.camera, _weights(hand)))
+            fits = fit_photo_joints(points[side], 1 - side, self.camera, weights[side])
         except HandError:
             return ""
-        if other > own - OTHER_SIDE:
+        if min(fit.cost for fit in fits) > own - OTHER_SIDE:
             return ""
         return f"the {HANDS[side]} hand's joints fit a {HANDS[1 - side]} hand better"
 
@@ -92,23 +93,26 @@ class LabelFit:
 def fit_label(label: PhotoLabel, size: tuple[int, int], before: LabelFit | None = None) -> LabelFit:
     """Fit hands to the joints of a label of a photo of `size` (width, height) px.
 
-    With `before`, the fit of nearly the same joints, the answer is quick: each hand is moved on from the chosen one,
-    before the same camera; a hand that was not there is fitted anew. Raises HandError, naming the hand, for joints that
-    give none.
+    With `before`, the fit of nearly the same joints, the answer is quick: each hand goes on from the chosen one, with
+    the same camera; a hand that was not there is fitted anew. Raises HandError, naming the hand, for joints that give
+    none.
     """
-    camera = likely_camera(_marked(label), *size) if before is None else before.camera
+    points, weights = _points(label)
+    camera = likely_camera(points, *size, weights) if before is None else before.camera
     starts, answers = (None, None) if before is None else before.chosen, ([], [])
     for side in label.sides:
-        hand = label.hands[side]
-        answers[side].extend(fit_photo_joints(hand.joints, side, camera, _weights(hand), starts[side]))
+        answers[side].extend(fit_photo_joints(points[side], side, camera, weights[side], starts[side]))
     hands = posed_hands(_joints(_chosen(label, answers)), label.front)
     return LabelFit(label, tuple(size), camera, answers, hands)
 
 
-def _marked(label: PhotoLabel) -> np.ndarray:
-    """Return the label's joints float [2, 21, 2] px, NaN where there is none."""
-    absent = np.full((N_JOINTS, 2), np.nan)
-    return np.stack([absent if hand is None else hand.joints for hand in label.hands])
+def _points(label: PhotoLabel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the label's joints float [2, 21, 2] px, NaN where there is none, and their weights float [2, 21]."""
+    points, weights = np.full((len(HANDS), N_JOINTS, 2), np.nan), np.ones((len(HANDS), N_JOINTS))
+    for side in label.sides:
+        hand = label.hands[side]
+        points[side], weights[side] = hand.joints, np.where(hand.guessed, GUESSED, CLICKED)
+    return points, weights
 
 
 def _chosen(label: PhotoLabel, answers: tuple[list, list]) -> tuple[PhotoFit | None, PhotoFit | None]:
@@ -118,10 +122,6 @@ def _chosen(label: PhotoLabel, answers: tuple[list, list]) -> tuple[PhotoFit | N
 
 def _joints(fits: tuple[PhotoFit | None, PhotoFit | None]) -> np.ndarray:
     return np.stack([np.full((N_JOINTS, 3), np.nan) if fit is None else fit.joints for fit in fits])
-
-
-def _weights(hand) -> np.ndarray:
-    return np.where(hand.guessed, GUESSED, CLICKED)
 
 
 def posed_hands(joints: np.ndarray, front: str) -> tuple[Hand | None, Hand | None]:
