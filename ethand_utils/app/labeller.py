@@ -163,7 +163,7 @@ class HandLabeler(anywidget.AnyWidget):
         except (BusyError, FileError, OutputError) as error:
             if not isinstance(error, BusyError) and not is_label_folder(self.out):
                 raise
-            self._closed = failure_line(error)
+            self._closed = f"{failure_line(error)}; then run this cell again"
             return None
         self._writers[real] = self
         return folder

@@ -125,7 +125,8 @@ export class Status {
   draw() {
     const { app } = this;
     const { photo, labels } = app;
-    const done = `${app.done.size} of ${labels.photos.length} labelled`;
+    const all = app.done.size === labels.photos.length ? "; next: ethand data labels, notebook 15" : "";
+    const done = `${app.done.size} of ${labels.photos.length} labelled${all}`;
     this.photo.textContent = `${labels.photos[app.index] ?? "no photo"} (${done})`;
     this.saved.textContent = this.savedText();
     this.seconds.textContent = photo ? `${Math.round(photo.seconds)} s on this photo` : "";
