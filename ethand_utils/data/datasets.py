@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ethand_utils.data.store import OCCLUDED, Store, StoreError
+from ethand_utils.data.store import HOW_TO_BUILD, OCCLUDED, Store, StoreError
 from ethand_utils.labels import HAND_TYPES, HANDS
 from ethand_utils.outputs import OutputError, claim_shared_folder
 
@@ -25,7 +25,7 @@ def open_dataset(path: str | Path) -> dict[str, Store]:
         return {path.name: Store(path)}
     stores = {p.parent.name: Store(p.parent) for p in sorted(path.glob("*/meta.json")) if p.parent.name[0] != "."}
     if not stores:
-        raise StoreError(f"{path}: no data set here; build one with `ethand data render --out {path}`")
+        raise StoreError(f"{path}: no data set here; check the path, or {HOW_TO_BUILD}")
     return stores
 
 
