@@ -278,9 +278,9 @@ class HandLabeler(anywidget.AnyWidget):
             elif opened.fit is None or not opened.untouched:
                 opened.fit, opened.untouched = fit_label(opened.label, opened.size), True
         except EthandError as error:
-            return self._answer(request, "fit", [], failure=failure_line(error))
-        self._answer_fit(request, opened.fit, LIVE_SIZE if request["live"] else MASK_SIZE)
-        return None
+            self._answer(request, "fit", [], failure=failure_line(error))
+        else:
+            self._answer_fit(request, opened.fit, LIVE_SIZE if request["live"] else MASK_SIZE)
 
     def _save(self, request: dict) -> None:
         """Save a label with the fit of its joints, and send that; joints that give no hand are not saved."""
@@ -292,12 +292,12 @@ class HandLabeler(anywidget.AnyWidget):
                 raise EthandError(self._closed)
             self._folder.save(self.photos.file(index), fit.label, fit)
         except EthandError as error:
-            return self._answer(request, "fit", [], failure=failure_line(error))
+            self._answer(request, "fit", [], failure=failure_line(error))
+            return
         opened.fit, opened.label, opened.untouched = fit, self._saved_label(index), True
         self._answer_fit(request, fit, MASK_SIZE, _clock(datetime.now().isoformat()))
         if index not in self._done:
             self._done = [*self._done, index]
-        return None
 
     def _refit(self, request: dict, opened: _Opened) -> LabelFit:
         label, quick = self._from_page(opened, request), bool(request["quick"])
