@@ -12,20 +12,15 @@ from ethand_utils.analysis.comparison import (
     steps_display,
 )
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
-from ethand_utils.experiments.methods import FULL_METHOD, PEER_REFERENCES, chosen_methods, peer_methods
+from ethand_utils.experiments.methods import PEER_REFERENCES, full_beside_peers, peer_methods
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.style import mean_text, percent_text
 
 
-def compared_rows(run: Run, label_fraction: float = 1.0) -> list[str]:
-    """Return the rows that are compared at a label fraction: the report's, then the run's peers.
-
-    The full method is among them on all pairs, if the run trains it; D is not trained on fractions.
-    """
-    rows = [*PEER_REFERENCES]
-    if label_fraction == 1 and FULL_METHOD in (method.name for method in chosen_methods(run.profile)):
-        rows.append(FULL_METHOD)
-    return rows + [method.name for method in peer_methods(run.profile)]
+def compared_rows(run: Run) -> list[str]:
+    """Return the rows that are compared: the report's, with the full method if the run trains it, and the peers."""
+    beside = (*full_beside_peers(run.profile), *peer_methods(run.profile))
+    return [*PEER_REFERENCES, *(method.name for method in beside)]
 
 
 def peer_fractions(run: Run) -> list[float]:
@@ -44,7 +39,7 @@ def peer_results(run: Run) -> pd.DataFrame:
         )
     results = []
     for fraction in peer_fractions(run):
-        for row in compared_rows(run, fraction):
+        for row in compared_rows(run):
             files = sorted((run.at_fraction(fraction).folder / "g2" / row).glob("seed*/result.json"))
             results += [
                 json.loads(file.read_text()) | {"label_fraction": fraction, "model": title(row)} for file in files
@@ -60,7 +55,7 @@ def peer_table(run: Run) -> pd.DataFrame:
     lines = [
         row_at_fraction(run, fraction, row, title(row))
         for fraction in peer_fractions(run)
-        for row in compared_rows(run, fraction)
+        for row in compared_rows(run)
     ]
     return pd.DataFrame(lines)
 
@@ -83,7 +78,7 @@ def peer_steps(run: Run) -> pd.DataFrame:
     steps, fractions = [], []
     for fraction in peer_fractions(run):
         part = run.at_fraction(fraction)
-        scores = scores_by_row(part, compared_rows(run, fraction))
+        scores = scores_by_row(part, compared_rows(run))
         people = independent_people(part, scores)
         pairs = step_pairs(list(scores))
         steps += [paired_step(scores, before, after, people) for before, after in pairs]

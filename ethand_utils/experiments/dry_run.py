@@ -111,7 +111,7 @@ def _g2(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
     method, facts, d = stage.method, stage.method.facts(p), stage.method.discriminator(p)
     loss = LOSSES[method.loss].text(facts["class_weights"] != "none")
     described = {key: facts[key] for key in ("class_weights", "adversarial_input", "discriminator")}
-    described |= {"net": NETS[method.net], "d": d.folder if d else None}
+    described |= {"net": NETS[method.net], "d": f"{folder.split('g2/')[0]}{d.folder}" if d else None}
     if method.semi:
         return described, method.phases(p), {"joint": f"{semi.load(method.unlabelled).formula}; L: {loss}"}
     return described, method.phases(p), {"unpaired": loss, "paired": adversarial_text(loss) if d else loss}
@@ -227,10 +227,9 @@ def _net_lines(plan: dict) -> list[str]:
 def _training_lines(plan: dict) -> list[str]:
     lines = [PHASE_COLUMNS.format("training", "", "phase", "epochs", "batches", "steps", "images", "learned", "lr")]
     for training in plan["trainings"]:
-        name, seeds = _short(training), f"×{training['seeds']}" if training["seeds"] > 1 else ""
-        if len(name) >= NAME_WIDTH:
-            lines.append(name)
-            name = ""
+        seeds = f"×{training['seeds']}" if training["seeds"] > 1 else ""
+        *line_of_name, name = _fitting(_short(training))
+        lines += line_of_name
         for phase in training["phases"]:
             numbers = [f"{phase[key]:,}" for key in ("epochs", "batches", "steps", "images", "learned")]
             lines.append(PHASE_COLUMNS.format(name, seeds, phase["phase"], *numbers, _rates(phase["lr"])))
@@ -266,12 +265,18 @@ def _d_lines(plan: dict) -> list[str]:
     lines = []
     for training in (training for training in plan["trainings"] if training.get("d")):
         state = further if training["discriminator"] == "alternating" else training["discriminator"]
-        lines.append(_line(_short(training), f"D is {training['d']} and sees {training['adversarial_input']}; {state}"))
+        *line_of_name, name = _fitting(_short(training))
+        lines += [*line_of_name, _line(name, f"D is {training['d']} and sees {training['adversarial_input']}; {state}")]
     return lines
 
 
 def _short(training: dict) -> str:
     return training["name"].removeprefix("g2/")
+
+
+def _fitting(name: str) -> list[str]:
+    """Return a name that begins a line, after a line of its own and then empty where it is too long for that."""
+    return [name] if len(name) < NAME_WIDTH else [name, ""]
 
 
 def _wrapped(name: str, content: str) -> list[str]:

@@ -212,6 +212,7 @@ METHODS = _by_name(
     # The peers (notebook 13), with the constants of their sources where those differ from the settings' defaults.
     _peer("mean_teacher", "Mean Teacher", ema_decay=0.99, unlabelled_weight=100.0),
     _peer("fixmatch", "FixMatch"),
+    _peer("fixmatch_off", "FixMatch, weight 0", "fixmatch", unlabelled_weight=0.0),
     _peer("fixmatch_low", "FixMatch, threshold 0.6", "fixmatch", semi_threshold=0.6),
     _peer("fixmatch_whole", "FixMatch w/o CutMix", "fixmatch", cutmix_p=0.0),
     _peer("fixmatch_dice", "FixMatch, Dice"),
@@ -266,8 +267,13 @@ def peer_methods(profile: Profile) -> list[Method]:
 
 
 def fraction_methods(profile: Profile) -> list[Method]:
-    """Return the methods that a run trains on each of its label fractions."""
-    return [METHODS[name] for name in FRACTION_METHODS] + peer_methods(profile)
+    """Return the methods that a run trains on each of its label fractions: with peers, the full one as well."""
+    return [*(METHODS[name] for name in FRACTION_METHODS), *full_beside_peers(profile), *peer_methods(profile)]
+
+
+def full_beside_peers(profile: Profile) -> list[Method]:
+    """Return the full method, if the run trains it and has peers, with which it is compared at every label fraction."""
+    return [method for method in chosen_methods(profile) if method.name == FULL_METHOD and profile.peers]
 
 
 def trained_methods(profile: Profile) -> list[Method]:

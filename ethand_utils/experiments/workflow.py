@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -98,10 +98,8 @@ def stages(profile: Profile) -> list[Stage]:
     trainings = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods]
     fractions = [stage for fraction in profile.label_fractions for stage in fraction_stages(fraction, profile)]
     cyclegan, peers = cyclegan_stages(profile), peer_stages(profile)
-    adversaries = dict.fromkeys(method.adversary for method in methods if method.adversary != "none")
-    discriminators = [discriminator_stage(name, profile) for name in adversaries]
     compared = (s for s in (*trainings, *fractions, *cyclegan) if not (s.method and s.method.semi))
-    trained = [s.name for s in compared if s.notebook != "06_pseudo_labels"]
+    trained = [s.name for s in compared if s.notebook not in ("05_train_discriminator", "06_pseudo_labels")]
     tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
     tables += ("label_fractions.csv", "figures/label_fractions.png") if profile.label_fractions else ()
     main = main_method(profile)
@@ -111,7 +109,7 @@ def stages(profile: Profile) -> list[Stage]:
         Stage("02_explore", "02_explore", ("explore/result.json", "figures/explore.png"), ("01_data",)),
         Stage("03_augment", "03_augment", ("augment/result.json", "figures/augment.png"), ("01_data",)),
         Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=gpus),
-        *{stage.name: stage for stage in discriminators}.values(),
+        *discriminator_stages(methods, profile),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
         *(*trainings, *fractions, *cyclegan, *peers),
         Stage("08_ablation", "08_ablation", tables, ("04_train_g1", *trained)),
@@ -159,11 +157,12 @@ def _method_stage(method: Method, seed: int, profile: Profile) -> Stage:
 def fraction_stages(fraction: float, profile: Profile) -> list[Stage]:
     """Return the trainings on a fraction of the pairs, in its own folder.
 
-    G1, its pseudo-labels, and `fraction_methods` with every seed.
+    G1, its pseudo-labels, and `fraction_methods` with every seed, and the D that they need.
     """
     folder, methods = fraction_name(fraction), fraction_methods(profile)
     on_all = [
         Stage("04_train_g1", "04_train_g1", G1_FILES, ("01_data",), gpus=profile.processes),
+        *discriminator_stages(methods, profile),
         Stage("06_pseudo_labels", "06_pseudo_labels", ("pseudo/result.json",), ("04_train_g1",), gpus=1),
         *(_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods),
     ]
@@ -217,6 +216,12 @@ def cyclegan_stages(profile: Profile) -> list[Stage]:
     if REFERENCE_VARIANT in profile.cyclegan:
         chain.append(_method_stage(METHODS[IMAGES_METHOD], 0, profile))
     return chain
+
+
+def discriminator_stages(methods: Sequence[Method], profile: Profile) -> list[Stage]:
+    """Return the trainings of the D that methods need, each once."""
+    chain = (discriminator_stage(method.adversary, profile) for method in methods if method.adversary != "none")
+    return list({stage.name: stage for stage in chain}.values())
 
 
 def discriminator_stage(name: str, profile: Profile) -> Stage:
