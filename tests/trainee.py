@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from ethand_utils.training.cyclegan.dataloader import make_mixed_dls
 from ethand_utils.training.cyclegan.model import create_cyclegan, cycle_loss
 from ethand_utils.training.cyclegan.scores import Cycles
 from ethand_utils.training.cyclegan.variants import OPTIONS
-from ethand_utils.training.joint import make_joint_dls
+from ethand_utils.training.joint import STRONG, make_joint_dls
 from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
 from ethand_utils.training.losses import D_CHANNELS, SegmentationLoss
 from ethand_utils.training.models import create_model, save_weights
@@ -76,16 +77,18 @@ class Fail(Callback):
             raise callbacks.TrainingError("no more")
 
 
-def phases(kind, stores, labels, extra=(), model=None):
-    """Phases of G1, D, a semi-supervised method for `model`, or the two cycles of G2 with an alternating D."""
+def phases(kind, stores, labels, extra=(), model=None, bs=4):
+    """Phases of G1, D, a semi-supervised method for `model`, or the two cycles of G2 with an alternating D.
+
+    `bs` is that of the semi-supervised method, whose strong views have no noise: it depends on the number of processes.
+    """
     pairs = make_dls(stores["train"], stores["val"], 4, Augmentation())
     if kind == "g1":
         return [Phase("paired", pairs, *EPOCHS[kind], LR, extra)]
     if kind in semi.names():
-        method = semi.create(kind, model, {"semi_threshold": 0.1})
-        joint = make_joint_dls(
-            stores["train"], stores["unpaired_images"], stores["val"], 4, Augmentation(), views=method.views
-        )
+        method = semi.create(kind, model, {"semi_threshold": 0.07})
+        images = (stores["train"], stores["unpaired_images"], stores["val"])
+        joint = make_joint_dls(*images, bs, Augmentation(), views=method.views, strong=replace(STRONG, noise=0))
         return [Phase("joint", joint, *EPOCHS[kind], LR, (method, *extra))]
     if kind == "d":
         return [Phase("discriminator", pairs, *EPOCHS[kind], LR, (AgainstTruth(net(1)), *extra))]
@@ -111,7 +114,7 @@ def run_cyclegan(folder, stores, extra):
     save_weights(model, Path(folder) / "weights.safetensors")
 
 
-def run(kind, folder, data, labels, extra=(), processes=1):
+def run(kind, folder, data, labels, extra=(), processes=1, bs=4):
     """Train to the end in `folder`, or resume there, with callbacks `extra` in every phase."""
     stores = {path.name: Store(path) for path in Path(data).iterdir() if path.is_dir()}
     if kind == "cyclegan":
@@ -120,7 +123,7 @@ def run(kind, folder, data, labels, extra=(), processes=1):
     if kind in semi.names():
         model = to_device(create_model("unet", "tu-resnet10t", widths=(8, 8), seed=0), CPU)
     loss = DiscriminatorLoss() if kind == "d" else SegmentationLoss("ce_dice")
-    parts = phases(kind, stores, Store(labels), extra, model)
+    parts = phases(kind, stores, Store(labels), extra, model, bs)
     learn = train_phases(
         model,
         loss,

@@ -170,11 +170,10 @@ def photometric(images: torch.Tensor, settings: Photometric, light: torch.Tensor
     return 255 * torch.where(grey < settings.grey_p, luma, pixels)
 
 
-def relight(images: torch.Tensor, settings: Photometric, generator: torch.Generator) -> torch.Tensor:
-    """Change light and camera of normalised images float [B, 3, H, W], by random strengths of a CPU `generator`."""
+def relight(images: torch.Tensor, settings: Photometric, light: torch.Tensor, noise: int) -> torch.Tensor:
+    """Change light and camera of normalised images float [B, 3, H, W], by what `sample_light` returns."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
-    params = sample_light(len(images), generator)
-    return _standardise(photometric((images * std + mean) * 255, settings, params["light"], params["noise"]))
+    return _standardise(photometric((images * std + mean) * 255, settings, light, noise))
 
 
 def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

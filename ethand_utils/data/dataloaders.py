@@ -69,8 +69,8 @@ class StoreLoader(DataLoader):
         self.subset = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
 
     def __reduce__(self):
-        arguments = {**self.arguments, "augmentation": self.augmentation, "device": self.device}
-        return _restored, (arguments, {"epoch": self.epoch, "sharded": self.sharded})
+        arguments = {"augmentation": self.augmentation, "device": self.device, **self.arguments}
+        return _restored, (type(self), arguments, {"epoch": self.epoch, "sharded": self.sharded})
 
     def shard(self, rank: int, world_size: int) -> None:
         """Restrict every batch to the samples that process `rank` of `world_size` trains on.
@@ -112,7 +112,7 @@ class StoreLoader(DataLoader):
     def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
         """Load and augment batch `number` of the epoch, of `samples` (ascending), or this process's samples of it."""
         positions = self._positions(samples)
-        arrays = self._read(samples[positions], number)
+        arrays = self._read(samples, positions, number)
         images, masks, *rest = (send(torch.from_numpy(array), self.device) for array in arrays)
         if self.augmentation is None:
             return (normalise(images), *self._labels(masks.long()), *rest)
@@ -128,8 +128,9 @@ class StoreLoader(DataLoader):
         """Return masks int64 as read, or with the hand in front those of `split_front`."""
         return (masks,) if self.front is None else split_front(masks)
 
-    def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
-        """Read images, masks and, where there is one, confidence of the samples of batch `number`, as stored."""
+    def _read(self, samples: np.ndarray, positions: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+        """Read images, masks and, where there is one, confidence at `positions` of batch `number`, as stored."""
+        samples = samples[positions]
         masks = self.masks[samples]
         if self.front is not None:
             masks = add_front(masks, self.front[samples])
@@ -176,9 +177,9 @@ def split_front(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return masks % FRONT_FLAG, FRONT_LEFT * flagged[:, LEFT] + FRONT_RIGHT * flagged[:, RIGHT]
 
 
-def _restored(arguments: dict, state: dict) -> StoreLoader:
+def _restored(kind: type[StoreLoader], arguments: dict, state: dict) -> StoreLoader:
     """Return an unpickled dataloader."""
-    loader = StoreLoader(**arguments)
+    loader = kind(**arguments)
     vars(loader).update(state)
     return loader
 

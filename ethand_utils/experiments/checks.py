@@ -110,10 +110,10 @@ def check_peers(p: Profile) -> None:
                 f"{key}: {getattr(p, key)}, expected at least {2 * MIN_UNLABELLED}, as peers is {brief(p.peers)}: half "
                 "of their batches are unlabelled images, of which CutMix takes two at a time"
             )
-    if p.processes > 1:
+    if p.processes > 1 and p.bs % (2 * MIN_UNLABELLED * p.processes):
         raise RunError(
-            f"processes: {p.processes}, expected 1, as peers is {brief(p.peers)}: their batches are not for several "
-            "processes; trainings side by side use several GPUs as well"
+            f"bs: {p.bs}, expected a multiple of {2 * MIN_UNLABELLED * p.processes}, as processes is {p.processes} and "
+            f"peers is {brief(p.peers)}: each process mixes images of its own, two at a time"
         )
 
 

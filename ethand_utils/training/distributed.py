@@ -40,7 +40,12 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
 
     Without gradients the values are returned as they are: each process validates on the whole validation set.
     """
-    return _AllReduceSum.apply(values) if world_size() > 1 and torch.is_grad_enabled() else values
+    return _over_all(values) if torch.is_grad_enabled() else values
+
+
+def _over_all(values: torch.Tensor) -> torch.Tensor:
+    """Return the sum over all processes, with gradients or without."""
+    return _AllReduceSum.apply(values) if world_size() > 1 else values
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -79,15 +84,19 @@ def all_reduce_min(number: int) -> int:
 
 def parallel(model: nn.Module) -> nn.Module:
     """Return the net to train: with several processes, one with the gradients and batch statistics of all."""
+    return model if world_size() == 1 else DistributedDataParallel(with_shared_statistics(model))
+
+
+def with_shared_statistics(model: nn.Module) -> nn.Module:
+    """Return a net that, with several processes, normalises a batch by the statistics of all of them."""
     if world_size() == 1:
         return model
-    if _device().type == "cpu":  # for which PyTorch has no synchronised batch normalisation
-        for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.forward = partial(_sync_batch_norm, layer)
-    else:
-        model = convert_sync_batchnorm(model)
-    return DistributedDataParallel(model)
+    if _device().type == "cuda":
+        return convert_sync_batchnorm(model)
+    for layer in model.modules():  # PyTorch has no synchronised batch normalisation for a CPU
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.forward = partial(_sync_batch_norm, layer)
+    return model
 
 
 def spawn(function: Callable, processes: int, device: torch.device, *arguments) -> None:
@@ -144,10 +153,10 @@ def _sync_batch_norm(layer: nn.BatchNorm2d, images: torch.Tensor) -> torch.Tenso
     """Compute a batch normalisation layer's output [B, C, H, W] with the statistics of all processes' batches."""
     if layer.training:
         values = images.float()
-        number = all_reduce_sum(values.new_tensor(values.numel() // layer.num_features))
-        mean = all_reduce_sum(values.sum((0, 2, 3))) / number
+        number = _over_all(values.new_tensor(values.numel() // layer.num_features))
+        mean = _over_all(values.sum((0, 2, 3))) / number
         centred = values - mean.view(1, -1, 1, 1)
-        variance = all_reduce_sum((centred**2).sum((0, 2, 3))) / number
+        variance = _over_all((centred**2).sum((0, 2, 3))) / number
         scale = (layer.weight * (variance + layer.eps).rsqrt()).view(1, -1, 1, 1)
         normal = (centred * scale + layer.bias.view(1, -1, 1, 1)).to(images.dtype)
         with torch.no_grad():

@@ -10,12 +10,13 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, Photometric, relight
+from ethand_utils.data.augment import PHOTOMETRIC, Augmentation, Photometric, relight, sample_light
 from ethand_utils.data.dataloaders import LoaderError, StoreLoader, samples_in_turn
 from ethand_utils.data.prefetch import send
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
 from ethand_utils.training.callbacks import autocast_bf16, epoch_means
+from ethand_utils.training.distributed import all_reduce_sum, rank, world_size
 from ethand_utils.training.losses import classes_last
 
 STRONG = PHOTOMETRIC["strong"]  # light and camera of the strong views
@@ -33,7 +34,7 @@ class JointLoader(StoreLoader):
     images' shape, are unlabelled images with the pairs' geometric augmentation; each of `views` strong ones is `weak`
     in another light of strength `strong` (None: the same light), pixel by pixel in the same place. An epoch has as many
     batches as one over all pairs in batches of `bs`. Raises LoaderError for a batch with fewer than MIN_UNLABELLED
-    unlabelled images, and when it is to be pickled for several processes.
+    unlabelled images.
     """
 
     images_per_mask = 2
@@ -57,39 +58,68 @@ class JointLoader(StoreLoader):
             )
         geometry = replace(augmentation, photometric=None)
         super().__init__(pairs, half, geometry, seed, device, label_fraction=label_fraction)
+        stores, options = {"pairs": pairs, "unlabelled": unlabelled}, {"views": views, "strong": strong}
+        given = {"bs": bs, "augmentation": augmentation, "seed": seed, "label_fraction": label_fraction}
+        self.arguments = {**stores, **given, **options}
         self.unlabelled, self.light = unlabelled.require("images"), augmentation.photometric
         self.views, self.strong = views, strong
         self.description += repr([unlabelled.meta, self.light, views, strong])
 
-    def __reduce__(self):
-        raise LoaderError("joint batches are not for several processes; expected processes: 1")
-
     def __len__(self) -> int:
         return self.n // (2 * self.bs)
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Restrict every batch to the samples of a process, as for pairs alone; two that CutMix mixes stay together.
+
+        Raises LoaderError where a batch cannot be divided so.
+        """
+        if self.bs % (2 * world_size) and world_size > 1:
+            among = f"joint batches of {2 * self.bs} images cannot be shared among {world_size} processes"
+            raise LoaderError(f"{among}; train with a multiple of {4 * world_size}")
+        super().shard(rank, world_size)
 
     def batch(self, samples: np.ndarray, number: int) -> tuple[torch.Tensor, ...]:
         """Return the batch of the pairs `samples`, the epoch's `number`-th, with its unlabelled images."""
         images, masks = super().batch(samples, number)
-        labelled, weak = images[: len(samples)], images[len(samples) :]
+        (labelled, weak), masks = images.chunk(2), masks.chunk(2)[0]
+        of_pairs, of_weak = (torch.from_numpy(part) for part in np.split(self._positions(samples), 2))
         if self.light is not None:
-            labelled = relight(labelled, self.light, self._generator(number, 0))
+            labelled = self._relit(labelled, self.light, number, 0, of_pairs)
         strong = [
-            weak if self.strong is None else relight(weak, self.strong, self._generator(number, view))
+            weak if self.strong is None else self._relit(weak, self.strong, number, view, of_weak - self.bs)
             for view in range(1, self.views + 1)
         ]
-        return (labelled, masks[: len(samples)], weak, *strong)
+        return (labelled, masks, weak, *strong)
 
-    def _generator(self, number: int, view: int) -> torch.Generator:
-        """Return the generator of the light of one view of a batch."""
+    def _relit(
+        self, images: torch.Tensor, light: Photometric, number: int, view: int, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Return one view of a batch's images, at `positions` of it, in another light; noise depends on the first."""
         seed = np.random.SeedSequence([self.seed, self.epoch, number, view]).generate_state(1, np.uint64)[0] >> 1
-        return torch.Generator().manual_seed(int(seed))
+        drawn = sample_light(self.bs, torch.Generator().manual_seed(int(seed)))
+        return relight(images, light, drawn["light"][positions], drawn["noise"] + int(positions[0]))
 
-    def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+    def _positions(self, samples: np.ndarray) -> np.ndarray:
+        """Return the positions of this process's images: of its pairs, then of as many unlabelled ones."""
+        return np.concatenate([super()._positions(samples), len(samples) + mirrored_share(len(samples), *self.sharded)])
+
+    def _read(self, samples: np.ndarray, positions: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+        of_pairs, of_unlabelled = np.split(positions, 2)
         first = (self.epoch * len(self) + number) * self.bs
-        more = samples_in_turn(self.seed, 1, first, self.bs, len(self.unlabelled))
-        masks = self.masks[samples]
-        blank = np.zeros((len(more), *masks.shape[1:]), masks.dtype)
-        return np.concatenate([self.images[samples], self.unlabelled.images[more]]), np.concatenate([masks, blank])
+        more = samples_in_turn(self.seed, 1, first, self.bs, len(self.unlabelled))[of_unlabelled - len(samples)]
+        images, masks = self.images[samples[of_pairs]], self.masks[samples[of_pairs]]
+        return np.concatenate([images, self.unlabelled.images[more]]), np.concatenate([masks, np.zeros_like(masks)])
+
+
+def mirrored_share(count: int, rank: int, world_size: int) -> np.ndarray:
+    """Return which of `count` unlabelled images process `rank` has, ascending: in reverse order they are its own.
+
+    So CutMix, which mixes a batch with itself in reverse order, mixes the same images however many processes there are.
+    """
+    if world_size == 1:
+        return np.arange(count)
+    first = np.arange(rank, count // 2, world_size)
+    return np.concatenate([first, count - 1 - first[::-1]])
 
 
 def make_joint_dls(
@@ -169,6 +199,15 @@ class JointTraining(Callback):
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
             self.note(unlabelled_loss=term)
 
+    def cutmix_boxes(self, weak: torch.Tensor) -> torch.Tensor:
+        """Return CutMix's boxes for this process's unlabelled images [B, 3, H, W]: bool [B, 1, H, W]."""
+        boxes = cutmix_boxes(len(weak) * world_size(), weak.shape[-1], self.settings.cutmix_p)
+        return boxes[self.share(weak)]
+
+    def share(self, weak: torch.Tensor) -> np.ndarray:
+        """Return which unlabelled images of the whole batch are this process's: what is drawn for all, is its so."""
+        return mirrored_share(len(weak) * world_size(), rank(), world_size())
+
     def note(self, **terms: torch.Tensor) -> None:
         """Keep the numbers of a batch, for their means over the epoch in `history.csv`."""
         for name, value in terms.items():
@@ -179,10 +218,10 @@ class JointTraining(Callback):
         return epoch_means(self.terms)
 
     def before_validate(self):
-        self.learn.model = self.nets[self.scored]
+        self.trained, self.learn.model = self.learn.model, self.nets[self.scored]
 
     def after_validate(self):
-        self.learn.model = self.student
+        self.learn.model = self.trained
 
 
 def ramp(progress: float, ramp_up: float) -> float:
@@ -284,4 +323,5 @@ def confident_cross_entropy(
     labels, sure = labels.permute(0, 2, 3, 1), sure.permute(0, 2, 3, 1)
     likelihood = classes_last(logits).log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     pixels = weights.to(likelihood)[labels]
-    return -((likelihood * pixels * sure).sum((0, 1, 2)) / pixels.sum((0, 1, 2))).sum()
+    sums = (all_reduce_sum(values.sum((0, 1, 2))) for values in (likelihood * pixels * sure, pixels))
+    return -torch.div(*sums).sum()

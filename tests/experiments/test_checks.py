@@ -133,6 +133,7 @@ def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
         ({"g2_init": "nowhere.safetensors"}, "g2_init: nowhere.safetensors: no such file"),
         ({"mano_dir": "nowhere"}, "mano_dir"),
         ({"methods": ["unetp_dice"]}, "did you mean unetpp_dice"),
+        ({"peers": ["cps"], "bs": 12, "processes": 2}, "bs: 12, expected a multiple of 8, as processes is 2"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_before_anything_starts(changes, says):

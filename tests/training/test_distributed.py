@@ -12,7 +12,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ethand_utils.exceptions import EthandError
-from ethand_utils.training import callbacks, distributed
+from ethand_utils.training import callbacks, distributed, semi
 from ethand_utils.training.models import load_weights
 
 
@@ -26,21 +26,22 @@ def ended(dataset, pseudo_labels, tmp_path_factory):
         if not ended.exists():
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(callbacks, "has_native_bf16", None)  # InFloat32 replaces it
-                trainee.run(
-                    kind, ended, dataset["train"].path.parent, pseudo_labels.path, (trainee.InFloat32(),), processes
-                )
+                given = (kind, ended, dataset["train"].path.parent, pseudo_labels.path, (trainee.InFloat32(),))
+                trainee.run(*given, processes, bs=8)
         return ended
 
     return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["g1", "d", "g2"])
+@pytest.mark.parametrize("kind", ["g1", "d", "g2", *semi.names()])
 def test_two_processes_learn_what_one_does(kind, ended):
     alone, shared = (pd.read_csv(ended(kind, processes) / "history.csv") for processes in (1, 2))
     assert alone["images"].tolist() == shared["images"].tolist()
     assert alone["phase"].tolist() == shared["phase"].tolist()
-    np.testing.assert_allclose(shared["train_loss"], alone["train_loss"], rtol=1e-3)
+    np.testing.assert_allclose(shared["train_loss"][:2], alone["train_loss"][:2], rtol=1e-3)
+    # A label is an arg-max, which rounding may turn, and Dice counts a class whole that one pixel has.
+    np.testing.assert_allclose(shared["train_loss"], alone["train_loss"], rtol=3e-2 if kind in semi.names() else 1e-3)
     np.testing.assert_allclose(shared["valid_loss"], alone["valid_loss"], rtol=0.1)  # by running statistics
 
 

@@ -1,6 +1,7 @@
 """Semi-supervised methods: joint batches, CutMix, teachers, each method's loss and gradients, and their registry."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ethand_utils.training.joint import (
     confident_cross_entropy,
     cutmix_boxes,
     make_joint_dls,
+    mirrored_share,
     mix,
     move_average,
     ramp,
@@ -110,6 +112,35 @@ def test_samples_in_turn_pass_through_a_store_again_and_again():
     assert all(sorted(each) == list(range(10)) for each in order.tolist())
     assert not np.array_equal(order[0], order[1])
     assert samples_in_turn(0, 1, 7, 8, 10).tolist() == order.flatten()[7:15].tolist()
+
+
+def test_processes_share_a_batch_and_each_has_the_images_that_it_mixes(dataset):
+    images, masks, weak, strong = next(iter(batches(dataset, strong=Photometric(noise=0))))
+    mixed = mix(weak, torch.ones(4, 1, 1, 1, dtype=torch.bool))
+    for rank in (0, 1):
+        loader = batches(dataset, strong=Photometric(noise=0))
+        loader.shard(rank, 2)
+        loader = pickle.loads(pickle.dumps(loader))  # as a new process gets it
+        own, labels, unlabelled, view = next(iter(loader))
+        share = mirrored_share(4, rank, 2)
+        assert torch.equal(own, images[rank::2])
+        assert torch.equal(labels, masks[rank::2])
+        assert torch.equal(unlabelled, weak[share])
+        torch.testing.assert_close(view, strong[share])
+        assert torch.equal(mix(unlabelled, torch.ones(2, 1, 1, 1, dtype=torch.bool)), mixed[share])
+
+
+@pytest.mark.parametrize(("count", "processes"), [(4, 2), (12, 3), (8, 1), (3, 1)])
+def test_processes_have_every_unlabelled_image_once(count, processes):
+    shares = [mirrored_share(count, rank, processes) for rank in range(processes)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(count))
+
+
+def test_joint_batches_that_cannot_be_shared_are_refused(dataset):
+    with pytest.raises(
+        LoaderError, match=r"of 8 images cannot be shared among 3 processes; train with a multiple of 12"
+    ):
+        batches(dataset).shard(0, 3)
 
 
 def test_a_batch_too_small_to_mix_is_refused(dataset):
@@ -263,6 +294,8 @@ def test_unimatchs_masks_are_complementary():
     assert set(first[~whole].unique().tolist()) == {0.0, 2.0}
     assert (first[whole] == 1).all()
     assert 0.4 < (first[~whole] > 0).float().mean() < 0.6
+    torch.manual_seed(0)
+    assert torch.equal(complementary_masks(whole, 500, np.array([1, 2])).chunk(2)[0], first[1:3])
 
 
 def test_unimatchs_dropout_ends_with_its_pass():

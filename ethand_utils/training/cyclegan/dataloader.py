@@ -66,7 +66,7 @@ class MixedLoader(StoreLoader):
         paired = torch.arange(len(images), device=images.device) < len(samples)
         return images, marked % N_CLASSES, (marked >= N_CLASSES).float(), paired
 
-    def _read(self, samples: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
+    def _read(self, samples: np.ndarray, positions: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
         images, masks = self.images[samples], _marked(self.pairs, samples)
         if self.unpaired is None:
             return images, masks

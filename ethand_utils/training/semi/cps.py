@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from ethand_utils.training.callbacks import autocast_bf16, weights_digest
+from ethand_utils.training.distributed import parallel
 from ethand_utils.training.joint import (
     JointTraining,
     SemiSettings,
     confident_cross_entropy,
-    cutmix_boxes,
     mix,
 )
 from ethand_utils.training.losses import per_hand
@@ -29,15 +29,19 @@ class CrossPseudoSupervision(JointTraining):
         super().__init__(model, settings)
         self.second = with_new_decoder(model)
         self.second_opt = torch.optim.Adam(self.second.parameters(), fused=True)
+        self.parallel_second = None  # the second net in its steps; created once the processes of the training exist
 
     @property
     def nets(self) -> dict[str, nn.Module]:
         """Both nets."""
         return {"student": self.student, "second": self.second}
 
+    def before_fit(self):
+        self.parallel_second = parallel(self.second)
+
     def student_images(self, images: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
         """Return labelled images and mixed unlabelled ones, and keep the labels of both nets."""
-        boxes = cutmix_boxes(len(weak), weak.shape[-1], self.settings.cutmix_p)
+        boxes = self.cutmix_boxes(weak)
         with torch.no_grad():
             logits = self.model(weak), self.second_logits(weak)
         self.labels, self.labels_of_second = (mix(per_hand(values).argmax(2), boxes) for values in logits)
@@ -45,8 +49,8 @@ class CrossPseudoSupervision(JointTraining):
 
     def second_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the second net's logits float [B, 34, H, W]."""
-        with autocast_bf16(self.second.train()):
-            return self.second(images)
+        with autocast_bf16(self.second):
+            return self.parallel_second.train()(images)
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute cross-entropy of each net's predictions and the other's labels."""

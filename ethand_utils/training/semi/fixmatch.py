@@ -2,7 +2,8 @@
 
 import torch
 
-from ethand_utils.training.joint import TeacherTraining, confident_cross_entropy, cutmix_boxes, mix
+from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum
+from ethand_utils.training.joint import TeacherTraining, confident_cross_entropy, mix
 from ethand_utils.training.losses import per_hand
 
 
@@ -23,11 +24,11 @@ class FixMatch(TeacherTraining):
         """Return the strong views after CutMix, and keep `labels` and `sure`, mixed by the same boxes."""
         confidence, labels = per_hand(self.teacher_logits(weak)).softmax(2).max(2)
         sure = self.is_sure(confidence, labels)
-        boxes = [cutmix_boxes(len(weak), weak.shape[-1], self.settings.cutmix_p) for _ in strong]
+        boxes = [self.cutmix_boxes(weak) for _ in strong]
         self.labels, self.sure = (torch.cat([mix(values, box) for box in boxes]) for values in (labels, sure))
         part = self.labels > 0
-        on_parts = (self.sure & part).sum() / part.sum().clamp(min=1)
-        self.note(mask_ratio=self.sure.float().mean(), mask_ratio_parts=on_parts)
+        on_parts = all_reduce_sum((self.sure & part).sum()) / all_reduce_sum(part.sum()).clamp(min=1)
+        self.note(mask_ratio=all_reduce_mean(self.sure.float()), mask_ratio_parts=on_parts)
         return torch.cat([mix(view, box) for view, box in zip(strong, boxes, strict=True)])
 
     def is_sure(self, confidence: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

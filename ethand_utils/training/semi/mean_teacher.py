@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ethand_utils.labels import HANDS
+from ethand_utils.training.distributed import all_reduce_mean, with_shared_statistics
 from ethand_utils.training.joint import SemiSettings, TeacherTraining, move_average
 from ethand_utils.training.losses import per_hand
 
@@ -21,6 +22,9 @@ class MeanTeacher(TeacherTraining):
         super().__init__(model, settings)
         self.teacher.train()
 
+    def before_fit(self):
+        self.teacher = with_shared_statistics(self.teacher)
+
     def student_images(self, images: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
         """Return all images, and keep the teacher's probabilities of them."""
         both = torch.cat([images, weak])
@@ -30,7 +34,7 @@ class MeanTeacher(TeacherTraining):
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute the mean squared difference over all images, pixels and classes, summed over the hands."""
         probability = per_hand(torch.cat([self.pred, self.unlabelled]).contiguous()).softmax(2)
-        return len(HANDS) * (probability - self.targets).square().mean()
+        return len(HANDS) * all_reduce_mean((probability - self.targets).square())
 
     def after_step(self):
         move_average(self.teacher, self.student, self.settings.ema_decay, buffers=False)

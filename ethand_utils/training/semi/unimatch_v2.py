@@ -1,9 +1,11 @@
 """UniMatch V2 (Yang et al. 2025): FixMatch with two strong views whose features are dropped complementarily."""
 
+import numpy as np
 import torch
 from torch import nn
 
 from ethand_utils.data.prefetch import send
+from ethand_utils.training.distributed import world_size
 from ethand_utils.training.semi.fixmatch import FixMatch
 
 
@@ -24,30 +26,36 @@ class UniMatchV2(FixMatch):
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute the mean loss of both strong views, from features with dropped channels."""
-        intact = torch.rand(len(self.strong) // 2) < 0.5
-        with complementary_dropout(self.student.encoder, intact):
+        share = self.share(self.strong[: len(self.strong) // 2])
+        intact = torch.rand(len(share) * world_size()) < 0.5
+        with complementary_dropout(self.student.encoder, intact, share):
             return self.view_loss(self.model(self.strong))
 
 
-def complementary_dropout(encoder: nn.Module, intact: torch.Tensor):
+def complementary_dropout(encoder: nn.Module, intact: torch.Tensor, share: np.ndarray | slice = slice(None)):
     """Drop channels of an encoder's features while the returned handle is open as a context.
 
-    A batch has one view of n images, then another of the same; images that are `intact` bool [n] keep all channels.
-    The images themselves, which the list of features begins with, are left as they are.
+    A batch has one view of n images, then another of the same. Those that are `intact` keep all channels: bool [n], or
+    longer where a process trains on a `share` of the images. The images themselves, which the list of features begins
+    with, are left as they are.
     """
 
     def drop(module: nn.Module, inputs: tuple, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        masks = (complementary_masks(intact, level.shape[1]) for level in features[1:])
+        masks = (complementary_masks(intact, level.shape[1], share) for level in features[1:])
         levels = [level * send(mask, level.device).to(level) for mask, level in zip(masks, features[1:], strict=True)]
         return [features[0], *levels]
 
     return encoder.register_forward_hook(drop)
 
 
-def complementary_masks(intact: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2."""
+def complementary_masks(intact: torch.Tensor, channels: int, share: np.ndarray | slice = slice(None)) -> torch.Tensor:
+    """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2.
+
+    They are drawn for all images that `intact` bool is of, and are those of the `share` of n.
+    """
     factors = 2 * (torch.rand(len(intact), channels) < 0.5).float()
     factors[intact] = 1
+    factors = factors[share]
     return torch.cat([factors, 2 - factors])[:, :, None, None]
 
 
