@@ -202,10 +202,10 @@ class JointTraining(Callback):
     def cutmix_boxes(self, weak: torch.Tensor) -> torch.Tensor:
         """Return CutMix's boxes for this process's unlabelled images [B, 3, H, W]: bool [B, 1, H, W]."""
         boxes = cutmix_boxes(len(weak) * world_size(), weak.shape[-1], self.settings.cutmix_p)
-        return boxes[self.share(weak)]
+        return boxes[self.own_unlabelled(weak)]
 
-    def share(self, weak: torch.Tensor) -> np.ndarray:
-        """Return which unlabelled images of the whole batch are this process's: what is drawn for all, is its so."""
+    def own_unlabelled(self, weak: torch.Tensor) -> np.ndarray:
+        """Return which of all processes' unlabelled images are its own, `weak`: what is drawn, is drawn for all."""
         return mirrored_share(len(weak) * world_size(), rank(), world_size())
 
     def note(self, **terms: torch.Tensor) -> None:

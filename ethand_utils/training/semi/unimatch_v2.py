@@ -26,7 +26,7 @@ class UniMatchV2(FixMatch):
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute the mean loss of both strong views, from features with dropped channels."""
-        share = self.share(self.strong[: len(self.strong) // 2])
+        share = self.own_unlabelled(self.strong[: len(self.strong) // 2])
         intact = torch.rand(len(share) * world_size()) < 0.5
         with complementary_dropout(self.student.encoder, intact, share):
             return self.view_loss(self.model(self.strong))
