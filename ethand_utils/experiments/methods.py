@@ -165,12 +165,14 @@ def _by_name(*methods: Method) -> dict[str, Method]:
     return dict(zip(names, methods, strict=True))
 
 
-def _peer(name: str, title: str, unlabelled: str = "", **constants: float) -> Method:
-    """Return a method of `training.semi` (that of its name, or `unlabelled`), compared with those of the report."""
+def _peer(name: str, title: str, unlabelled: str = "", control: str = "", **constants: float) -> Method:
+    """Return a method of `training.semi` (that of its name, or `unlabelled`), compared with those of the report.
+
+    `control` is a peer with which it is compared as well: the same batches, but no loss on the unlabelled images.
+    """
+    compared_with = (*PEER_REFERENCES, *([control] if control else []))
     unlabelled = unlabelled or name
-    return Method(
-        name, title, unlabelled=unlabelled, compared_with=PEER_REFERENCES, in_table=False, constants=constants
-    )
+    return Method(name, title, unlabelled=unlabelled, compared_with=compared_with, in_table=False, constants=constants)
 
 
 # To add a row, add a line. The report's scores are those of its Table 1.
@@ -211,11 +213,11 @@ METHODS = _by_name(
     ),
     # The peers (notebook 13), with the constants of their sources where those differ from the settings' defaults.
     _peer("mean_teacher", "Mean Teacher", ema_decay=0.99, unlabelled_weight=100.0),
-    _peer("fixmatch", "FixMatch"),
     _peer("fixmatch_off", "FixMatch, weight 0", "fixmatch", unlabelled_weight=0.0),
-    _peer("fixmatch_low", "FixMatch, threshold 0.6", "fixmatch", semi_threshold=0.6),
-    _peer("fixmatch_whole", "FixMatch w/o CutMix", "fixmatch", cutmix_p=0.0),
-    _peer("fixmatch_dice", "FixMatch, Dice"),
+    _peer("fixmatch", "FixMatch", control="fixmatch_off"),
+    _peer("fixmatch_low", "FixMatch, threshold 0.6", "fixmatch", "fixmatch_off", semi_threshold=0.6),
+    _peer("fixmatch_whole", "FixMatch w/o CutMix", "fixmatch", "fixmatch_off", cutmix_p=0.0),
+    _peer("fixmatch_dice", "FixMatch, Dice", control="fixmatch_off"),
     _peer("cps", "CPS, CutMix", cutmix_p=1.0),
     _peer("unimatch_v2", "UniMatch V2"),
 )
