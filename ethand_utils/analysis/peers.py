@@ -12,15 +12,15 @@ from ethand_utils.analysis.comparison import (
     steps_display,
 )
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
-from ethand_utils.experiments.methods import PEER_REFERENCES, full_beside_peers, peer_methods
+from ethand_utils.experiments.methods import PEER_REFERENCES, full_method_of_peers, peer_methods
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.style import mean_text, percent_text
 
 
 def compared_rows(run: Run) -> list[str]:
     """Return the rows that are compared: the report's, with the full method if the run trains it, and the peers."""
-    beside = (*full_beside_peers(run.profile), *peer_methods(run.profile))
-    return [*PEER_REFERENCES, *(method.name for method in beside)]
+    methods = (*full_method_of_peers(run.profile), *peer_methods(run.profile))
+    return [*PEER_REFERENCES, *(method.name for method in methods)]
 
 
 def peer_fractions(run: Run) -> list[float]:
@@ -71,7 +71,7 @@ def peer_display(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def peer_steps(run: Run) -> pd.DataFrame:
-    """Test every peer against the report's rows at every label fraction, all of them together.
+    """Test each compared row against those it is `compared_with`, at every label fraction, all of them together.
 
     Columns as `comparison.ablation_steps`, and `label_fraction`.
     """

@@ -158,7 +158,8 @@ def peers(results: RunResults) -> list[Element]:
     note = (
         "Semi-supervised methods of today beside the report's: the same net and first weights, and as many "
         "images loaded, of which theirs are half pairs and half unpaired images (notebook 13). Each is tested against "
-        "pairs alone and against the report's generated labels, all fractions together."
+        "pairs alone and against the report's generated labels, FixMatch in its variants also against itself with a "
+        "weight of 0, all fractions together."
     )
     alt = "Course mIoU of every method against the label fraction."
     return [

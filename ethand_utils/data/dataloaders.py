@@ -69,6 +69,7 @@ class StoreLoader(DataLoader):
         self.subset = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
 
     def __reduce__(self):
+        # A subclass may have been given another augmentation than it passes on.
         arguments = {"augmentation": self.augmentation, "device": self.device, **self.arguments}
         return _restored, (type(self), arguments, {"epoch": self.epoch, "sharded": self.sharded})
 
@@ -129,7 +130,7 @@ class StoreLoader(DataLoader):
         return (masks,) if self.front is None else split_front(masks)
 
     def _read(self, samples: np.ndarray, positions: np.ndarray, number: int) -> tuple[np.ndarray, ...]:
-        """Read images, masks and, where there is one, confidence at `positions` of batch `number`, as stored."""
+        """Read images, masks and, where there is one, confidence of the samples at `positions` of batch `number`."""
         samples = samples[positions]
         masks = self.masks[samples]
         if self.front is not None:

@@ -275,7 +275,7 @@ def _short(training: dict) -> str:
 
 
 def _fitting(name: str) -> list[str]:
-    """Return a name that begins a line, after a line of its own and then empty where it is too long for that."""
+    """Return [name], or [name, ""] for one that is too long for the first column and gets a line of its own."""
     return [name] if len(name) < NAME_WIDTH else [name, ""]
 
 

@@ -168,7 +168,7 @@ def _by_name(*methods: Method) -> dict[str, Method]:
 def _peer(name: str, title: str, unlabelled: str = "", control: str = "", **constants: float) -> Method:
     """Return a method of `training.semi` (that of its name, or `unlabelled`), compared with those of the report.
 
-    `control` is a peer with which it is compared as well: the same batches, but no loss on the unlabelled images.
+    `control` is a peer that it is compared with as well, one without a loss on unlabelled images.
     """
     compared_with = (*PEER_REFERENCES, *([control] if control else []))
     unlabelled = unlabelled or name
@@ -269,12 +269,12 @@ def peer_methods(profile: Profile) -> list[Method]:
 
 
 def fraction_methods(profile: Profile) -> list[Method]:
-    """Return the methods that a run trains on each of its label fractions: with peers, the full one as well."""
-    return [*(METHODS[name] for name in FRACTION_METHODS), *full_beside_peers(profile), *peer_methods(profile)]
+    """Return the methods that a run trains on each of its label fractions: FRACTION_METHODS, and those of peers."""
+    return [*(METHODS[name] for name in FRACTION_METHODS), *full_method_of_peers(profile), *peer_methods(profile)]
 
 
-def full_beside_peers(profile: Profile) -> list[Method]:
-    """Return the full method, if the run trains it and has peers, with which it is compared at every label fraction."""
+def full_method_of_peers(profile: Profile) -> list[Method]:
+    """Return the full method, with which peers are compared, if the run has peers and trains it; else nothing."""
     return [method for method in chosen_methods(profile) if method.name == FULL_METHOD and profile.peers]
 
 

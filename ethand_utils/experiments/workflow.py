@@ -18,6 +18,7 @@ from ethand_utils.dependencies import imported_modules, module_files
 from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, concerning, fraction_name
 from ethand_utils.experiments.methods import (
+    FRACTION_METHODS,
     IMAGES_METHOD,
     METHODS,
     Method,
@@ -98,8 +99,10 @@ def stages(profile: Profile) -> list[Stage]:
     trainings = [_method_stage(method, seed, profile) for seed in range(profile.seeds) for method in methods]
     fractions = [stage for fraction in profile.label_fractions for stage in fraction_stages(fraction, profile)]
     cyclegan, peers = cyclegan_stages(profile), peer_stages(profile)
-    compared = (s for s in (*trainings, *fractions, *cyclegan) if not (s.method and s.method.semi))
-    trained = [s.name for s in compared if s.notebook not in ("05_train_discriminator", "06_pseudo_labels")]
+    second_table = [
+        s for s in fractions if s.notebook == "04_train_g1" or s.method in map(METHODS.get, FRACTION_METHODS)
+    ]
+    trained = [s.name for s in (*trainings, *second_table, *cyclegan)]
     tables = ("table1.csv", "steps.csv", "ablation/result.json", "figures/table1.png")
     tables += ("label_fractions.csv", "figures/label_fractions.png") if profile.label_fractions else ()
     main = main_method(profile)

@@ -88,7 +88,7 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def with_shared_statistics(model: nn.Module) -> nn.Module:
-    """Return a net that, with several processes, normalises a batch by the statistics of all of them."""
+    """Make a net normalise each batch by the statistics of all processes, in place where it can, and return it."""
     if world_size() == 1:
         return model
     if _device().type == "cuda":

@@ -58,9 +58,8 @@ class JointLoader(StoreLoader):
             )
         geometry = replace(augmentation, photometric=None)
         super().__init__(pairs, half, geometry, seed, device, label_fraction=label_fraction)
-        stores, options = {"pairs": pairs, "unlabelled": unlabelled}, {"views": views, "strong": strong}
-        given = {"bs": bs, "augmentation": augmentation, "seed": seed, "label_fraction": label_fraction}
-        self.arguments = {**stores, **given, **options}
+        options = {"seed": seed, "label_fraction": label_fraction, "views": views, "strong": strong}
+        self.arguments = {"pairs": pairs, "unlabelled": unlabelled, "bs": bs, "augmentation": augmentation, **options}
         self.unlabelled, self.light = unlabelled.require("images"), augmentation.photometric
         self.views, self.strong = views, strong
         self.description += repr([unlabelled.meta, self.light, views, strong])
@@ -94,7 +93,10 @@ class JointLoader(StoreLoader):
     def _relit(
         self, images: torch.Tensor, light: Photometric, number: int, view: int, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Return one view of a batch's images, at `positions` of it, in another light; noise depends on the first."""
+        """Return a view of this process's images [B, 3, H, W], at `positions` [B] of the batch's, in another light.
+
+        The seed of the noise depends on the first position, so that processes have different noise.
+        """
         seed = np.random.SeedSequence([self.seed, self.epoch, number, view]).generate_state(1, np.uint64)[0] >> 1
         drawn = sample_light(self.bs, torch.Generator().manual_seed(int(seed)))
         return relight(images, light, drawn["light"][positions], drawn["noise"] + int(positions[0]))
@@ -112,9 +114,10 @@ class JointLoader(StoreLoader):
 
 
 def mirrored_share(count: int, rank: int, world_size: int) -> np.ndarray:
-    """Return which of `count` unlabelled images process `rank` has, ascending: in reverse order they are its own.
+    """Return the positions int64 [count / world_size], ascending, of process `rank`'s of `count` unlabelled images.
 
-    So CutMix, which mixes a batch with itself in reverse order, mixes the same images however many processes there are.
+    `count` is a multiple of 2 `world_size`, or of one process any. With position i a process has count − 1 − i, the
+    image that CutMix mixes it with (`mix`), so that mixed images do not depend on the number of processes.
     """
     if world_size == 1:
         return np.arange(count)
@@ -150,7 +153,8 @@ class JointTraining(Callback):
 
     A method says which images the net gets (`student_images`, the labelled ones first), and what it makes of the
     predictions of the others (`unlabelled_loss`). `views` are the strong views that it needs, `formula` its loss, in
-    which L is that of the pairs. `scored` names the net of `nets` that is scored, as its source does.
+    which L is that of the pairs. `scored` names the net of `nets` that is scored, as its source does. With several
+    processes, sums over a batch go through `all_reduce_sum`, and random numbers are drawn for the whole batch.
     """
 
     order = 30  # after the batch has its size
@@ -202,11 +206,11 @@ class JointTraining(Callback):
     def cutmix_boxes(self, weak: torch.Tensor) -> torch.Tensor:
         """Return CutMix's boxes for this process's unlabelled images [B, 3, H, W]: bool [B, 1, H, W]."""
         boxes = cutmix_boxes(len(weak) * world_size(), weak.shape[-1], self.settings.cutmix_p)
-        return boxes[self.own_unlabelled(weak)]
+        return boxes[self.own_positions(len(weak))]
 
-    def own_unlabelled(self, weak: torch.Tensor) -> np.ndarray:
-        """Return which of all processes' unlabelled images are its own, `weak`: what is drawn, is drawn for all."""
-        return mirrored_share(len(weak) * world_size(), rank(), world_size())
+    def own_positions(self, count: int) -> np.ndarray:
+        """Return the positions int64 [count] in the whole batch of this process's `count` unlabelled images."""
+        return mirrored_share(count * world_size(), rank(), world_size())
 
     def note(self, **terms: torch.Tensor) -> None:
         """Keep the numbers of a batch, for their means over the epoch in `history.csv`."""
@@ -323,5 +327,5 @@ def confident_cross_entropy(
     labels, sure = labels.permute(0, 2, 3, 1), sure.permute(0, 2, 3, 1)
     likelihood = classes_last(logits).log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     pixels = weights.to(likelihood)[labels]
-    sums = (all_reduce_sum(values.sum((0, 1, 2))) for values in (likelihood * pixels * sure, pixels))
-    return -torch.div(*sums).sum()
+    learned, total = (all_reduce_sum(values.sum((0, 1, 2))) for values in (likelihood * pixels * sure, pixels))
+    return -(learned / total).sum()

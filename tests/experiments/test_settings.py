@@ -292,7 +292,10 @@ def test_peers_are_trained_on_all_fractions_and_compared_at_the_end():
     names = [f"07_train_g2_{row}_seed{seed}" for row in ("fixmatch", "cps") for seed in (0, 1)]
     trainings = {f"{name}{folder}" for name in names for folder in ("", "_pairs_5pct")}
     assert trainings <= {*chain["13_peers"].needs}
-    assert chain["07_train_g2_unetpp_full_seed1_pairs_5pct"].needs[-1] == "05_train_discriminator_pairs_5pct"
+    full = chain["07_train_g2_unetpp_full_seed1_pairs_5pct"]
+    assert full.needs[-1] == "05_train_discriminator_pairs_5pct"
+    assert full.name in chain["13_peers"].needs
+    assert full.name not in chain["08_ablation"].needs
     assert not trainings & {*chain["08_ablation"].needs}
     assert "13_peers" not in {stage.name for stage in stages(load_profile("ci"))}
     assert {*chain["13_peers"].needs} <= {*chain}

@@ -39,9 +39,11 @@ def test_two_processes_learn_what_one_does(kind, ended):
     alone, shared = (pd.read_csv(ended(kind, processes) / "history.csv") for processes in (1, 2))
     assert alone["images"].tolist() == shared["images"].tolist()
     assert alone["phase"].tolist() == shared["phase"].tolist()
-    np.testing.assert_allclose(shared["train_loss"][:2], alone["train_loss"][:2], rtol=1e-3)
+    for name in {"train_loss", "unlabelled_loss", "mask_ratio", "mask_ratio_parts"} & {*alone}:
+        np.testing.assert_allclose(shared[name][:2], alone[name][:2], rtol=1e-2 if "mask" in name else 1e-3)
     # A label is an arg-max, which rounding may turn, and Dice counts a class whole that one pixel has.
-    np.testing.assert_allclose(shared["train_loss"], alone["train_loss"], rtol=3e-2 if kind in semi.names() else 1e-3)
+    labels = kind in semi.names() and kind != "mean_teacher"
+    np.testing.assert_allclose(shared["train_loss"], alone["train_loss"], rtol=3e-2 if labels else 1e-3)
     np.testing.assert_allclose(shared["valid_loss"], alone["valid_loss"], rtol=0.1)  # by running statistics
 
 

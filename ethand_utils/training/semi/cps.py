@@ -29,7 +29,7 @@ class CrossPseudoSupervision(JointTraining):
         super().__init__(model, settings)
         self.second = with_new_decoder(model)
         self.second_opt = torch.optim.Adam(self.second.parameters(), fused=True)
-        self.parallel_second = None  # the second net in its steps; created once the processes of the training exist
+        self.parallel_second = None  # `second`, for several processes; made in `before_fit`, in the one that trains
 
     @property
     def nets(self) -> dict[str, nn.Module]:

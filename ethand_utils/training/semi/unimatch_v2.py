@@ -26,36 +26,36 @@ class UniMatchV2(FixMatch):
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute the mean loss of both strong views, from features with dropped channels."""
-        share = self.own_unlabelled(self.strong[: len(self.strong) // 2])
-        intact = torch.rand(len(share) * world_size()) < 0.5
-        with complementary_dropout(self.student.encoder, intact, share):
+        own = self.own_positions(len(self.strong) // 2)
+        intact = torch.rand(len(own) * world_size()) < 0.5
+        with complementary_dropout(self.student.encoder, intact, own):
             return self.view_loss(self.model(self.strong))
 
 
-def complementary_dropout(encoder: nn.Module, intact: torch.Tensor, share: np.ndarray | slice = slice(None)):
+def complementary_dropout(encoder: nn.Module, intact: torch.Tensor, own: np.ndarray | slice = slice(None)):
     """Drop channels of an encoder's features while the returned handle is open as a context.
 
-    A batch has one view of n images, then another of the same. Those that are `intact` keep all channels: bool [n], or
-    longer where a process trains on a `share` of the images. The images themselves, which the list of features begins
-    with, are left as they are.
+    A batch has one view of n images, then another of the same. `intact` bool [N] says which of all processes' images
+    keep all channels, `own` int64 [n] which of them are here (default: all). The images themselves, which the list of
+    features begins with, are left as they are.
     """
 
     def drop(module: nn.Module, inputs: tuple, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        masks = (complementary_masks(intact, level.shape[1], share) for level in features[1:])
+        masks = (complementary_masks(intact, level.shape[1], own) for level in features[1:])
         levels = [level * send(mask, level.device).to(level) for mask, level in zip(masks, features[1:], strict=True)]
         return [features[0], *levels]
 
     return encoder.register_forward_hook(drop)
 
 
-def complementary_masks(intact: torch.Tensor, channels: int, share: np.ndarray | slice = slice(None)) -> torch.Tensor:
+def complementary_masks(intact: torch.Tensor, channels: int, own: np.ndarray | slice = slice(None)) -> torch.Tensor:
     """Return factors 0, 1 or 2 of features, float [2n, channels, 1, 1]: those of both views of an image add up to 2.
 
-    They are drawn for all images that `intact` bool is of, and are those of the `share` of n.
+    They are drawn for all images of `intact` bool [N]; `own` int64 [n] are those returned (default: all).
     """
     factors = 2 * (torch.rand(len(intact), channels) < 0.5).float()
     factors[intact] = 1
-    factors = factors[share]
+    factors = factors[own]
     return torch.cat([factors, 2 - factors])[:, :, None, None]
 
 
