@@ -195,6 +195,12 @@ def test_a_filter_by_confidence_leaves_a_limit_and_the_others_a_number(pseudo_fi
     assert (unpaired["at_most"], paired["at_most"], planned["totals"]["at_most"]) == (at_most, False, at_most)
 
 
+def test_a_long_name_has_a_line_of_its_own_and_a_fraction_its_own_d():
+    lines = dry_run.text(plan_of("ci", label_fractions=[0.05], peers=["cps"])).splitlines()
+    places = [i for i, line in enumerate(lines) if line == "pairs_5pct/g2/unetpp_full"]
+    assert any(lines[i + 1].split()[:3] == ["D", "is", "pairs_5pct/d"] for i in places)
+
+
 def test_data_that_is_still_to_be_read_gives_limits(tmp_path):
     for name in ("data", "camera", "joint_3d"):
         (tmp_path / f"{name}.json").write_text("{}")
