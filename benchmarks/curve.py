@@ -1,4 +1,4 @@
-"""`python -m benchmarks.curve`: what G1 of the profile `tiny` has learned after a few minutes of one core.
+"""`python -m benchmarks.curve [RECIPE ...]`: what G1 of the profile `tiny` has learned after a few minutes of one core.
 
 The recipe of the profile stands beside the one before it, and beside others. Each training is one cycle of the
 learning rate long, so a recipe is trained anew for every number of minutes; `benchmarks/curve.csv` gains a row when it
@@ -18,6 +18,7 @@ import typer
 from benchmarks.recipes import Recipe, train
 from ethand_utils.data.augment import Augmentation
 from ethand_utils.data.store import Store
+from ethand_utils.exceptions import require_known
 from ethand_utils.experiments.config import Profile, load_profile
 from ethand_utils.experiments.run import write_table
 from ethand_utils.training.inference import predict
@@ -69,19 +70,23 @@ def measure(recipe: Recipe, pairs: Store, held_out: Store, minutes: float) -> di
 
 
 def main(
+    recipe: Annotated[list[str] | None, typer.Argument(help=f"{'; '.join(recipes())} (default: all)")] = None,
     data: Annotated[Path, typer.Option(help="data set of a run of `tiny`")] = Path("outputs/tiny/data"),
     minutes: Annotated[list[float] | None, typer.Option(help="CPU minutes of a training; default: 1, 3, 10")] = None,
     out: Annotated[Path, typer.Option(help="table to write, or to go on with")] = TABLE,
 ) -> None:
-    """Train and score every recipe for every number of minutes that the table lacks."""
+    """Train and score recipes for every number of minutes that the table lacks."""
+    chosen = recipes()
+    for name in recipe or ():
+        require_known("recipe", name, chosen, typer.BadParameter)
     torch.set_num_threads(1)
     pairs, held_out = Store(data / "train"), Store(data / "test")
     rows = pd.read_csv(out).to_dict("records") if out.exists() else []
     done = {(row["recipe"], row["minutes"]) for row in rows}
     for number in minutes or MINUTES:
-        for name, recipe in recipes().items():
+        for name in recipe or chosen:
             if (name, number) not in done:
-                rows.append({"recipe": name, **measure(recipe, pairs, held_out, number)})
+                rows.append({"recipe": name, **measure(chosen[name], pairs, held_out, number)})
                 write_table(out, pd.DataFrame(rows))
                 print(pd.DataFrame(rows[-1:]).to_string(index=False), file=sys.stderr)
 

@@ -158,6 +158,7 @@ def compare(
     Settings and versions that differ are listed first: with other settings, a run is no repetition.
     """
     from ethand_utils.analysis import reference as references
+    from ethand_utils.app.text import print_grouped
 
     ours = references.results_folder(run)
     other = references.results_folder(reference) if reference else references.reference_folder()
@@ -169,7 +170,9 @@ def compare(
     for name in ("settings", "versions"):
         table = getattr(comparison, name)
         print(f"\n{name} that differ:{' none' if table.empty else f'{chr(10)}{table.to_string(index=False)}'}")
-    print(f"\n{references.comparison_display(comparison).to_string(index=False)}\n\n{comparison.verdict}")
+    print()
+    print_grouped(references.comparison_display(comparison), "table")
+    print(f"\n{comparison.verdict}")
 
 
 @app.command("reference", hidden=True)

@@ -1,6 +1,10 @@
-"""Texts on top of a run's report: one line on the outcome, key figures, a table of facts; and durations as text."""
+"""Texts on top of a run's report: one line on the outcome, key figures, a table of facts; durations, tables as text."""
 
 import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from ethand_utils.analysis.comparison import ablation_verdict, mean_difference
 from ethand_utils.analysis.statistics import Interval, bootstrap_interval
@@ -126,3 +130,17 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def print_grouped(table: pd.DataFrame, by: str) -> None:
+    """Print a table of texts, a section for each value of `by`; its first column folds where the terminal is narrow."""
+    columns = table.columns.drop(by)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, no_wrap=column != columns[0])
+    for name, rows in table.groupby(by, sort=False):
+        grid.add_section()
+        grid.add_row(Text(name, "bold"))
+        for row in rows[columns].itertuples(index=False):
+            grid.add_row(*map(Text, row))
+    Console().print(grid)

@@ -12,10 +12,11 @@ from conftest import REPOSITORY
 from finishedrun import NAMES, make_run
 
 from ethand_utils.analysis.comparison import NO_LABEL_FRACTIONS
-from ethand_utils.analysis.reference import compare_runs
+from ethand_utils.analysis.reference import compare_runs, comparison_display
 from ethand_utils.app import reference
 from ethand_utils.app.reference import write_reference
 from ethand_utils.app.results import RunResults
+from ethand_utils.app.text import print_grouped
 from ethand_utils.experiments.config import load_profile, write_profile
 from ethand_utils.experiments.run import Run, RunError, write_table
 from ethand_utils.outputs import OutputError
@@ -113,6 +114,22 @@ def test_the_run_is_a_repetition_of_its_reference(made, run):
     assert comparison.verdict.startswith("19 of 19 numbers")
     assert comparison.settings.empty
     assert comparison.versions.empty
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_comparison_fits_the_terminal(made, run, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = comparison_display(compare_runs(run.folder, made))
+    print_grouped(table, "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert sorted(" ".join(lines).split()) == sorted(expected_words(table, lines[1]))
+
+
+def expected_words(table, rule):
+    """All words of a table whose sections are named by its first column, and the rule below the heads."""
+    cells = [*table.columns[1:], rule, *table["table"].unique(), *table.drop(columns="table").to_numpy().ravel()]
+    return " ".join(cells).split()
 
 
 def test_paths_of_data_are_names_alone(run, quick, tmp_path):
