@@ -23,6 +23,8 @@ def failure_line(error: BaseException) -> str | None:
         return f"not enough memory ({first_line(error)}); close other programs, or give less at once"
     if isinstance(error, OSError):
         return _system_line(error)
+    if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):  # a module that its user changed
+        return f"{error.filename}, line {error.lineno}: {error.msg}; mend the line, and start again"
     return None
 
 

@@ -27,6 +27,8 @@ from ethand_utils.training.models import create_model, save_weights
         (OSError("strange"), "strange; check the disk"),
         (MemoryError(), "not enough memory (MemoryError); close"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (SyntaxError("invalid syntax", ("mine.py", 52, 5, "def x(:")), "mine.py, line 52: invalid syntax; mend"),
+        (SyntaxError("invalid syntax", ("<unknown>", 1, 1, "(")), None),
         (ValueError("bug"), None),
         (RuntimeError("bug"), None),
     ],
