@@ -120,7 +120,7 @@ def tiles(results: RunResults) -> list[tuple[str, str, str]]:
         detail = f"{name}: {parts.idxmax()}, {parts.idxmin()}"
         figures.append((f"{parts.max():.2f} / {parts.min():.2f}", "easiest / hardest part", detail))
     devices = ", ".join(sorted(set(results.trainings["device"])))
-    detail = f"{len(results.trainings)} trainings of rows, on {devices}"
+    detail = f"{len(results.trainings)} trainings of rows, their times added up; on {devices}"
     return [*figures, (duration(results.trainings["seconds"].sum()), "of training", detail)]
 
 
