@@ -26,7 +26,7 @@ PAGE = Path(__file__).parent / "page"
 # JavaScript modules in the order of their imports; anywidget takes a single script.
 MODULES = (
     *("dom", "samples", "pixels", "paint", "gallery", "detail", "confusion"),
-    *("keys", "export", "controls", "filters", "browser"),
+    *("keys", "export", "controls", "filters", "help", "browser"),
 )
 WORST = 50  # samples kept in the widget's state, for pages without a kernel
 WORST_SIZE = 64  # px a side of their images, at most

@@ -59,7 +59,7 @@ from ethand_utils.style import in_style
 from ethand_utils.training.photo_graph import PhotoGraph, released_graph
 
 # JavaScript modules in the order of their imports.
-MODULES = ("dom", "paint", "labelstate", "labelview", "labelstrip", "labelkeys", "labelbar", "labeller")
+MODULES = ("dom", "paint", "labelstate", "labelview", "labelstrip", "labelkeys", "labelbar", "help", "labeller")
 STYLES = ("browser.css", "labeller.css")
 OPENED = 4  # photos kept in memory
 ROW = ("photo", "hands", "placed", "guessed", "front", "labeller", "seconds", "labelled_at")

@@ -1,11 +1,12 @@
 // The widget: its state, its views, and the messages to and from the kernel.
 
 import { Confusion } from "./confusion.js";
-import { Help, Legend, Toolbar } from "./controls.js";
+import { KEYS, Legend, Toolbar } from "./controls.js";
 import { Detail } from "./detail.js";
 import { h, number, share, typed } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Gallery } from "./gallery.js";
+import { Help } from "./help.js";
 import { pressed } from "./keys.js";
 import { Pixels } from "./pixels.js";
 import { Samples } from "./samples.js";
@@ -56,7 +57,7 @@ class App {
     this.toolbar = new Toolbar(this);
     this.filters = new Filters(this);
     this.legend = new Legend(this);
-    this.help = new Help(this);
+    this.help = new Help(this, "Keys", KEYS);
     this.fault = h("p", { class: "eb-fault", role: "alert", hidden: true });
     this.live_region = h("span", { class: "eb-hidden", "aria-live": "polite" });
     const attributes = { class: "eb-root", tabindex: "0", role: "application", "data-lm-suppress-shortcuts": "true" };

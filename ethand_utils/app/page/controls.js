@@ -4,7 +4,7 @@ import { h, press } from "./dom.js";
 import { savePicture, saveTable } from "./export.js";
 import { command } from "./keys.js";
 
-const KEYS = [
+export const KEYS = [
   ["arrows, Home, End", "move through samples (PageUp, PageDown: farther)"],
   ["Enter / Escape", "open the sample / back to the gallery"],
   ["[ and ]", "opacity"],
@@ -172,26 +172,5 @@ export class Legend {
       dot.style.background = `rgb(${colour.join()})`;
     });
     this.errors.hidden = !options.errors;
-  }
-}
-
-export class Help {
-  constructor(app) {
-    const rows = KEYS.flatMap(([key, text]) => [h("dt", {}, key), h("dd", {}, text)]);
-    const close = h("button", { onclick: () => this.toggle() }, "Close");
-    this.app = app;
-    this.element = h(
-      "div",
-      { class: "eb-help", role: "dialog", "aria-label": "Keys", tabindex: "-1", hidden: true },
-      h("b", {}, "Keys"),
-      h("dl", {}, rows),
-      close,
-    );
-  }
-
-  toggle(on = this.element.hidden) {
-    this.element.hidden = !on;
-    if (on) this.element.focus();
-    else this.app.focus();
   }
 }

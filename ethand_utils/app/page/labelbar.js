@@ -1,7 +1,7 @@
 // The labeller's toolbar, status lines and help.
 
 import { h, press } from "./dom.js";
-import { KEYS, act } from "./labelkeys.js";
+import { act } from "./labelkeys.js";
 
 const group = (...children) => h("span", { class: "eb-group" }, ...children);
 
@@ -171,26 +171,5 @@ export class Status {
     const how = each.joints[joint] === null ? "the rig decides" : each.guessed[joint] ? "guessed" : "placed";
     const off = app.fitted?.hands[which]?.residual[joint];
     return `${name}: ${how}${off == null ? "" : `, ${px(off)} off`}`;
-  }
-}
-
-export class Help {
-  constructor(app) {
-    const rows = KEYS.flatMap(([key, text]) => [h("dt", {}, key), h("dd", {}, text)]);
-    this.app = app;
-    this.element = h(
-      "div",
-      { class: "eb-help", role: "dialog", "aria-label": "Keys", tabindex: "-1", hidden: true },
-      h("b", {}, "Label hands"),
-      h("p", {}, "Drag a joint to where it is in the photo; drag beside the hands to move the photo."),
-      h("dl", {}, rows),
-      h("button", { onclick: () => this.toggle(false) }, "Close"),
-    );
-  }
-
-  toggle(on = this.element.hidden) {
-    this.element.hidden = !on;
-    if (on) this.element.focus();
-    else this.app.focus();
   }
 }

@@ -1,8 +1,9 @@
 // The labeller: its state, the requests to the kernel, and what is done to a label.
 
 import { h, typed } from "./dom.js";
-import { Help, Status, Toolbar } from "./labelbar.js";
-import { pressed } from "./labelkeys.js";
+import { Help } from "./help.js";
+import { Status, Toolbar } from "./labelbar.js";
+import { KEYS, pressed } from "./labelkeys.js";
 import { History, clearJoint, placeJoint, withHand } from "./labelstate.js";
 import { Strip } from "./labelstrip.js";
 import { Stage } from "./labelview.js";
@@ -46,7 +47,8 @@ class App {
     this.strip = new Strip(this);
     this.toolbar = new Toolbar(this);
     this.status = new Status(this);
-    this.help = new Help(this);
+    const introduction = "Drag a joint to where it is in the photo; drag beside the hands to move the photo.";
+    this.help = new Help(this, "Label hands", KEYS, introduction);
     this.fault = h("p", { class: "eb-fault", role: "alert", hidden: true });
     const attributes = { class: "eb-root hl-root", tabindex: "0", role: "application", "aria-label": "Hand labeller" };
     attributes["data-lm-suppress-shortcuts"] = "true";
