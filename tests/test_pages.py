@@ -278,3 +278,7 @@ def test_the_version_is_one_everywhere():
     assert {ethand_utils.__version__, str(citation["version"]), newest} == {project["version"]}
     assert project["license"] == citation["license"] == "Apache-2.0"
     assert {"title", "authors"} <= set(citation["references"][0])
+
+
+def test_the_command_says_its_version(ethand):
+    assert ethand("--version") == (0, f"ethand {ethand_utils.__version__}\n", "")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import ethand_utils
 from ethand_utils.app import cli_data
 from ethand_utils.app.cli_data import Json
 from ethand_utils.exceptions import EthandError
@@ -24,6 +25,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(cli_data.app, name="data")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ethand {ethand_utils.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ethand(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of the run")]
 Weights = Annotated[Path, typer.Option(help="weights.safetensors of a training")]
