@@ -1,4 +1,4 @@
-// Toolbar, legend and help.
+// Toolbar and legend.
 
 import { h, press } from "./dom.js";
 import { savePicture, saveTable } from "./export.js";

@@ -1,4 +1,4 @@
-// The labeller's toolbar, status lines and help.
+// The labeller's toolbar and status lines.
 
 import { h, press } from "./dom.js";
 import { act } from "./labelkeys.js";
