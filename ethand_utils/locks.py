@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -72,13 +71,31 @@ def _record_holder(owner: Path, locked: bool, path: Path, work: str) -> None:
         stamp = _last_stamp(owner, stamp, path, work)
     try:
         if stamp:
-            _remove(owner, stamp, path, work)
-        with open(owner, "x") as file:  # of two hosts at the same moment one fails
-            json.dump(own, file)
+            _follow(owner, stamp, own)
+        else:
+            with open(owner, "x") as file:  # of two hosts at the same moment one fails
+                json.dump(own, file)
     except FileExistsError:
         raise _busy(path, work) from None
     except OSError as error:
         raise FileError(f"{owner}: could not be written ({first_line(error)}); {write_remedy(error)}") from None
+
+
+def _follow(owner: Path, stamp: Stamp, own: dict) -> None:
+    """Replace the record of a holder that has ended. Raises FileExistsError where another host does so, or did.
+
+    The new record is made under a name of the old one's stamp, by one host at a time, and the record's own name is
+    never free: whoever comes now finds the old holder or the new one.
+    """
+    claim = owner.with_name(f".{owner.name}.{stamp[0]}-{stamp[1]}")
+    claim.touch(exist_ok=False)
+    try:
+        claim.write_text(json.dumps(own))
+        if _stamp(owner) != stamp:
+            raise FileExistsError(owner)
+        os.replace(claim, owner)
+    finally:
+        claim.unlink(missing_ok=True)
 
 
 def _busy(path: Path, work: str) -> BusyError:
@@ -112,19 +129,6 @@ def _last_stamp(owner: Path, stamp: Stamp, path: Path, work: str) -> Stamp | Non
         if now != stamp:
             raise _busy(path, work)
     return stamp
-
-
-def _remove(owner: Path, stamp: Stamp, path: Path, work: str) -> None:
-    """Remove the record of a holder that has ended. Raises BusyError where another took its place first."""
-    aside = owner.with_name(f".{owner.name}.{secrets.token_hex(4)}")
-    try:
-        os.rename(owner, aside)
-    except FileNotFoundError:
-        return
-    if _stamp(aside) != stamp:
-        os.rename(aside, owner)
-        raise _busy(path, work)
-    aside.unlink()
 
 
 def _stamp(owner: Path) -> Stamp | None:

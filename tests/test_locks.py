@@ -128,7 +128,27 @@ def test_of_many_at_the_same_moment_one_holds(tmp_path, monkeypatch, locks_of_fi
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1]
+    assert set(most) == {1}
+
+
+def test_whoever_comes_too_late_never_frees_the_name_of_the_new_holders_record(tmp_path, monkeypatch):
+    elsewhere(monkeypatch, False)
+    record, stamp_of = tmp_path / "lock.json", locks._stamp
+    record.write_text('{"host": "node0", "pid": 1}')
+    killed = stamp_of(record)
+    monkeypatch.setattr(locks, "_last_stamp", lambda *args: killed)  # both watched the record of the one killed
+
+    def stamp_beside(owner):
+        assert record.exists()
+        return stamp_of(owner)
+
+    with hold_named(tmp_path / "lock", "a training"):
+        held = record.read_text()
+        monkeypatch.setattr(locks, "_stamp", stamp_beside)
+        with pytest.raises(BusyError), hold_named(tmp_path / "lock", "a training", grace=0):
+            pass
+        assert record.read_text() == held
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "lock.json"]
 
 
 @pytest.mark.parametrize("folder", ["file/in", "/proc/self/nowhere"])
