@@ -14,6 +14,7 @@ from benchmarks.timing import time_variants
 from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
+from ethand_utils.experiments.config import load_profile
 from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES
 from ethand_utils.training.callbacks import autocast_bf16, has_native_bf16
 from ethand_utils.training.inference import export_model
@@ -23,16 +24,15 @@ from ethand_utils.training.models import create_model
 
 CPU = torch.device("cpu")
 ROUNDS, BATCHES = 7, 4  # a turn has BATCHES batches, so that the threads of the variant before it do not slow it
-WIDTHS = (64, 32, 24, 16)
+TINY = load_profile("tiny")  # whose G2 is timed
 SAME_LOSS = 0.02  # tolerance of bfloat16's loss, relative
 
 
 def _nets() -> tuple[nn.Module, nn.Module]:
-    """Create the same small U-Net++ twice: moved to the device as training does, and as smp creates it."""
-    ours = create_model("unetplusplus", "tu-regnety_002", widths=WIDTHS, seed=0)
-    plain = smp.create_model(
-        "unetplusplus", "tu-regnety_002", None, classes=N_CHANNELS, decoder_channels=WIDTHS, encoder_depth=len(WIDTHS)
-    )
+    """Create G2 of `tiny` twice: moved to the device as training does, and as smp creates it."""
+    net, widths = (TINY.g2_arch, TINY.g2_encoder), TINY.g2_widths
+    ours = create_model(*net, widths=widths, seed=0)
+    plain = smp.create_model(*net, None, classes=N_CHANNELS, decoder_channels=widths, encoder_depth=len(widths))
     plain.load_state_dict(ours.state_dict())
     return to_device(ours, best_device()), plain.to(best_device())
 

@@ -181,7 +181,7 @@ MEANING = {
     "render": "samples from all cores, and the milliseconds of one",
     "loader": f"augmented batches of {BS} against a PyTorch DataLoader with OpenCV, sample by sample, same arrays",
     "metrics": "course mIoU of masks in memory against a loop over images, hands and classes",
-    "train": "a training step of a small U-Net++ against smp's nets and losses in float32, same batch",
+    "train": "a training step of G2 of `tiny` against smp's nets and losses in float32, same batch",
     "step": "G2's step on pairs of 128 px through the Learner and its loader, against bare steps on one batch",
     "predict": "a batch through the same net, each runtime against eager float32, and its agreement of the arg-max",
     "startup": "CPU seconds and memory of short commands, and their share of importing the libraries",

@@ -35,7 +35,7 @@ from ethand_utils.training.models import create_model
 
 G2, LR, D_INPUT = ("unetplusplus", "tu-regnety_032"), 1.5e-4, "straight_through"  # net and rate are the report's
 BATCH_SIZES = {"cpu": (16,), "cuda": (16, 64, 256)}
-BATCHES = {"cpu": 2, "cuda": 20}  # of an epoch
+BATCHES = {"cpu": 6, "cuda": 20}  # of an epoch
 ROUNDS = 3  # each an epoch for its speed and one for its waiting, after one that warms up
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -1,17 +1,18 @@
-"""Draw the pictures of the pages from rendered hands: `python docs/pictures.py`."""
+"""Draw the pictures of the pages, from rendered hands and from a benchmark's table: `python docs/pictures.py`."""
 
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from ethand_utils.analysis.image_plots import FRONT_COLOURS, colour_mask, overlays, save_figure, strips
 from ethand_utils.data.store import Store
 from ethand_utils.labels import COLOURS, FINGERS, HANDS, LEFT, PALM, PARTS, RIGHT, min_pixels
 from ethand_utils.rendering.options import RenderOptions
 from ethand_utils.sources.rendered import render_dataset
-from ethand_utils.style import in_style
+from ethand_utils.style import MARKERS, in_style
 from ethand_utils.training.inference import Inference, predict
 from ethand_utils.training.metrics import class_iou, confusion, hand_miou
 from ethand_utils.training.models import load_weights
@@ -22,7 +23,7 @@ LEAST_OVERLAP = 0.15  # share of a hand's pixels that lie behind the other hand,
 
 
 def main() -> None:
-    """Render some hands and write every picture beside this file."""
+    """Render some hands, and write every picture beside this file."""
     with tempfile.TemporaryDirectory() as work:
         options = RenderOptions("front", single_share=0.2)
         store = render_dataset(work, 1, 1, COUNT, 1, size=SIZE, seed=SEED, workers=2, options=options)["test"]
@@ -30,6 +31,7 @@ def main() -> None:
         save_figure(parts_figure(store, largest(store)), DOCS / "parts.png")
         small = render_dataset(f"{work}/64", 1, 1, COUNT, 1, size=64, seed=SEED, workers=2, options=options)["test"]
         save_figure(metric_figure(small), DOCS / "metric.png")
+    save_figure(curve_figure(pd.read_csv(DOCS.parent / "benchmarks/curve.csv")), DOCS / "curve.png")
 
 
 def crossing(store: Store) -> np.ndarray:
@@ -106,6 +108,20 @@ def metric_figure(store: Store):
     axes[3].set_title(f"IoU by part; mean {scores[sample, hand]:.2f}")
     axes[3].set(xlim=(0, 1))
     axes[3].invert_yaxis()
+    return figure
+
+
+@in_style
+def curve_figure(table: pd.DataFrame):
+    """Draw what G1 has learned by each recipe of `benchmarks.curve` that was trained for several numbers of minutes."""
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    several = table[table.duplicated("recipe", keep=False)].sort_values("minutes")
+    for (name, rows), marker in zip(several.groupby("recipe"), MARKERS, strict=False):
+        axes.plot(rows["minutes"], rows["course_miou"], f"{marker}-", label=name)
+    axes.set(xscale="log", xlabel="minutes of one core, training G1 of tiny", ylabel="course mIoU, 500 test renders")
+    axes.set_xticks(minutes := several["minutes"].unique(), [f"{number:g}" for number in minutes])
+    axes.minorticks_off()
+    axes.legend()
     return figure
 
 

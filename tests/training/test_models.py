@@ -16,6 +16,7 @@ from ethand_utils.training.losses import (
     LOSSES,
     SegmentationLoss,
     adversarial_loss,
+    ce_dice,
     cross_entropy,
     dice,
     discriminator_loss,
@@ -337,6 +338,25 @@ def test_segmentation_loss_mixes_cross_entropy_and_dice():
     assert torch.allclose(SegmentationLoss("ce_dice", "released")(logits, masks), expected)
     assert torch.allclose(SegmentationLoss("ce", "released")(logits, masks), weighted)
     assert torch.allclose(SegmentationLoss("ce", "none")(logits, masks), cross_entropy(logits, masks))
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_the_mixture_has_the_gradient_of_its_parts(scale):
+    logits, masks = batch(n=2, size=8)
+    weights = torch.tensor(CLASS_WEIGHTS["released"])
+    mixed, parts = ((scale * logits).requires_grad_() for _ in range(2))
+    ce_dice(mixed, masks, weights).backward()
+    (0.35 * cross_entropy(parts, masks, weights) + 0.65 * dice(parts, masks)).backward()
+    torch.testing.assert_close(mixed.grad, parts.grad, rtol=1e-4, atol=1e-6 * float(parts.grad.abs().max()))
+
+
+def test_the_mixture_of_the_surest_error_is_finite():
+    _, masks = batch(n=2, size=8)
+    logits = sure_logits((masks + 1) % 17, 1e4).requires_grad_()
+    loss = ce_dice(logits, masks)
+    loss.backward()
+    assert 0.35 * 2 * 80 < loss.item() < 0.35 * 2 * 100
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -119,7 +119,7 @@ def test_sums_over_true_classes_are_the_same_by_index_and_dense(masked):
     for sums in (indexed_sums, dense_sums):
         logits = torch.randn(3, 8, 8, 2, 17, generator=torch.Generator().manual_seed(1)).requires_grad_()
         probability = logits.softmax(-1) * (valid.unsqueeze(-1) if masked else 1)
-        shared, present = sums(probability, truth, valid)
+        shared, present = sums(probability.gather(-1, truth.unsqueeze(-1)).squeeze(-1), truth, valid)
         results.append((shared, present, torch.autograd.grad((shared**2).sum(), logits)[0]))
     assert torch.equal(results[0][1], results[1][1])
     for by_index, dense in zip(*results, strict=True):
