@@ -119,7 +119,8 @@ def curve_figure(table: pd.DataFrame):
     for (name, rows), marker in zip(several.groupby("recipe"), MARKERS, strict=False):
         axes.plot(rows["minutes"], rows["course_miou"], f"{marker}-", label=name)
     axes.set(xscale="log", xlabel="minutes of one core, training G1 of tiny", ylabel="course mIoU, 500 test renders")
-    axes.set_xticks(minutes := several["minutes"].unique(), [f"{number:g}" for number in minutes])
+    minutes = several["minutes"].unique()
+    axes.set_xticks(minutes, [f"{number:g}" for number in minutes])
     axes.minorticks_off()
     axes.legend()
     return figure

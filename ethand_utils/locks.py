@@ -71,7 +71,7 @@ def _record_holder(owner: Path, locked: bool, path: Path, work: str) -> None:
         stamp = _last_stamp(owner, stamp, path, work)
     try:
         if stamp:
-            _follow(owner, stamp, own)
+            _follow(owner, stamp, own, path, work)
         else:
             with open(owner, "x") as file:  # of two hosts at the same moment one fails
                 json.dump(own, file)
@@ -81,14 +81,20 @@ def _record_holder(owner: Path, locked: bool, path: Path, work: str) -> None:
         raise FileError(f"{owner}: could not be written ({first_line(error)}); {write_remedy(error)}") from None
 
 
-def _follow(owner: Path, stamp: Stamp, own: dict) -> None:
-    """Replace the record of a holder that has ended. Raises FileExistsError where another host does so, or did.
+def _follow(owner: Path, stamp: Stamp, own: dict, path: Path, work: str) -> None:
+    """Replace the record of a holder that has ended. Raises FileExistsError or BusyError where another host does so.
 
-    The new record is made under a name of the old one's stamp, by one host at a time, and the record's own name is
-    never free: whoever comes now finds the old holder or the new one.
+    The new record is first written to a file named after the old one's stamp, by one host at a time, and the record's
+    own name is never free: whoever comes now finds the old holder or the new one.
     """
     claim = owner.with_name(f".{owner.name}.{stamp[0]}-{stamp[1]}")
-    claim.touch(exist_ok=False)
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        left = _stamp(claim)
+        if left is None or _last_stamp(claim, left, path, work) is None:
+            raise
+        _follow(claim, left, own, path, work)  # whoever made the claim was killed as well
     try:
         claim.write_text(json.dumps(own))
         if _stamp(owner) != stamp:

@@ -107,7 +107,7 @@ def test_a_damaged_record_holds_nothing_up(tmp_path, damage):
 
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("locks_of_files", [True, False])
-def test_of_many_at_the_same_moment_one_holds(tmp_path, monkeypatch, locks_of_files, killed):
+def test_of_many_at_the_same_moment_never_two_hold(tmp_path, monkeypatch, locks_of_files, killed):
     """Threads, as hosts whose locks do not see each other."""
     elsewhere(monkeypatch, locks_of_files)
     monkeypatch.setattr(locks.socket, "gethostname", lambda: f"node{threading.get_ident()}")
@@ -148,6 +148,17 @@ def test_whoever_comes_too_late_never_frees_the_name_of_the_new_holders_record(t
         with pytest.raises(BusyError), hold_named(tmp_path / "lock", "a training", grace=0):
             pass
         assert record.read_text() == held
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "lock.json"]
+
+
+def test_one_that_was_killed_as_it_followed_another_is_followed(tmp_path, monkeypatch):
+    elsewhere(monkeypatch, False)
+    record = tmp_path / "lock.json"
+    record.write_text('{"host": "node0", "pid": 1}')
+    inode, modified = locks._stamp(record)
+    (tmp_path / f".lock.json.{inode}-{modified}").write_text('{"host": "node1"')
+    with hold_named(tmp_path / "lock", "a training"):
+        assert json.loads(record.read_text())["host"] == "node7"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "lock.json"]
 
 

@@ -122,8 +122,9 @@ def dice(logits: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None =
 def ce_dice(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Compute the report's mixture: 0.35 cross-entropy + 0.65 Dice, summed over the two hands.
 
-    Both are of one softmax: apart they take half as long again. Where a true class's probability is below the least
-    normal float32, its logit some 87 below another's, cross-entropy is that of this least one, and has no gradient.
+    Both use one softmax; computed apart they take 1.5 times as long. A true class's probability is clamped to the
+    smallest normal float32 (a logit some 87 below the largest): there cross-entropy is about 87, and its gradient 0,
+    unlike that of `cross_entropy`.
     """
     probability, truth = classes_last(logits).softmax(-1), masks.permute(0, 2, 3, 1)
     of_truth = _of_truth(probability, truth)
@@ -132,7 +133,7 @@ def ce_dice(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tensor | N
 
 
 def _of_truth(values: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return the true classes' values [B, H, W, 2] of all classes' [B, H, W, 2, 17], by `truth` int64 [B, H, W, 2]."""
+    """Return each pixel's value of its true class [B, H, W, 2], from `values` [B, H, W, 2, 17] and `truth` int64."""
     return values.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
 
 
@@ -146,7 +147,7 @@ def _cross_entropy(likelihood: torch.Tensor, truth: torch.Tensor, weights: torch
 def _dice(
     probability: torch.Tensor, of_truth: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute `dice` of probabilities [B, H, W, 2, 17], and those of the true classes, 0 where not `valid`."""
+    """Compute `dice` from all probabilities [B, H, W, 2, 17] and the true classes' [B, H, W, 2], 0 unless `valid`."""
     sums = dense_sums if runs_ahead(truth.device) else indexed_sums
     shared, present = sums(of_truth, truth, valid)
     shared, present, predicted = map(all_reduce_sum, (shared, present, probability.sum((0, 1, 2)).flatten()))
