@@ -10,16 +10,17 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from benchmarks.plain import PlainLoss
 from benchmarks.timing import time_variants
 from ethand_utils.data.augment import Augmentation, normalise
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
 from ethand_utils.experiments.config import load_profile
-from ethand_utils.labels import CLASS_WEIGHTS, N_CHANNELS, N_CLASSES
+from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training.callbacks import autocast_bf16, has_native_bf16
 from ethand_utils.training.inference import export_model
 from ethand_utils.training.learner import best_device, to_device
-from ethand_utils.training.losses import CE_SHARE, DICE_SHARE, DICE_SMOOTH, SegmentationLoss, per_hand
+from ethand_utils.training.losses import SegmentationLoss, per_hand
 from ethand_utils.training.models import create_model
 
 CPU = torch.device("cpu")
@@ -35,24 +36,6 @@ def _nets() -> tuple[nn.Module, nn.Module]:
     plain = smp.create_model(*net, None, classes=N_CHANNELS, decoder_channels=widths, encoder_depth=len(widths))
     plain.load_state_dict(ours.state_dict())
     return to_device(ours, best_device()), plain.to(best_device())
-
-
-class PlainLoss(nn.Module):
-    """L_segm of both hands by PyTorch's cross-entropy and smp's Dice loss."""
-
-    def __init__(self):
-        super().__init__()
-        self.dice = smp.losses.DiceLoss("multiclass", smooth=DICE_SMOOTH)
-        self.register_buffer("weights", torch.tensor(CLASS_WEIGHTS["released"]))
-
-    def forward(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Compute the scalar loss of logits [B, 34, H, W] and masks int64 [B, 2, H, W]."""
-        total = 0
-        for hand, hand_logits in enumerate(logits.split(N_CLASSES, dim=1)):
-            truth = masks[:, hand].contiguous()
-            ce = nn.functional.cross_entropy(hand_logits, truth, self.weights)
-            total = total + CE_SHARE * ce + DICE_SHARE * self.dice(hand_logits.contiguous(), truth)
-        return total
 
 
 def stepper(

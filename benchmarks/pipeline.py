@@ -10,22 +10,20 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import normalize, to_tensor
+from torch.utils.data import DataLoader
 
 from benchmarks.nets import inference, training
+from benchmarks.plain import PlainDataset, plain_augment, plain_course_miou
 from benchmarks.startup import startup
 from benchmarks.step import steps
 from benchmarks.timing import time_variants
-from ethand_utils.data.augment import IMAGE_MEAN, IMAGE_STD, Augmentation, sample_params, transform
+from ethand_utils.data.augment import IMAGE_STD, Augmentation, sample_params, transform
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
 from ethand_utils.exceptions import require_known
-from ethand_utils.labels import N_CLASSES, min_pixels
 from ethand_utils.sources.rendered import RenderedSample, render_dataset
 from ethand_utils.training.metrics import course_miou
 
@@ -82,42 +80,10 @@ def _render_stages(make: RenderedSample, samples: int = 32) -> dict[str, float]:
     return {f"stage_{stage}_ms": ms for stage, ms in {**stages, "all": total}.items()}
 
 
-def plain_augment(
-    image: np.ndarray, masks: np.ndarray, degrees: float, scale: float, gain: np.ndarray, flipped: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment one sample, image uint8 [H, W, 3] and masks uint8 [2, H, W], with OpenCV and torchvision."""
-    size = len(image)
-    matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), degrees, scale)
-    image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    masks = [cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST) for mask in masks]
-    if flipped:
-        image, masks = image[:, ::-1], [mask[:, ::-1] for mask in reversed(masks)]
-    image = np.clip(image * gain, 0, 255).round().astype(np.uint8)
-    return normalize(to_tensor(image), IMAGE_MEAN, IMAGE_STD), torch.from_numpy(np.stack(masks)).long()
-
-
-class _PlainDataset(Dataset):
-    """A data set augmented sample by sample on the CPU, as one would write it without this package."""
-
-    def __init__(self, store: Store):
-        self.images, self.masks = store.images, store.masks
-        self.rng, self.settings = np.random.default_rng(0), Augmentation()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        s, rng = self.settings, self.rng
-        scale = 1 + s.scale * np.clip(rng.normal(), -1, 1)
-        degrees = s.rotation * np.clip(rng.normal(), -2, 2) * (rng.random() < s.rotation_p)
-        gain, flipped = rng.uniform(1 - s.intensity, 1 + s.intensity, 3), rng.random() < s.flip_p
-        return plain_augment(self.images[i], self.masks[i], degrees, scale, gain, flipped)
-
-
 def _loader(store: Store) -> dict[str, float]:
     """Time an epoch over the store, both loaders in the process that trains."""
     ours = StoreLoader(store, BS, Augmentation())
-    plain = DataLoader(_PlainDataset(store), BS, shuffle=True, drop_last=True)
+    plain = DataLoader(PlainDataset(store), BS, shuffle=True, drop_last=True)
     variants = {"ours": lambda: deque(ours, maxlen=0), "plain": lambda: deque(plain, maxlen=0)}
     return time_variants(variants, len(ours) * BS, ROUNDS) | loader_agreement(store)
 
@@ -139,26 +105,11 @@ def loader_agreement(store: Store) -> dict[str, float]:
     return {"image_difference_of_255": difference, "mask_agreement": agreement, "equal": float(equal)}
 
 
-def _plain_course_miou(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Compute the course's mIoU by a loop over images, hands and classes."""
-    hands = []
-    for guess, mask in zip(
-        predicted.reshape(-1, *predicted.shape[2:]), truth.reshape(-1, *truth.shape[2:]), strict=True
-    ):
-        parts = []
-        for part in range(1, N_CLASSES):
-            a, b = guess == part, mask == part
-            if b.sum() >= min_pixels(truth.shape[-1]):
-                parts.append((a & b).sum() / (a | b).sum())
-        hands.append(np.mean(parts) if parts else np.nan)
-    return float(np.nanmean(hands))
-
-
 def _metrics(store: Store) -> dict[str, float]:
     """Time the course's mIoU of all masks of the store against masks moved by 2 px."""
     truth = np.array(store.masks)
     predicted = np.roll(truth, 2, axis=-1)
-    variants = {"ours": lambda: course_miou(predicted, truth), "plain": lambda: _plain_course_miou(predicted, truth)}
+    variants = {"ours": lambda: course_miou(predicted, truth), "plain": lambda: plain_course_miou(predicted, truth)}
     difference = abs(variants["ours"]() - variants["plain"]())
     return time_variants(variants, len(store), ROUNDS) | {"difference": difference, "equal": float(difference < 1e-9)}
 
@@ -182,7 +133,7 @@ MEANING = {
     "loader": f"augmented batches of {BS} against a PyTorch DataLoader with OpenCV, sample by sample, same arrays",
     "metrics": "course mIoU of masks in memory against a loop over images, hands and classes",
     "train": "a training step of G2 of `tiny` against smp's nets and losses in float32, same batch",
-    "step": "G2's step on pairs of 128 px through the Learner and its loader, against bare steps on one batch",
+    "step": "G2's step on pairs of 128 px through the Learner, against bare steps on one batch and the authors' way",
     "predict": "a batch through the same net, each runtime against eager float32, and its agreement of the arg-max",
     "startup": "CPU seconds and memory of short commands, and their share of importing the libraries",
 }

@@ -1,7 +1,7 @@
-"""G2's step on pairs: through the Learner with its loader, beside bare steps on one batch in memory.
+"""G2's step on pairs: through the Learner with its loader, beside bare steps on one batch in memory and a plain step.
 
-Both have the report's net, L_segm, the gradient of a frozen D, and Adam. What the Learner adds is the loader, the
-callbacks and the history.
+All have the report's net, L_segm, a frozen D, and Adam. What the Learner adds to bare steps is the loader, the
+callbacks and the history. The plain step is what the authors' released code does: samples one by one, float32.
 """
 
 import contextlib
@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import segmentation_models_pytorch as smp
 import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch import nn
+from torch.utils.data import DataLoader
 
+from benchmarks.plain import PlainDataset, PlainLoss
 from ethand_utils.data.augment import Augmentation
 from ethand_utils.data.dataloaders import StoreLoader
 from ethand_utils.data.store import Store
 from ethand_utils.data.store_builder import StorePlan, build_store
+from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training.adversarial import Adversarial
 from ethand_utils.training.callbacks import autocast_bf16, forward_bf16
 from ethand_utils.training.learner import Phase, best_device, to_device, train_phases
@@ -67,10 +71,11 @@ def enlarged(store: Store, out: Path, count: int) -> Store:
 def paired_step(
     store: Store, net: tuple[str, str], bs: int, folder: Path, compiled: bool = False, rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Time a net's training on pairs against a frozen D, and bare steps of the same after each of its epochs.
+    """Time a net's training on pairs against a frozen D, and bare and plain steps of the same after each of its epochs.
 
-    Returns the median images/s of the training and of bare steps, on a GPU in both layouts; `ratio`, the training's to
-    those in its layout; and `loader_wait_share`, the time that a device without work waits for the loader.
+    Returns the median images/s of the training, of bare steps, on a GPU in both layouts, and of plain steps; the
+    training's ratio to bare steps in its layout and to plain ones; and `loader_wait_share`, the time that a device
+    without work waits for the loader.
     """
     device = best_device()
     loader = TimedLoader(store, bs, Augmentation(), device=device)
@@ -78,23 +83,24 @@ def paired_step(
     own = "channels_last" if device.type == "cpu" else "contiguous"
     with contextlib.ExitStack() as stack:
         batch = loader.one_batch()
-        bare = {
-            layout: stack.enter_context(bare_step(net, layout, compiled, *batch))
+        others = {
+            f"bare_{layout}": stack.enter_context(bare_step(net, layout, compiled, *batch))
             for layout in (LAYOUTS if device.type == "cuda" else (own,))
         }
-        beside = Beside(loader, bare)
+        beside = Beside(loader, others | {"plain": plain_step(net, store, bs, device)})
         phase = Phase("paired", dls, 1 + 2 * rounds, LR, (Adversarial(_discriminator(device), D_INPUT), beside))
         model = to_device(create_model(*net, seed=0), device)
         train_phases(model, SegmentationLoss().to(device), [phase], folder, compiled=compiled)
     speed = {name: len(loader) * bs / float(np.median(times)) for name, times in beside.seconds.items()}
     return {f"{name}_images_per_s": value for name, value in speed.items()} | {
-        "ratio": speed["learner"] / speed[f"bare_{own}"],
+        "bare_ratio": speed["learner"] / speed[f"bare_{own}"],
+        "plain_ratio": speed["learner"] / speed["plain"],
         "loader_wait_share": float(np.median(beside.waits)),
     }
 
 
-def _discriminator(device: torch.device) -> nn.Module:
-    return to_device(create_model("discriminator", in_channels=D_CHANNELS[D_INPUT], seed=0), device)
+def _discriminator(device: torch.device, adversarial_input: str = D_INPUT) -> nn.Module:
+    return to_device(create_model("discriminator", in_channels=D_CHANNELS[adversarial_input], seed=0), device)
 
 
 class TimedLoader(StoreLoader):
@@ -125,13 +131,13 @@ def now(device: torch.device) -> float:
 
 
 class Beside(Callback):
-    """Times the training part of each epoch, in turns for its speed and for its waiting, and bare steps after it."""
+    """Times the training part of each epoch, in turns for its speed and for its waiting, and other steps after it."""
 
     order = 80
 
-    def __init__(self, loader: TimedLoader, bare: dict[str, Callable[[], None]]):
-        self.loader, self.bare = loader, bare
-        self.seconds: dict[str, list[float]] = {"learner": [], **{f"bare_{name}": [] for name in bare}}
+    def __init__(self, loader: TimedLoader, others: dict[str, Callable[[], None]]):
+        self.loader, self.others = loader, others
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("learner", *others)}
         self.waits: list[float] = []
 
     def before_train(self):
@@ -143,7 +149,7 @@ class Beside(Callback):
         if self.loader.timed:
             self.waits.append(self.loader.waited / seconds)
             return
-        timed = {"learner": seconds} | {f"bare_{name}": self._time(step) for name, step in self.bare.items()}
+        timed = {"learner": seconds} | {name: self._time(step) for name, step in self.others.items()}
         for name, value in timed.items() if self.epoch else ():
             self.seconds[name].append(value)
 
@@ -174,3 +180,33 @@ def bare_step(
 
     with autocast_bf16(model, compiled):
         yield step
+
+
+def plain_step(net: tuple[str, str], store: Store, bs: int, device: torch.device) -> Callable[[], None]:
+    """Return a function that takes a step as the authors' released code does.
+
+    It loads and augments samples one by one, computes in float32 with smp's losses, and gives D the ids of the arg-max,
+    through which no gradient comes back.
+    """
+    model = smp.create_model(*net, None, classes=N_CHANNELS)
+    model.load_state_dict(create_model(*net, seed=0).state_dict())
+    d, loss = _discriminator(device, "argmax").eval(), PlainLoss().to(device)
+    optimiser = torch.optim.Adam(model.to(device).train().parameters(), LR)
+    batches = _endless(DataLoader(PlainDataset(store), bs, shuffle=True, drop_last=True))
+
+    def step() -> None:
+        images, masks = (values.to(device) for values in next(batches))
+        optimiser.zero_grad()
+        logits = model(images)
+        with torch.no_grad():
+            term = adversarial_loss(d(prediction_maps(logits, "argmax")))
+        (SEGMENTATION_SHARE * loss(logits, masks) + ADVERSARIAL_SHARE * term).backward()
+        optimiser.step()
+
+    return step
+
+
+def _endless(loader: DataLoader) -> Iterator[list[torch.Tensor]]:
+    """Yield the batches of one pass after the other."""
+    while True:
+        yield from loader

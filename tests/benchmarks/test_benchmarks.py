@@ -1,5 +1,6 @@
 """Properties of the benchmarks; their speeds are for people to read."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import nets, pipeline, startup, step
+from benchmarks import pipeline, plain, startup, step
 from benchmarks.timing import time_variants
 from ethand_utils.data.augment import Augmentation
 from ethand_utils.exceptions import EthandError
@@ -55,21 +56,22 @@ def test_the_plain_augmentation_is_the_same_augmentation(dataset):
 
 def test_the_plain_loss_is_the_same_loss():
     logits, masks = torch.randn(2, 34, 16, 16), torch.randint(17, (2, 2, 16, 16))
-    plain, ours = (loss(logits, masks).item() for loss in (nets.PlainLoss(), SegmentationLoss()))
-    assert plain == pytest.approx(ours, rel=2e-3)  # smp smooths Dice a little otherwise
+    theirs, ours = (loss(logits, masks).item() for loss in (plain.PlainLoss(), SegmentationLoss()))
+    assert theirs == pytest.approx(ours, rel=2e-3)  # smp smooths Dice a little otherwise
 
 
-def test_a_paired_step_is_timed_through_the_learner_and_bare(dataset, tmp_path):
+def test_a_paired_step_is_timed_through_the_learner_bare_and_plain(dataset, tmp_path):
     figures = step.paired_step(dataset["val"], ("unet", "tu-regnety_002"), 4, tmp_path, rounds=1)
     assert set(figures) == {
         "learner_images_per_s",
         "bare_channels_last_images_per_s",
-        "ratio",
+        "plain_images_per_s",
+        "bare_ratio",
+        "plain_ratio",
         "loader_wait_share",
     }
-    assert figures["ratio"] == pytest.approx(
-        figures["learner_images_per_s"] / figures["bare_channels_last_images_per_s"]
-    )
+    for ratio, other in (("bare_ratio", "bare_channels_last"), ("plain_ratio", "plain")):
+        assert figures[ratio] == pytest.approx(figures["learner_images_per_s"] / figures[f"{other}_images_per_s"])
     assert 0 < figures["loader_wait_share"] < 1
 
 
@@ -84,21 +86,25 @@ def test_a_loader_counts_the_seconds_of_its_batches_in_a_timed_pass_alone(datase
     assert loader.waited == 4 + 1  # of each batch, and of the end
 
 
-def test_a_bare_step_moves_the_net(dataset):
-    batch = step.TimedLoader(dataset["val"], 4, Augmentation()).one_batch()
-    losses = []
+@pytest.mark.parametrize("loss", ["SegmentationLoss", "PlainLoss"])
+def test_a_bare_and_a_plain_step_move_the_net(dataset, loss):
+    net, store, losses = ("unet", "tu-regnety_002"), dataset["val"], []
 
-    class Noting(SegmentationLoss):
+    class Noting(getattr(step, loss)):
         def forward(self, logits, masks):
             losses.append(super().forward(logits, masks))
             return losses[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "SegmentationLoss", Noting)
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setattr(step, loss, Noting)
         patch.setattr(step, "LR", 1e-2)
-        with step.bare_step(("unet", "tu-regnety_002"), "channels_last", False, *batch) as one:
-            for _ in range(8):
-                one()
+        if loss == "PlainLoss":
+            one = step.plain_step(net, store, len(store), torch.device("cpu"))
+        else:
+            batch = step.TimedLoader(store, 4, Augmentation()).one_batch()
+            one = stack.enter_context(step.bare_step(net, "channels_last", False, *batch))
+        for _ in range(8):
+            one()
     assert losses[-1] < losses[0]
 
 
@@ -115,7 +121,7 @@ def test_an_enlarged_store_shows_each_pixel_four_times(dataset, tmp_path):
 def test_the_plain_metric_is_the_same_metric(dataset):
     truth = np.array(dataset["test"].masks)
     predicted = np.roll(truth, 1, axis=-1)
-    assert pipeline._plain_course_miou(predicted, truth) == pytest.approx(pipeline.course_miou(predicted, truth))
+    assert plain.plain_course_miou(predicted, truth) == pytest.approx(pipeline.course_miou(predicted, truth))
 
 
 def test_a_commands_cpu_seconds_are_its_childrens_too_and_its_memory_is_its_own(tmp_path):
