@@ -30,7 +30,7 @@ WARM_SECONDS = 0.5  # of a training that is thrown away: the first batches compi
 
 
 def g1_recipe(p: Profile) -> Recipe:
-    """Return the recipe by which a profile trains G1."""
+    """Return the recipe by which a profile trains G1, with its `half_size_share` of the epochs taken as one of time."""
     return Recipe(
         encoder=p.g1_encoder,
         widths=tuple(p.g1_widths),

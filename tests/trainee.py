@@ -19,7 +19,7 @@ from ethand_utils.training.cyclegan.model import create_cyclegan, cycle_loss
 from ethand_utils.training.cyclegan.scores import Cycles
 from ethand_utils.training.cyclegan.variants import OPTIONS
 from ethand_utils.training.joint import STRONG, make_joint_dls
-from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
+from ethand_utils.training.learner import Phase, to_device, train_phases
 from ethand_utils.training.losses import D_CHANNELS, SegmentationLoss
 from ethand_utils.training.models import create_model, save_weights
 from ethand_utils.training.pseudo_labels import TopHalfFilter
@@ -133,4 +133,4 @@ def run(kind, folder, data, labels, extra=(), processes=1, bs=4):
         processes=processes,
         half_size_share=HALF_SIZE_SHARES.get(kind, 0.0),
     )
-    save_final_weights(learn, folder, row=kind)
+    save_weights(learn.model, folder / "weights.safetensors", row=kind)

@@ -6,26 +6,26 @@ import pandas as pd
 
 from ethand_utils.analysis.comparison import (
     holm_corrected,
+    label_fractions,
     paired_step,
     row_at_fraction,
     step_pairs,
     steps_display,
 )
 from ethand_utils.analysis.tables import independent_people, scores_by_row, title
-from ethand_utils.experiments.methods import PEER_REFERENCES, full_method_of_peers, peer_methods
+from ethand_utils.experiments.methods import fraction_methods
 from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.style import mean_text, percent_text
 
 
 def compared_rows(run: Run) -> list[str]:
     """Return the rows that are compared: the report's, with the full method if the run trains it, and the peers."""
-    methods = (*full_method_of_peers(run.profile), *peer_methods(run.profile))
-    return [*PEER_REFERENCES, *(method.name for method in methods)]
+    return [method.name for method in fraction_methods(run.profile)]
 
 
 def peer_fractions(run: Run) -> list[float]:
     """Return the run's label fractions, ascending, and 1."""
-    return [*sorted(run.profile.label_fractions), 1.0]
+    return label_fractions(run) or [1.0]
 
 
 def peer_results(run: Run) -> pd.DataFrame:

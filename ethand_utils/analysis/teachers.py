@@ -44,16 +44,17 @@ def worst_sure(labels: np.ndarray, sure: np.ndarray, truth: np.ndarray, count: i
 def peer_batch(
     model: nn.Module, pairs: Store, unlabelled: Store, count: int, settings: SemiSettings, hand: int = LEFT
 ) -> dict[str, np.ndarray]:
-    """Return what a method of `training.semi` sees of `count` unlabelled images, for `image_plots.strips`.
+    """Return what a method of `training.semi` sees of up to `count` unlabelled images, for `image_plots.strips`.
 
-    Columns uint8 [count, H, W, 3]: the weak view, the label of one hand that `model` gives it, where it is sure of that
-    label, the strong view after CutMix, and the label that belongs to it where it is sure, mixed by the same boxes.
+    Columns uint8 [count, H, W, 3], the same at every call: the weak view, the label of one hand that `model` gives it,
+    where it is sure of that label, the strong view after CutMix, and the label that belongs to it where it is sure,
+    mixed by the same boxes.
     """
     loader = JointLoader(pairs, unlabelled, 2 * count, Augmentation())
     _, _, weak, strong = loader.one_batch()
     labels, probability = (torch.from_numpy(array) for array in label_pixels(model, denormalise(weak).numpy()))
     sure = probability >= settings.semi_threshold
-    boxes = cutmix_boxes(count, weak.shape[-1], settings.cutmix_p)
+    boxes = cutmix_boxes(len(weak), weak.shape[-1], settings.cutmix_p, torch.Generator().manual_seed(0))
     mixed = mix(labels * sure, boxes)
     return {
         "weak": denormalise(weak).numpy(),

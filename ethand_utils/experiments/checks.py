@@ -110,6 +110,8 @@ def check_peers(p: Profile) -> None:
                 f"{key}: {getattr(p, key)}, expected at least {2 * MIN_UNLABELLED}, as peers is {brief(p.peers)}: half "
                 "of their batches are unlabelled images, of which CutMix takes two at a time"
             )
+    if p.bs % 2:
+        raise RunError(f"bs: {p.bs}, expected an even number, as peers is {brief(p.peers)}: half of a batch are pairs")
     if p.processes > 1 and p.bs % (2 * MIN_UNLABELLED * p.processes):
         raise RunError(
             f"bs: {p.bs}, expected a multiple of {2 * MIN_UNLABELLED * p.processes}, as processes is {p.processes} and "
@@ -206,15 +208,20 @@ def learned_batch(p: Profile, phase: PlannedPhase) -> int:
 
     Raises RunError for a threshold of pseudo-labels that would skip every batch, as too small to be normalised.
     """
-    batch = phase.batch(p.train if phase.store == "train" else p.unpaired)
+    count = p.train if phase.store == "train" else p.unpaired
+    batch = phase.batch(count)
     if phase.store != "unpaired_images" or p.pseudo_filter == "none":
         return batch
-    share = batch // p.processes
-    if p.pseudo_filter == "batch_half":
-        return p.processes * max(1, round(share / 2))
-    from ethand_utils.training.pseudo_labels import MIN_BATCH
+    from ethand_utils.training.pseudo_labels import MIN_BATCH, kept_per_batch
 
-    if share < MIN_BATCH:
+    if p.pseudo_filter == "batch_half":
+        if p.processes > 1 and batch % (2 * p.processes):
+            raise RunError(
+                f"bs_unpaired: {p.bs_unpaired}, expected a multiple of {2 * p.processes}, as processes is "
+                f"{p.processes} and pseudo_filter batch_half keeps half of what each has (the store has {count})"
+            )
+        return kept_per_batch(batch)
+    if batch // p.processes < MIN_BATCH:
         raise RunError(
             f"bs_unpaired: {p.bs_unpaired}, expected at least {MIN_BATCH} samples for each process, as "
             f"pseudo_filter {p.pseudo_filter} skips a batch that keeps fewer"

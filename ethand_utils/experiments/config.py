@@ -354,6 +354,11 @@ def _checked_names(values: dict, origin: str | Path) -> dict:
     return values
 
 
+def check_setting(key: str, value: object) -> None:
+    """Raise ProfileError for a value that does not fit a setting."""
+    _validate({key: value})
+
+
 def _validate(values: dict) -> Profile:
     try:
         return Profile(**values)

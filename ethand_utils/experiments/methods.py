@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ethand_utils.exceptions import EthandError, require_known
-from ethand_utils.experiments.config import Profile, concerning
+from ethand_utils.experiments.config import Profile, ProfileError, brief, check_setting, concerning
 from ethand_utils.training import semi
 from ethand_utils.training.cyclegan.variants import REFERENCE_VARIANT, cycle_training
 
@@ -42,10 +42,10 @@ class Method:
     NETS, `loss` of `training.losses.LOSSES`, with the settings' class weights if `weighted`; `unlabelled` is one of
     UNLABELLED, or a module of `training.semi`, of whose settings `constants` are its own. `adversary`: no D (`none`),
     the settings' (`profile`), or that of the released code, which sees arg-max ids and stays frozen (`released`;
-    REFERENCE.md section 2). `compared_with` names the methods that its score is tested against, first the one that it
-    adds an ingredient to. A method with `in_table` False is trained only where something else asks for it. Raises
-    MethodError for an unknown net, use of unlabelled data, adversary or constant; `check` refuses an unknown loss,
-    whose registry needs PyTorch.
+    REFERENCE.md section 2); methods of `training.semi` have none. `compared_with` names the methods that its score is
+    tested against, first the one that it adds an ingredient to. A method with `in_table` False is trained only where
+    something else asks for it. Raises MethodError for an unknown net, use of unlabelled data, adversary or constant,
+    and for ingredients that do not go together; `check` refuses an unknown loss, whose registry needs PyTorch.
     """
 
     name: str
@@ -64,8 +64,22 @@ class Method:
         unlabelled = (*UNLABELLED, *semi.names())
         for key, names in {"net": NETS, "unlabelled": unlabelled, "adversary": ADVERSARIES}.items():
             require_known(f"method {self.name}: {key}", getattr(self, key), names, MethodError)
-        for key in self.constants:
+        if self.semi and self.adversary != "none":
+            raise MethodError(
+                f"method {self.name}: adversary {self.adversary!r}, expected 'none', as unlabelled {self.unlabelled!r} "
+                "trains without D"
+            )
+        if self.constants and not self.semi:
+            raise MethodError(
+                f"method {self.name}: constants {brief(dict(self.constants))}, expected none, as unlabelled "
+                f"{self.unlabelled!r} has no settings of its own; a module of training/semi/ has"
+            )
+        for key, value in self.constants.items():
             require_known(f"method {self.name}: constant", key, SEMI_SETTINGS, MethodError)
+            try:
+                check_setting(key, value)
+            except ProfileError as error:
+                raise MethodError(f"method {self.name}: constant {error}") from None
 
     @property
     def semi(self) -> bool:
@@ -118,8 +132,8 @@ class Method:
         groups += ["semi"] if self.semi else ["unpaired"] if self.unlabelled != "none" else []
         groups += ["pseudo"] if self.unlabelled == "pseudo_labels" else []
         groups += ["adversary"] if self.adversary == "profile" else []
-        keys = concerning(*groups)
-        return keys if self.weighted else tuple(key for key in keys if key != "class_weights")
+        unused = {*self.constants, *(() if self.weighted else ("class_weights",))}
+        return tuple(key for key in concerning(*groups) if key not in unused)
 
     def semi_settings(self, profile: Profile) -> dict[str, float | None]:
         """Return the settings of a method of `training.semi`: its own constants, else the profile's; else None each."""
@@ -269,7 +283,10 @@ def peer_methods(profile: Profile) -> list[Method]:
 
 
 def fraction_methods(profile: Profile) -> list[Method]:
-    """Return the methods that a run trains on each of its label fractions: FRACTION_METHODS, and those of peers."""
+    """Return the methods that a run trains on each of its label fractions.
+
+    These are FRACTION_METHODS, and in a run with peers the full method, if it trains that, and the peers.
+    """
     return [*(METHODS[name] for name in FRACTION_METHODS), *full_method_of_peers(profile), *peer_methods(profile)]
 
 

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "callbacks": ["CourseMIoU"],
         "inference": ["Inference", "PLAIN", "export_model", "label_pixels", "predict", "predict_masks"],
         "joint": ["SemiSettings", "make_joint_dls"],
-        "learner": ["Phase", "best_device", "save_final_weights", "start_from", "to_device", "train_phases"],
+        "learner": ["Phase", "best_device", "start_from", "to_device", "train_phases"],
         "losses": [
             "D_CHANNELS",
             "LOSSES",

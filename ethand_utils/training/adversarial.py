@@ -36,7 +36,7 @@ class Adversarial(Callback):
         self.terms = {"adversarial_loss": []}
 
     def after_loss(self):
-        if self.training and not self.half_size:
+        if self.training and not self.at_half_size:
             on_fake = forward_bf16(self.discriminator, prediction_maps(self.pred, self.adversarial_input))
             term = adversarial_loss(on_fake)
             total = SEGMENTATION_SHARE * self.loss_grad + ADVERSARIAL_SHARE * term
@@ -71,7 +71,7 @@ class Alternating(Adversarial):
         self.terms["d_loss"] = []
 
     def after_step(self):
-        if self.half_size:
+        if self.at_half_size:
             return
         fake = prediction_maps(self.pred.detach(), self.adversarial_input)
         maps = torch.cat([fake, target_maps(self.yb[0], self.adversarial_input)])

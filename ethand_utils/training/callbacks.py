@@ -113,8 +113,14 @@ class FiniteLoss(Callback):
         self.unread = []
 
     def after_epoch(self):
-        if not all(torch.isfinite(p).all() for p in self.learn.model.parameters()):
+        nets = [self.learn.model, *(net for one in self.learn.cbs for net in _nets_of(one))]
+        if not all(values.isfinite().all() for net in nets for values in net.state_dict().values()):
             raise TrainingError("its last step left weights that are not finite; lower the learning rate")
+
+
+def _nets_of(callback: Callback) -> list[nn.Module]:
+    """Return the nets that a method's callback trains beside the Learner's."""
+    return list(callback.nets.values()) if hasattr(type(callback), "nets") else []
 
 
 def require_finite(loss: torch.Tensor, name: str, callback: Callback) -> None:
@@ -155,8 +161,9 @@ class MeanLoss(AvgLoss):
 class HalfSize(Callback):
     """Trains on images and masks of half the size during the first `share` of a training, over all its phases.
 
-    A step at half the size costs about a quarter and teaches the net where hands are; details come with the full size,
-    at which every validation is. `learn.half_size` tells other callbacks the size of the current batch.
+    A step at half the size costs a quarter to a half, the larger the images the less, and teaches the net where hands
+    are; details come with the full size, at which every validation is. `learn.at_half_size` tells other callbacks the
+    size of the current batch.
     """
 
     order = 20  # after what labels or filters an unpaired batch
@@ -165,8 +172,8 @@ class HalfSize(Callback):
         self.share, self.checkpointer = share, checkpointer
 
     def before_batch(self):
-        self.learn.half_size = bool(self.training and self.checkpointer.progress < self.share)
-        if self.half_size:
+        self.learn.at_half_size = bool(self.training and self.checkpointer.progress < self.share)
+        if self.at_half_size:
             self.learn.xb, self.learn.yb = (half_size_images(self.xb[0]),), tuple(map(_halved, self.yb))
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ethand_utils.data.workers import end_with_parent
 from ethand_utils.exceptions import EthandError
+from ethand_utils.files import atomic_write
 
 _FAULT = "fault"  # file in which a process leaves the error that ended it
 
@@ -67,7 +68,10 @@ def _sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of all elements of all processes, which may differ in their number; with gradient."""
+    """Return the mean of all elements of all processes, which may differ in their number; with gradient.
+
+    Without gradients it is the mean of this process's elements, as in `all_reduce_sum`.
+    """
     if world_size() == 1:
         return values.mean()
     return all_reduce_sum(values.sum()) / all_reduce_sum(values.new_tensor(values.numel()))
@@ -138,7 +142,8 @@ def _worker(number: int, processes: int, kind: str, folder: str, content: bytes)
         function, arguments = torch.load(io.BytesIO(content), map_location=device, weights_only=False)
         function(*arguments)
     except EthandError as error:
-        (Path(folder) / _FAULT).write_bytes(pickle.dumps(error))
+        with atomic_write(Path(folder) / _FAULT) as temporary:
+            temporary.write_bytes(pickle.dumps(error))
         raise
     finally:
         dist.destroy_process_group()

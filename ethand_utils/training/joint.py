@@ -16,8 +16,7 @@ from ethand_utils.data.prefetch import send
 from ethand_utils.data.store import Store
 from ethand_utils.labels import HANDS
 from ethand_utils.training.callbacks import autocast_bf16, epoch_means
-from ethand_utils.training.distributed import all_reduce_sum, rank, world_size
-from ethand_utils.training.losses import classes_last
+from ethand_utils.training.distributed import rank, world_size
 
 STRONG = PHOTOMETRIC["strong"]  # light and camera of the strong views
 BOX_AREA, BOX_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)  # of CutMix, UniMatch V2's: share of the image, width over height
@@ -33,8 +32,8 @@ class JointLoader(StoreLoader):
     `bs` images a batch, half of them pairs: images float [B, 3, H, W] with masks int64 [B, 2, H, W]. `weak`, of the
     images' shape, are unlabelled images with the pairs' geometric augmentation; each of `views` strong ones is `weak`
     in another light of strength `strong` (None: the same light), pixel by pixel in the same place. An epoch has as many
-    batches as one over all pairs in batches of `bs`. Raises LoaderError for a batch with fewer than MIN_UNLABELLED
-    unlabelled images.
+    batches as one over all pairs in batches of `bs`. Raises LoaderError for an odd `bs`, and for fewer than
+    MIN_UNLABELLED unlabelled images in a batch.
     """
 
     images_per_mask = 2
@@ -54,8 +53,11 @@ class JointLoader(StoreLoader):
         half = min(bs, len(pairs)) // 2
         if half < MIN_UNLABELLED:
             raise LoaderError(
-                f"joint batches of {bs} images: {half} unlabelled ones, expected at least {MIN_UNLABELLED}; raise bs"
+                f"joint batches of {bs} images of {len(pairs)} pairs: {half} unlabelled ones, expected at least "
+                f"{MIN_UNLABELLED}; raise the smaller number"
             )
+        if bs % 2:
+            raise LoaderError(f"joint batches of {bs} images: half of them are pairs; expected an even number")
         geometry = replace(augmentation, photometric=None)
         super().__init__(pairs, half, geometry, seed, device, label_fraction=label_fraction)
         options = {"seed": seed, "label_fraction": label_fraction, "views": views, "strong": strong}
@@ -203,8 +205,8 @@ class JointTraining(Callback):
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
             self.note(unlabelled_loss=term)
 
-    def cutmix_boxes(self, weak: torch.Tensor) -> torch.Tensor:
-        """Return CutMix's boxes for this process's unlabelled images [B, 3, H, W]: bool [B, 1, H, W]."""
+    def draw_boxes(self, weak: torch.Tensor) -> torch.Tensor:
+        """Draw CutMix's boxes for this process's unlabelled images [B, 3, H, W]: bool [B, 1, H, W]."""
         boxes = cutmix_boxes(len(weak) * world_size(), weak.shape[-1], self.settings.cutmix_p)
         return boxes[self.own_positions(len(weak))]
 
@@ -284,14 +286,15 @@ def move_average(average: nn.Module, model: nn.Module, decay: float, buffers: bo
 # --- CutMix
 
 
-def cutmix_boxes(count: int, size: int, probability: float) -> torch.Tensor:
+def cutmix_boxes(count: int, size: int, probability: float, generator: torch.Generator | None = None) -> torch.Tensor:
     """Return bool [count, 1, size, size]: with `probability` a random box of each image, else nothing.
 
-    Areas are uniform in BOX_AREA of the image, ratios of width to height in BOX_ASPECT, boxes lie within the image.
+    Areas are uniform in BOX_AREA of the image, ratios of width to height in BOX_ASPECT; a side longer than the image is
+    cut to it, where the source draws the box again. By default PyTorch's own random numbers are used.
     """
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count)
+        return low + (high - low) * torch.rand(count, generator=generator)
 
     area, aspect = uniform(*BOX_AREA) * size**2, uniform(*BOX_ASPECT)
     width, height = ((area * aspect).sqrt().clamp(max=size), (area / aspect).sqrt().clamp(max=size))
@@ -311,21 +314,3 @@ def _between(size: int, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
 def mix(values: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """Return values [B, C, H, W] that have, inside each box [B, 1, H, W], those of the batch in reverse order."""
     return torch.where(send(boxes, values.device), values.flip(0), values)
-
-
-# --- losses on pseudo-labels
-
-
-def confident_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Compute cross-entropy of logits [B, 34, H, W] and labels int64 [B, 2, H, W] where `sure` bool [B, 2, H, W] is.
-
-    Pixels have the `weights` float [17] of their labels' classes. Divided by those of all pixels, sure or not, and
-    summed over the hands.
-    """
-    labels, sure = labels.permute(0, 2, 3, 1), sure.permute(0, 2, 3, 1)
-    likelihood = classes_last(logits).log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    pixels = weights.to(likelihood)[labels]
-    learned, total = (all_reduce_sum(values.sum((0, 1, 2))) for values in (likelihood * pixels * sure, pixels))
-    return -(learned / total).sum()

@@ -2,10 +2,11 @@
 
 import base64
 import contextlib
+import copy
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -38,7 +39,7 @@ from ethand_utils.training.callbacks import (
     weights_digest,
 )
 from ethand_utils.training.distributed import all_reduce_sum, parallel, rank, spawn, world_size
-from ethand_utils.training.models import RELEASED, WeightsError, load_weights, save_weights
+from ethand_utils.training.models import RELEASED, WeightsError, load_weights
 
 SCHEDULES = ("constant", "one_cycle")
 LOG_EVERY, SHOW_EVERY = 10.0, 2.0  # seconds between lines of the log, and between updates of a notebook's view
@@ -144,7 +145,7 @@ def _train(
         checkpointer.load()
     callbacks = [callback for phase in phases for callback in phase.cbs]
     compiled = compiled and world_size() == 1 and all(getattr(type(one), "compiles", True) for one in callbacks)
-    with learn.no_logging(), autocast_bf16(model, compiled):
+    with learn.no_logging(), autocast_bf16(model, compiled), checkpointer.first_state():
         for start, phase in zip(checkpointer.starts, phases, strict=True):
             _fit(learn, phase, phase.epochs - max(checkpointer.done - start, 0), schedule, checkpointer)
     return learn
@@ -160,11 +161,6 @@ def _fit(learn: Learner, phase: Phase, epochs: int, schedule: str, checkpointer:
         learn.fit(epochs, cbs=[LearningRate(phase.lr, schedule, checkpointer), *phase.cbs])
     except EthandError as error:  # fastai puts a line of its own before what a callback raises
         raise type(error)(f"{checkpointer.status}: {str(error).splitlines()[-1].strip()}") from error
-
-
-def save_final_weights(learn: Learner, folder: str | Path, **notes) -> None:
-    """Write a finished training's `weights.safetensors` with `notes`; `save_result` removes its checkpoint later."""
-    save_weights(learn.model, Path(folder) / "weights.safetensors", **notes)
 
 
 def best_device() -> torch.device:
@@ -212,7 +208,7 @@ class Checkpointer(Callback):
         self.total = sum(phase.epochs for phase in phases)
         self.batches = [len(phase.dls.train) for phase in phases for _ in range(phase.epochs)]
         self.starts = [sum(phase.epochs for phase in phases[:i]) for i in range(len(phases))]
-        start = [model.start] if hasattr(model, "start") else []  # of `start_from`
+        start = [model.start] if hasattr(model, "start") else []  # other weights than random ones
         self.plan = repr([[model.recipe, *start, *settings], seed, [phase.description for phase in phases]])
         callbacks = {id(callback): callback for phase in phases for callback in phase.cbs}.values()
         self.stateful = [callback for callback in callbacks if hasattr(type(callback), "state_dict")]
@@ -255,15 +251,35 @@ class Checkpointer(Callback):
             return
         state = self._read_checkpoint()
         if state["plan"] == self.plan:
-            self.model.load_state_dict(state["model"])
+            self._restore(state["model"], state["callbacks"])
             self.learn.opt.load_state_dict(state["opt"])
-            for callback, callback_state in zip(self.stateful, state["callbacks"], strict=True):
-                callback.load_state_dict(callback_state)
             self.rows = state["rows"]
             self._write_history()  # the interruption may have come just before it
             self.began = time.time() - self.rows[-1]["seconds"]
             if self.done < self.total:
                 self._print(f"{self.label}: goes on after epoch {self.done} of {self.total}")
+
+    @contextlib.contextmanager
+    def first_state(self) -> Iterator[None]:
+        """Give net and callbacks their first state back where a training is interrupted before its first checkpoint.
+
+        Whoever trains the same objects again, as a cell of a notebook does, then begins where this training began.
+        """
+        first = None if self.done else copy.deepcopy((self.model.state_dict(), self._callback_states()))
+        try:
+            yield
+        except BaseException:  # a keyboard interrupt, too
+            if not self.done:
+                self._restore(*first)
+            raise
+
+    def _callback_states(self) -> list[dict]:
+        return [callback.state_dict() for callback in self.stateful]
+
+    def _restore(self, model: dict, callbacks: list[dict]) -> None:
+        self.model.load_state_dict(model)
+        for callback, state in zip(self.stateful, callbacks, strict=True):
+            callback.load_state_dict(state)
 
     def _read_checkpoint(self) -> dict:
         try:
@@ -316,7 +332,7 @@ class Checkpointer(Callback):
     def _write_checkpoint(self, rows: list[dict]) -> None:
         if rank() != 0:
             return
-        state = {"plan": self.plan, "rows": rows, "callbacks": [callback.state_dict() for callback in self.stateful]}
+        state = {"plan": self.plan, "rows": rows, "callbacks": self._callback_states()}
         state |= {"model": self.model.state_dict(), "opt": self.learn.opt.state_dict()}
         content = io.BytesIO()
         torch.save(state, content)

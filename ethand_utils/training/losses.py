@@ -105,6 +105,18 @@ def cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tens
     return _cross_entropy(_of_truth(classes_last(logits).log_softmax(-1), truth), truth, weights)
 
 
+def confident_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Compute `cross_entropy` of pseudo-labels int64 [B, 2, H, W], learned only where `sure` bool [B, 2, H, W] is.
+
+    It is divided by the weights of all pixels, sure or not.
+    """
+    truth = labels.permute(0, 2, 3, 1)
+    likelihood = _of_truth(classes_last(logits).log_softmax(-1), truth)
+    return _cross_entropy(likelihood * sure.permute(0, 2, 3, 1), truth, weights)
+
+
 def dice(logits: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Compute Dice loss over the batch's pixels: the mean of 17 classes (0 for an absent one), summed over the hands.
 

@@ -61,6 +61,8 @@ def create_model(
     else:
         model = _smp_model(arch, encoder, pretrained, widths, in_channels, out_channels)
     model.recipe = config | dict(out_channels=out_channels)
+    if pretrained:
+        model.start = f"ImageNet weights, {pretrained}"
     return model
 
 

@@ -133,6 +133,8 @@ def test_a_shipped_profile_starts_without_building_a_net(profile, monkeypatch):
         ({"g2_init": "nowhere.safetensors"}, "g2_init: nowhere.safetensors: no such file"),
         ({"mano_dir": "nowhere"}, "mano_dir"),
         ({"methods": ["unetp_dice"]}, "did you mean unetpp_dice"),
+        ({"bs_unpaired": 10, "processes": 2}, "bs_unpaired: 10, expected a multiple of 4, as processes is 2"),
+        ({"peers": ["cps"], "bs": 5}, "bs: 5, expected an even number, as peers is"),
         ({"peers": ["cps"], "bs": 12, "processes": 2}, "bs: 12, expected a multiple of 8, as processes is 2"),
     ],
 )

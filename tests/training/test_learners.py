@@ -29,7 +29,7 @@ from ethand_utils.training.adversarial import (
 )
 from ethand_utils.training.callbacks import CourseMIoU, FiniteLoss, TrainingError, autocast_bf16
 from ethand_utils.training.inference import predict_masks
-from ethand_utils.training.learner import Phase, one_cycle, save_final_weights, to_device, train_phases
+from ethand_utils.training.learner import Phase, one_cycle, to_device, train_phases
 from ethand_utils.training.losses import (
     ADVERSARIAL_INPUTS,
     D_CHANNELS,
@@ -41,7 +41,7 @@ from ethand_utils.training.losses import (
     target_maps,
 )
 from ethand_utils.training.metrics import course_miou
-from ethand_utils.training.models import create_model, load_weights
+from ethand_utils.training.models import create_model, load_weights, save_weights
 from ethand_utils.training.pseudo_labels import (
     TopHalfFilter,
     kept_per_batch,
@@ -100,7 +100,7 @@ def random_masks(n=4, size=16, seed=0):
 
 def fake_learn(**attributes):
     """The attributes of a Learner that a callback reads."""
-    return SimpleNamespace(**{"training": True, "half_size": False, **attributes})
+    return SimpleNamespace(**{"training": True, "at_half_size": False, **attributes})
 
 
 @pytest.fixture
@@ -188,6 +188,17 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
     pd.testing.assert_frame_equal(whole, parts)
 
 
+def test_the_same_objects_train_again_after_an_interruption_in_the_first_epoch(train, pairs, tmp_path):
+    model, phases = net(), [Phase("phase 0", pairs(), 2, LR, (FailAt(0, 2),))]
+    with pytest.raises(Outage):
+        train_phases(model, SegmentationLoss(), phases, tmp_path / "parts")
+    assert state(model) == state(net())
+    phases[0].cbs = (FailAt(),)
+    assert state(train_phases(model, SegmentationLoss(), phases, tmp_path / "parts").model) == state(
+        train("whole", (2,))
+    )
+
+
 def test_a_training_interrupted_twice_goes_on_twice(train):
     for fail in ((0, 1, 0), (1, 0, 1)):
         with pytest.raises(Outage):
@@ -234,7 +245,7 @@ def test_a_complete_training_is_not_trained_again(train, monkeypatch, tmp_path):
 
 def test_final_weights_keep_the_checkpoint_and_the_result_removes_it(train, pairs, tmp_path):
     learn = train_phases(net(), SegmentationLoss(), [Phase("one", pairs(), 1, LR)], tmp_path)
-    save_final_weights(learn, tmp_path, size=32, row="g1")
+    save_weights(learn.model, tmp_path / "weights.safetensors", size=32, row="g1")
     model, notes = load_weights(tmp_path / "weights.safetensors")
     assert notes == {"size": 32, "row": "g1"}
     assert state(model) == state(learn.model)

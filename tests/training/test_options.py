@@ -30,7 +30,7 @@ from ethand_utils.training.adversarial import (
 )
 from ethand_utils.training.callbacks import TrainingError
 from ethand_utils.training.inference import predict_masks
-from ethand_utils.training.learner import Phase, save_final_weights, to_device, train_phases
+from ethand_utils.training.learner import Phase, to_device, train_phases
 from ethand_utils.training.losses import (
     ADVERSARIAL_INPUTS,
     D_CHANNELS,
@@ -100,7 +100,7 @@ def random_masks(n=2, size=16, seed=0):
 
 def fake_learn(**attributes):
     """The attributes of a Learner that a callback reads."""
-    return SimpleNamespace(**{"training": True, "half_size": False, **attributes})
+    return SimpleNamespace(**{"training": True, "at_half_size": False, **attributes})
 
 
 def after_loss(callback, logits, segmentation):
@@ -589,7 +589,7 @@ def test_a_full_disk_leaves_older_weights_and_the_state_to_make_new_ones(disk, p
     learn = trained(tmp_path, pairs, SegmentationLoss(), epochs=1)
     disk.room = 0
     with pytest.raises(FileError, match=r"weights\.safetensors: could not be written"):
-        save_final_weights(learn, tmp_path)
+        save_weights(learn.model, tmp_path / "weights.safetensors")
     assert (tmp_path / "state/last.pt").exists()
     assert state(load_weights(tmp_path / "weights.safetensors")[0]) == state(net(5))
 

@@ -15,11 +15,11 @@ from ethand_utils.experiments.config import ProfileError, load_profile
 from ethand_utils.experiments.methods import METHODS, Method, MethodError, peer_methods, trained_methods
 from ethand_utils.labels import N_CHANNELS
 from ethand_utils.training import semi
+from ethand_utils.training.callbacks import TrainingError
 from ethand_utils.training.joint import (
     BOX_AREA,
     JointLoader,
     SemiSettings,
-    confident_cross_entropy,
     cutmix_boxes,
     make_joint_dls,
     mirrored_share,
@@ -28,7 +28,7 @@ from ethand_utils.training.joint import (
     ramp,
 )
 from ethand_utils.training.learner import Phase, train_phases
-from ethand_utils.training.losses import SegmentationLoss, dice, per_hand
+from ethand_utils.training.losses import SegmentationLoss, confident_cross_entropy, dice, per_hand
 from ethand_utils.training.models import create_model
 from ethand_utils.training.semi.cps import with_new_decoder
 from ethand_utils.training.semi.unimatch_v2 import complementary_dropout, complementary_masks
@@ -340,12 +340,25 @@ def test_a_method_of_semi_is_one_module_and_one_line():
         Method("mine", "Mine", unlabelled="fixmach")
     with pytest.raises(MethodError, match="constant 'cutmix'"):
         Method("mine", "Mine", unlabelled="fixmatch", constants={"cutmix": 1})
+    with pytest.raises(MethodError, match=r"constant semi_threshold: 7, expected .*at most 1"):
+        Method("mine", "Mine", unlabelled="fixmatch", constants={"semi_threshold": 7})
+    with pytest.raises(MethodError, match="expected none, as unlabelled 'none' has no settings of its own"):
+        Method("mine", "Mine", constants={"semi_threshold": 0.7})
+    with pytest.raises(MethodError, match="adversary 'profile', expected 'none'"):
+        Method("mine", "Mine", unlabelled="fixmatch", adversary="profile")
+
+
+def test_unimatch_asks_for_an_encoder():
+    with pytest.raises(TrainingError, match="no encoder"):
+        semi.load("unimatch_v2")(create_model("baseline", widths=(4, 8), seed=0), SemiSettings())
 
 
 def test_a_methods_constants_stand_before_the_profiles_settings():
     profile = load_profile("ci", {"cutmix_p": 0.3, "ema_decay": 0.5})
     assert METHODS["mean_teacher"].semi_settings(profile)["ema_decay"] == 0.99
     assert METHODS["fixmatch"].semi_settings(profile) | {"cutmix_p": 0.3} == METHODS["fixmatch"].semi_settings(profile)
+    assert "ema_decay" not in METHODS["mean_teacher"].settings
+    assert "ema_decay" in METHODS["fixmatch"].settings
     assert set(METHODS["unetpp_full"].semi_settings(profile).values()) == {None}
 
 

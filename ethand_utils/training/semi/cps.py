@@ -7,20 +7,16 @@ from torch import nn
 
 from ethand_utils.training.callbacks import autocast_bf16, weights_digest
 from ethand_utils.training.distributed import parallel
-from ethand_utils.training.joint import (
-    JointTraining,
-    SemiSettings,
-    confident_cross_entropy,
-    mix,
-)
-from ethand_utils.training.losses import per_hand
+from ethand_utils.training.joint import JointTraining, SemiSettings, mix
+from ethand_utils.training.losses import cross_entropy, per_hand
 
 
 class CrossPseudoSupervision(JointTraining):
     """Two nets with decoders of their own; each learns the labels that the other gives to mixed images.
 
-    Labels are those of whole images, in training mode, mixed as the images are. The boxes are those of FixMatch; the
-    source has three of a quarter to a half of the image in all. The first net is scored.
+    Labels are those of whole images, in training mode, mixed as the images are. Where the source differs: its boxes are
+    three, of a quarter to a half of the image in all (here FixMatch's), and its nets see pairs and unlabelled images as
+    batches of their own (here as one). The first net is scored.
     """
 
     views, formula, scored = 0, "L + L of net 2 + w CE of each other's labels", "student"
@@ -41,7 +37,7 @@ class CrossPseudoSupervision(JointTraining):
 
     def student_images(self, images: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
         """Return labelled images and mixed unlabelled ones, and keep the labels of both nets."""
-        boxes = self.cutmix_boxes(weak)
+        boxes = self.draw_boxes(weak)
         with torch.no_grad():
             logits = self.model(weak), self.second_logits(weak)
         self.labels, self.labels_of_second = (mix(per_hand(values).argmax(2), boxes) for values in logits)
@@ -54,10 +50,9 @@ class CrossPseudoSupervision(JointTraining):
 
     def unlabelled_loss(self) -> torch.Tensor:
         """Compute cross-entropy of each net's predictions and the other's labels."""
-        count, every = len(self.yb[0]), torch.ones_like(self.labels, dtype=torch.bool)
-        self.second_pred = self.second_logits(self.xb[0])
-        own = confident_cross_entropy(self.unlabelled, self.labels_of_second, every, self.loss_func.weights)
-        return own + confident_cross_entropy(self.second_pred[count:], self.labels, every, self.loss_func.weights)
+        self.second_pred, count = self.second_logits(self.xb[0]), len(self.yb[0])
+        own = cross_entropy(self.unlabelled, self.labels_of_second, self.loss_func.weights)
+        return own + cross_entropy(self.second_pred[count:], self.labels, self.loss_func.weights)
 
     def combined_loss(self, labelled: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
         """Return the sum of both nets' losses on pairs and that on unlabelled images."""

@@ -3,8 +3,8 @@
 import torch
 
 from ethand_utils.training.distributed import all_reduce_mean, all_reduce_sum
-from ethand_utils.training.joint import TeacherTraining, confident_cross_entropy, mix
-from ethand_utils.training.losses import per_hand
+from ethand_utils.training.joint import TeacherTraining, mix
+from ethand_utils.training.losses import confident_cross_entropy, per_hand
 
 
 class FixMatch(TeacherTraining):
@@ -24,7 +24,7 @@ class FixMatch(TeacherTraining):
         """Return the strong views after CutMix, and keep `labels` and `sure`, mixed by the same boxes."""
         confidence, labels = per_hand(self.teacher_logits(weak)).softmax(2).max(2)
         sure = self.is_sure(confidence, labels)
-        boxes = [self.cutmix_boxes(weak) for _ in strong]
+        boxes = [self.draw_boxes(weak) for _ in strong]
         self.labels, self.sure = (torch.cat([mix(values, box) for box in boxes]) for values in (labels, sure))
         part = self.labels > 0
         on_parts = all_reduce_sum((self.sure & part).sum()) / all_reduce_sum(part.sum()).clamp(min=1)

@@ -12,8 +12,8 @@ from ethand_utils.training.losses import per_hand
 class MeanTeacher(TeacherTraining):
     """Draws the student's probabilities towards those of its teacher, on all images of the batch, which both see alike.
 
-    The teacher normalises by the statistics of the batch and averages weights alone, by a constant decay. The student
-    is scored.
+    The teacher normalises by the statistics of the batch and averages weights alone, by a constant decay. Pairs and
+    unlabelled images are one batch, in the source two. The student is scored.
     """
 
     views, formula, scored = 0, "L + w MSE(student, teacher)", "student"

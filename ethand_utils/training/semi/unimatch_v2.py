@@ -5,19 +5,27 @@ import torch
 from torch import nn
 
 from ethand_utils.data.prefetch import send
+from ethand_utils.training.callbacks import TrainingError
 from ethand_utils.training.distributed import world_size
+from ethand_utils.training.joint import SemiSettings
 from ethand_utils.training.semi.fixmatch import FixMatch
 
 
 class UniMatchV2(FixMatch):
     """FixMatch with two strong views: the channels of features that the one loses, the other has twice.
 
-    There is a draw for each level of the encoder, as levels differ in width (DINOv2's, in the source, do not); a random
-    half of the images, the same at every level, keep all channels. Labelled images pass through the net for themselves.
+    There is a draw for each level of the encoder, as levels differ in width (DINOv2's, in the source, do not). Each
+    image keeps all channels, at every level, with a probability of one half; in the source, exactly half of them do.
+    Labelled images pass through the net for themselves. Raises TrainingError for a net without an encoder.
     """
 
     views, formula = 2, "(L + w CE of sure labels, two strong views) / 2"
     compiles = False  # hooks added to a net after it is compiled have no effect
+
+    def __init__(self, model: nn.Module, settings: SemiSettings):
+        super().__init__(model, settings)
+        if not hasattr(model, "encoder"):
+            raise TrainingError("UniMatch V2: the net has no encoder, whose features it drops; expected one of smp's")
 
     def student_images(self, images: torch.Tensor, weak: torch.Tensor, *strong: torch.Tensor) -> torch.Tensor:
         """Return the labelled images alone, and keep the strong views for a pass of their own."""
