@@ -145,9 +145,11 @@ def test_joint_batches_that_cannot_be_shared_are_refused(dataset):
 
 def test_a_batch_too_small_to_mix_is_refused(dataset):
     with pytest.raises(
-        LoaderError, match=r"joint batches of 3 images: 1 unlabelled ones, expected at least 2; raise bs"
+        LoaderError, match=r"joint batches of 3 images of 16 pairs: 1 unlabelled ones, expected at least 2; raise"
     ):
         batches(dataset, bs=3)
+    with pytest.raises(LoaderError, match="joint batches of 5 images: half of them are pairs; expected an even number"):
+        batches(dataset, bs=5)
 
 
 # --- CutMix
