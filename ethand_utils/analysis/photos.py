@@ -1,5 +1,7 @@
 """Masks of photos: the hands that a photo shows, what a net makes of them, and the files that say so."""
 
+import hashlib
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,6 @@ from ethand_utils.analysis.photo_files import RESULT, claim_result, describe_sou
 from ethand_utils.data.images import ImageError, Photo
 from ethand_utils.files import atomic_write, write_json
 from ethand_utils.labels import COLOURS, FRONT_NONE, HANDS, LEFT, N_CLASSES, PARTS, RIGHT, slug
-from ethand_utils.outputs import digest
 from ethand_utils.training.photo_graph import PhotoGraph, enlargement
 from ethand_utils.training.predicted import PLAIN, Inference, Predicted
 
@@ -141,18 +142,25 @@ def save_photo(
     single = len(hands) == 1
     folders = [folder if single else folder / str(number + 1) for number in range(len(hands))]
     pairs = list(zip(folders, hands, strict=True))
-    files = {target / name: picture for target, view_hands in pairs for name, picture in _files(view_hands)}
+    files = {target / name: _png(picture) for target, view_hands in pairs for name, picture in _files(view_hands)}
     refuse_others(files.keys() - written)
-    for path in written - files.keys():
+    for path in written:
         path.unlink(missing_ok=True)
-    for path, picture in files.items():
-        with atomic_write(path) as temporary:
-            Image.fromarray(picture).save(temporary)
     results = [one.describe() | {"folder": "." if single else target.name} for target, one in pairs]
     height, width = (image.height, image.width) if isinstance(image, Photo) else image.shape[:2]
-    digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    digests = {path.relative_to(folder).as_posix(): hashlib.sha256(png).hexdigest() for path, png in files.items()}
     facts = {"photo": photo, **describe_source(source, folder), "width": width, "height": height}
+    # First, so that what an interruption leaves is known as ours when the photo is predicted again.
     write_json(folder / RESULT, facts | {"hands": results, "files": digests})
+    for path, png in files.items():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(png)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "png")
+    return content.getvalue()
 
 
 def _files(hands: PhotoHands) -> list[tuple[str, np.ndarray]]:

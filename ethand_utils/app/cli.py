@@ -64,7 +64,9 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="with --dry-run: print JSON, with every epoch's rate")
     ] = False,
-    snakemake: Annotated[list[str] | None, typer.Argument(help="after --: options and targets for Snakemake")] = None,
+    snakemake: Annotated[
+        list[str] | None, typer.Argument(help="after the profile and --: options and targets for Snakemake")
+    ] = None,
 ):
     """Run the notebooks of a profile and write the report.
 
@@ -76,15 +78,23 @@ def run(
 
     chosen = config.load_profile(profile, config.parse_changes(changes or []))
     folder = run_folder(Path(profile).stem if name is None else name)
-    workflow.check_gpus(chosen, snakemake or [])
+    options = snakemake or []
+    workflow.check_gpus(chosen, options)
+    workflow.check_targets(chosen, options)
+    if dry_run and options:
+        raise EthandError(
+            f"run: --dry-run is of the whole run, so not with {options[0]!r}; `ethand run {profile} -- --dry-run "
+            f"{options[0]}` says what would run for it"
+        )
     if dry_run or as_json:
         _print_plan(Run(folder, chosen), dry_run, as_json)
         return
     check(Run(folder, chosen))
-    with workflow.run_lock(folder):
+    unchanged = workflow.unchanged_settings(folder) if workflow.is_dry(options) else contextlib.nullcontext()
+    with workflow.run_lock(folder), unchanged:
         config.write_profile(folder, chosen)
         write_checked(Run(folder, chosen))
-        status, stopped = workflow.snakemake(folder, cores, snakemake or [])
+        status, stopped = workflow.snakemake(folder, cores, options)
     if stopped:
         with contextlib.suppress(OSError):  # the terminal may be lost
             reason = Signals(stopped).name
@@ -295,7 +305,7 @@ def predict(
     ] = None,
     box: Annotated[
         str,
-        typer.Option(help="x,y,w,h of the hands' box in px, as in InterHand2.6M; default: the hands are looked for"),
+        typer.Option(help="x,y,w,h of the hands' box in px, of every photo; default: the hands are looked for"),
     ] = "",
 ):
     """Predict the masks of photos.

@@ -247,7 +247,8 @@ class Run:
         if not (self.folder / path).exists():
             raise RunError(
                 f"{self.folder / path}: not there yet; run notebooks/{notebook}.ipynb with the same RUN={self.name} "
-                f"(and LABEL_FRACTION, where it has one) first, or everything with `ethand run --name {self.name}`"
+                "(and LABEL_FRACTION, where it has one) first, or everything with "
+                f"`ethand run outputs/{self.name}/profile.yaml --name {self.name}`"
             )
         return self.folder / path
 

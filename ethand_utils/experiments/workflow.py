@@ -1,6 +1,7 @@
 """The chain of notebooks that makes a run: its stages, what each depends on, and how one is executed."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import yaml
 
 from ethand_utils.data.store_builder import Shard
 from ethand_utils.dependencies import imported_modules, module_files
-from ethand_utils.exceptions import require_known
+from ethand_utils.exceptions import nearest, require_known
 from ethand_utils.experiments.config import Profile, concerning, fraction_name
 from ethand_utils.experiments.methods import (
     FRACTION_METHODS,
@@ -288,13 +289,53 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> tuple[int, int | 
     """
     run = open_run(folder.name)
     print(f"data: {run.source}", flush=True)
-    if not set(DRY) & set(options):
+    if not is_dry(options):
         prepare(folder, options)
     write_stage_settings(run)
     status, stopped = call(snakemake_command(folder, cores, options), cwd=project_root())
     if status and not stopped:
         print_failures(folder)
     return status, stopped
+
+
+def check_targets(profile: Profile, options: list[str]) -> None:
+    """Check that targets are files or stages of a run. Raises RunError.
+
+    What follows an option of Snakemake may be its values, and is left to Snakemake.
+    """
+    chain = stages(profile)
+    files = [file for stage in chain for file in (*stage.makes, f"html/{stage.name}.html")]
+    rules = ["all", "index", *(stage.name for stage in chain)]
+    known = {"index.html", *rules, *files, *(f"render/{one.number}-of-{one.of}.done" for one in render_shards(profile))}
+    words = [word for word in options if word not in DRY]
+    for word in itertools.takewhile(lambda word: not word.startswith("-"), words):
+        if word in known:
+            continue
+        if "=" in word:
+            raise RunError(f"{word}: no file or stage of this run; to change a setting, give --set {word} before --")
+        near = nearest(word, sorted(known))
+        raise RunError(f"{word}: no file or stage of this run{near}; expected one such as {chain[-1].makes[0]}")
+
+
+@contextlib.contextmanager
+def unchanged_settings(folder: Path) -> Iterator[None]:
+    """Put a run's settings back as they were when the block ends; Snakemake's dry run reads them from its folder."""
+
+    def files() -> list[Path]:
+        return [path for path in (folder / "profile.yaml", *(folder / "settings").glob("*")) if path.is_file()]
+
+    earlier = {path: (path.read_bytes(), path.stat()) for path in files()}
+    try:
+        yield
+    finally:
+        for path in files():
+            if path not in earlier:
+                path.unlink()
+            elif path.stat().st_mtime_ns != earlier[path][1].st_mtime_ns:
+                content, state = earlier[path]
+                with atomic_write(path) as temporary:
+                    temporary.write_bytes(content)
+                    os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def prepare(folder: Path, options: list[str]) -> None:
@@ -323,6 +364,11 @@ def snakemake_command(folder: Path, cores: int, options: list[str]) -> list[str]
     quiet = ["--quiet", "host"]  # machine, user, versions and folders of Snakemake
     command = [*ending_with_this(folder / CHAIN_LOCK, "snakemake"), "--rerun-incomplete", "--nolock", *quiet, *limits]
     return [*command, *single, *options]
+
+
+def is_dry(options: list[str]) -> bool:
+    """Return whether Snakemake's options ask for a dry run."""
+    return bool(set(DRY) & set(options))
 
 
 def sends_elsewhere(options: list[str]) -> bool:

@@ -1,6 +1,8 @@
 """Masks of photos: views, files, results that are not ours, folders of photos, the command."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,20 +137,29 @@ def test_pictures_of_an_earlier_result_go_and_other_files_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hands.json", "notes.txt"]
 
 
-def test_a_full_disk_leaves_no_half_written_picture(tmp_path, monkeypatch):
-    image, save = photo(), Image.Image.save
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("reason", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_an_interruption_leaves_is_replaced(earlier, reason, tmp_path, monkeypatch):
+    image, write = photo(), Path.write_bytes
     hands = [predict_view(palms(), image, 32, whole_view(image))]
+    if earlier:
+        save_photo(tmp_path, "a.jpg", image, [replace(hands[0], masks=0 * hands[0].masks)])
 
-    def full(self, path, *args, **options):
-        if "overlay" in str(path):
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        return save(self, path, *args, **options)
+    def interrupted(self, content):
+        if "visible" in self.name:
+            write(self, content[:10])
+            raise reason
+        return write(self, content)
 
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(EthandError, match=r"overlay\.png: could not be written.*No space left"):
-        save_photo(tmp_path, "a.jpg", image, hands)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["left.png", "right.png", "visible.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        full = pytest.raises(EthandError, match=r"visible\.png: could not be written.*No space left")
+        with full if isinstance(reason, OSError) else pytest.raises(KeyboardInterrupt):
+            save_photo(tmp_path, "a.jpg", image, hands)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hands.json", "left.png", "right.png"]
+    save_photo(tmp_path, "a.jpg", image, hands)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["hands", "left", "overlay", "right", "visible"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "left.png")), hands[0].masks[0])
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1,2,0,4", "1,2,3,-4", "nan,2,3,4", "1,2,inf,4"])

@@ -1,8 +1,10 @@
 """The plan of a run: what `ethand run --dry-run` says, against the report and against what trainings do; Snakemake."""
 
+import contextlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +27,7 @@ from ethand_utils.experiments.methods import (
     get_method,
     table_methods,
 )
-from ethand_utils.experiments.run import Run
+from ethand_utils.experiments.run import Run, RunError
 from ethand_utils.training.learner import Phase, train_phases
 from ethand_utils.training.losses import SegmentationLoss
 from ethand_utils.training.models import RELEASED, create_model, save_weights
@@ -392,6 +394,43 @@ def test_a_target_reaches_snakemake_as_one(options, gpus, checkout, monkeypatch)
     assert args.targets == ["g1/result.json"]
     assert args.dryrun == (len(options) == 2)
     assert (args.cores, args.directory) == (3, checkout / "outputs/x")
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["g1/result.json", "04_train_g1", "--dry-run", "index.html", "--forcerun", "anything"], None),
+        (["--default-resources", "runtime=120", "mem_mb=16000"], None),
+        (["g1/resul.json"], r"g1/resul.json: no file or stage of this run \(did you mean g1/result.json\?\)"),
+        (["--dry-run", "g2/nobody/seed0/result.json"], "no file or stage of this run"),
+        (["lr=6e-3"], "lr=6e-3: no file or stage of this run; to change a setting, give --set lr=6e-3 before --"),
+    ],
+)
+def test_a_target_that_a_run_does_not_make_is_refused(options, fault):
+    refused = pytest.raises(RunError, match=fault) if fault else contextlib.nullcontext()
+    with refused:
+        workflow.check_targets(load_profile("ci"), options)
+
+
+def test_a_plan_takes_no_target(ethand):
+    status, _, said = ethand("run", "ci", "--dry-run", "--", "g1/result.json")
+    assert status == 1
+    assert "--dry-run is of the whole run, so not with 'g1/result.json'; `ethand run ci -- --dry-run g1" in said
+
+
+def test_snakemakes_dry_run_leaves_the_settings_of_a_run(checkout):
+    run = Run(checkout / "outputs/ci", load_profile("ci"))
+    write_profile(run.folder, run.profile)
+    workflow.write_stage_settings(run)
+    files = sorted(path for path in run.folder.rglob("*") if path.is_file())
+    earlier = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    changed = load_profile("ci", {"lr": 0.5, "peers": ["fixmatch"]})
+    with workflow.unchanged_settings(run.folder):
+        write_profile(run.folder, changed)
+        workflow.write_stage_settings(replace(run, profile=changed))
+        assert load_profile(run.folder / "profile.yaml").lr == 0.5
+    assert sorted(path for path in run.folder.rglob("*") if path.is_file()) == files
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == earlier
 
 
 def test_cores_and_gpus_of_this_machine_limit_only_jobs_that_run_on_it(checkout, monkeypatch):

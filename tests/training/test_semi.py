@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from ethand_utils.data.augment import Augmentation, Photometric, denormalise
 from ethand_utils.data.dataloaders import LoaderError, samples_in_turn
+from ethand_utils.exceptions import EthandError
 from ethand_utils.experiments.config import ProfileError, load_profile
 from ethand_utils.experiments.methods import METHODS, Method, MethodError, peer_methods, trained_methods
 from ethand_utils.labels import N_CHANNELS
@@ -348,6 +350,22 @@ def test_a_method_of_semi_is_one_module_and_one_line():
         Method("mine", "Mine", constants={"semi_threshold": 0.7})
     with pytest.raises(MethodError, match="adversary 'profile', expected 'none'"):
         Method("mine", "Mine", unlabelled="fixmatch", adversary="profile")
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("a = 1\nimport torhc\n", r"mine.py, line 2: ModuleNotFoundError: No module named 'torhc'; mend the module"),
+        ("a = 1\n", "mine.py: has no METHOD; expected METHOD = the callback's class"),
+        ("METHOD = 3\n", "mine.py: METHOD is 3; expected METHOD = the callback's class"),
+    ],
+)
+def test_a_module_that_its_user_broke_is_named(code, fault, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.setattr(semi, "__path__", [str(tmp_path)])
+    with pytest.raises(EthandError, match=fault):
+        semi.load("mine")
+    sys.modules.pop("ethand_utils.training.semi.mine", None)
 
 
 def test_unimatch_asks_for_an_encoder():

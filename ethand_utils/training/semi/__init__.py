@@ -8,7 +8,9 @@ is named from a paper follows the public code beside it in the module, and says 
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 from ethand_utils.exceptions import EthandError
 
@@ -19,11 +21,28 @@ def names() -> list[str]:
 
 
 def load(name: str):
-    """Return the callback class of a method. Raises EthandError for a module that does not say which it is."""
-    module = importlib.import_module(f"{__name__}.{name}")
-    if not hasattr(module, "METHOD"):
-        raise EthandError(f"{module.__file__}: has no METHOD; expected METHOD = the callback's class, on its last line")
-    return module.METHOD
+    """Return the callback class of a method.
+
+    Raises EthandError for a module that cannot be imported, or does not say which class it is.
+    """
+    from ethand_utils.training.joint import JointTraining
+
+    path = Path(__path__[0]) / f"{name}.py"
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except (SyntaxError, MemoryError):
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise EthandError(f"{where}: {type(error).__name__}: {error}; mend the module, and start again") from error
+    method = getattr(module, "METHOD", None)
+    if not (isinstance(method, type) and issubclass(method, JointTraining)):
+        told = "has no METHOD" if method is None else f"METHOD is {method!r}"
+        raise EthandError(
+            f"{path}: {told}; expected METHOD = the callback's class, a JointTraining, on the module's last line"
+        )
+    return method
 
 
 def create(name: str, model, settings: Mapping[str, float]):
