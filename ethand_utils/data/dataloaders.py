@@ -65,7 +65,7 @@ class StoreLoader(DataLoader):
             range(len(store)), bs=min(bs, len(store)), shuffle=training, drop_last=training, device=torch.device(device)
         )
         self.n_inp, self.prefetch = 1, runs_ahead(self.device)
-        number = max(MIN_SAMPLES, round(label_fraction * self.n))
+        number = labelled_count(self.n, label_fraction)
         self.subset = np.sort(np.random.default_rng(0).permutation(self.n)[:number])
 
     def __reduce__(self):
@@ -146,6 +146,11 @@ class StoreLoader(DataLoader):
         if self.confidence is not None:
             order = np.argsort(-self.confidence[samples], kind="stable")
         return order[rank::world_size]
+
+
+def labelled_count(count: int, label_fraction: float) -> int:
+    """Return how many of `count` pairs a label fraction has, at least MIN_SAMPLES."""
+    return max(MIN_SAMPLES, round(label_fraction * count))
 
 
 def samples_in_turn(seed: int, code: int, first: int, number: int, count: int) -> np.ndarray:

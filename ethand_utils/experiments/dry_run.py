@@ -4,9 +4,10 @@ import textwrap
 from dataclasses import asdict
 
 from ethand_utils.data.augment import PHOTOMETRIC, Augmentation
+from ethand_utils.data.dataloaders import labelled_count
 from ethand_utils.data.datasets import open_dataset, require_stores
 from ethand_utils.experiments.checks import check, planned_nets
-from ethand_utils.experiments.config import Profile
+from ethand_utils.experiments.config import Profile, fraction_name
 from ethand_utils.experiments.methods import (
     NETS,
     PlannedPhase,
@@ -61,7 +62,10 @@ def planned(run: Run) -> dict:
 
 
 def _data(run: Run) -> dict:
-    """Return source, folder, px a side and samples by store; `at_most` where the data are still to be read."""
+    """Return source, folder, px a side, samples by store, and the `pairs` of each label fraction, by its folder.
+
+    `at_most`: whether the data are still to be read, so that these are limits.
+    """
     p, source = run.profile, run.source
     kind = find_source(source)
     size, counts = p.size, {"train": p.train, "val": p.val, "test": p.test, "unpaired_images": p.unpaired}
@@ -70,7 +74,9 @@ def _data(run: Run) -> dict:
         stores = require_stores(open_dataset(run.data_folder), run.data_folder, "train", "val", "unpaired_images")
         names = [name for name in (*counts, "unpaired_labels") if name in stores]
         size, counts = stores["train"].size, {name: len(stores[name]) for name in names}
-    return {"source": source, "folder": p.data, "size": size, "counts": counts, "at_most": kind.reads_files}
+    pairs = {fraction_name(fraction): labelled_count(counts["train"], fraction) for fraction in p.label_fractions}
+    facts = {"source": source, "folder": p.data, "size": size, "counts": counts, "pairs": pairs}
+    return facts | {"at_most": kind.reads_files}
 
 
 def _trainings(p: Profile) -> list[tuple[str, Stage, int]]:
@@ -113,7 +119,9 @@ def _g2(p: Profile, folder: str, stage: Stage) -> tuple[dict, tuple, dict]:
     described = {key: facts[key] for key in ("class_weights", "adversarial_input", "discriminator")}
     described |= {"net": NETS[method.net], "d": f"{folder.split('g2/')[0]}{d.folder}" if d else None}
     if method.semi:
-        return described, method.phases(p), {"joint": f"{semi.load(method.unlabelled).formula}; L: {loss}"}
+        own = ", ".join(f"{name} {value:g}" for name, value in method.constants.items())
+        formula = f"{semi.load(method.unlabelled).formula}; L: {loss}{f'; its own {own}' if own else ''}"
+        return described, method.phases(p), {"joint": formula}
     return described, method.phases(p), {"unpaired": loss, "paired": adversarial_text(loss) if d else loss}
 
 
@@ -198,10 +206,15 @@ def _settings_lines(plan: dict) -> list[str]:
         *_wrapped("", f"{'at most ' if data['at_most'] else ''}{counts}"),
         _line("augmentation", augmentation),
         _line("optimiser", f"Adam, lr {p['lr_schedule']}"),
+        *([_line("label fractions", _fractions_text(data["pairs"]))] if data["pairs"] else []),
         *([_half_size_line(p["half_size_share"], data["size"])] if p["half_size_share"] else []),
         _line("class weights", f"{p['class_weights']}: {values}"),
         _line("pseudo-labels", f"{p['labelling']}, filter {p['pseudo_filter']} by {p['confidence']}"),
     ]
+
+
+def _fractions_text(pairs: dict[str, int]) -> str:
+    return " · ".join(f"{folder}: {count:,} pairs" for folder, count in pairs.items())
 
 
 def _half_size_line(share: float, size: int) -> str:

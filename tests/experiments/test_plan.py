@@ -412,6 +412,13 @@ def test_a_target_that_a_run_does_not_make_is_refused(options, fault):
         workflow.check_targets(load_profile("ci"), options)
 
 
+def test_a_plan_tells_peers_apart_and_how_many_pairs_a_fraction_has(ethand):
+    changes = ("--set", "peers=[fixmatch, fixmatch_off]", "--set", "label_fractions=[0.05, 0.0001]")
+    said = " ".join(ethand("run", "tiny", "--dry-run", *changes)[1].split())
+    assert "label fractions pairs_5pct: 200 pairs · pairs_0.01pct: 2 pairs" in said
+    assert "its own unlabelled_weight 0 joint: pairs_5pct/g2/fixmatch_off, pairs_0.01pct/g2/fixmatch_off, fixm" in said
+
+
 def test_a_plan_takes_no_target(ethand):
     status, _, said = ethand("run", "ci", "--dry-run", "--", "g1/result.json")
     assert status == 1
