@@ -185,8 +185,8 @@ def bare_step(
 def plain_step(net: tuple[str, str], store: Store, bs: int, device: torch.device) -> Callable[[], None]:
     """Return a function that takes a step as the authors' released code does.
 
-    It loads and augments samples one by one, computes in float32 with smp's losses, and gives D the ids of the arg-max,
-    through which no gradient comes back.
+    It loads and augments samples one by one, in this process, computes in float32 with smp's losses, and gives D the
+    ids of the arg-max, through which no gradient comes back.
     """
     model = smp.create_model(*net, None, classes=N_CHANNELS)
     model.load_state_dict(create_model(*net, seed=0).state_dict())

@@ -135,7 +135,8 @@ def save_photo(
     describes them all, notes digest and path of the photo's file `source`, and is the only file where the photo has no
     hands. Pictures of an earlier result of the same photo are removed.
 
-    Raises OutputError as `claim_result` does, before anything is written, and FileError where the disk refuses.
+    Raises OutputError as `claim_result` does, before anything is written, and FileError where the disk refuses; the
+    earlier pictures are gone by then, and `hands.json` may name some that are missing.
     """
     folder = Path(folder)
     written = claim_result(folder, photo, source)
@@ -144,13 +145,13 @@ def save_photo(
     pairs = list(zip(folders, hands, strict=True))
     files = {target / name: _png(picture) for target, view_hands in pairs for name, picture in _files(view_hands)}
     refuse_others(files.keys() - written)
-    for path in written:
-        path.unlink(missing_ok=True)
     results = [one.describe() | {"folder": "." if single else target.name} for target, one in pairs]
     height, width = (image.height, image.width) if isinstance(image, Photo) else image.shape[:2]
     digests = {path.relative_to(folder).as_posix(): hashlib.sha256(png).hexdigest() for path, png in files.items()}
     facts = {"photo": photo, **describe_source(source, folder), "width": width, "height": height}
-    # First, so that what an interruption leaves is known as ours when the photo is predicted again.
+    for path in written:
+        path.unlink(missing_ok=True)
+    # Before the pictures, so that what an interruption leaves is known as ours when the photo is predicted again.
     write_json(folder / RESULT, facts | {"hands": results, "files": digests})
     for path, png in files.items():
         with atomic_write(path) as temporary:

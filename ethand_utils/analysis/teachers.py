@@ -46,7 +46,7 @@ def peer_batch(
 ) -> dict[str, np.ndarray]:
     """Return what a method of `training.semi` sees of up to `count` unlabelled images, for `image_plots.strips`.
 
-    Columns uint8 [count, H, W, 3], the same at every call: the weak view, the label of one hand that `model` gives it,
+    Columns uint8 [n, H, W, 3], the same at every call: the weak view, the label of one hand that `model` gives it,
     where it is sure of that label, the strong view after CutMix, and the label that belongs to it where it is sure,
     mixed by the same boxes.
     """

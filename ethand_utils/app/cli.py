@@ -83,8 +83,8 @@ def run(
     workflow.check_targets(chosen, options)
     if dry_run and options:
         raise EthandError(
-            f"run: --dry-run is of the whole run, so not with {options[0]!r}; `ethand run {profile} -- --dry-run "
-            f"{options[0]}` says what would run for it"
+            f"run: --dry-run describes the whole run and takes no target, but got {options[0]!r}; put --dry-run after "
+            "-- to see what would run for it"
         )
     if dry_run or as_json:
         _print_plan(Run(folder, chosen), dry_run, as_json)

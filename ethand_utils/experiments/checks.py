@@ -206,7 +206,8 @@ def net_trials(p: Profile, size: int) -> dict[str, tuple[dict, int, int]]:
 def learned_batch(p: Profile, phase: PlannedPhase) -> int:
     """Return how many samples of a batch of a phase a net learns from, all processes together.
 
-    Raises RunError for a threshold of pseudo-labels that would skip every batch, as too small to be normalised.
+    Raises RunError for a batch whose half the processes would round apart, and for a threshold of pseudo-labels that
+    would skip every batch, as too small to be normalised.
     """
     count = p.train if phase.store == "train" else p.unpaired
     batch = phase.batch(count)
@@ -216,9 +217,10 @@ def learned_batch(p: Profile, phase: PlannedPhase) -> int:
 
     if p.pseudo_filter == "batch_half":
         if p.processes > 1 and batch % (2 * p.processes):
+            key = "bs_unpaired" if phase.bs <= count else "unpaired"
             raise RunError(
-                f"bs_unpaired: {p.bs_unpaired}, expected a multiple of {2 * p.processes}, as processes is "
-                f"{p.processes} and pseudo_filter batch_half keeps half of what each has (the store has {count})"
+                f"{key}: {batch}, expected a multiple of {2 * p.processes}, as processes is {p.processes} and "
+                "pseudo_filter batch_half keeps half of what each has"
             )
         return kept_per_batch(batch)
     if batch // p.processes < MIN_BATCH:

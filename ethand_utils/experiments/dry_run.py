@@ -206,15 +206,16 @@ def _settings_lines(plan: dict) -> list[str]:
         *_wrapped("", f"{'at most ' if data['at_most'] else ''}{counts}"),
         _line("augmentation", augmentation),
         _line("optimiser", f"Adam, lr {p['lr_schedule']}"),
-        *([_line("label fractions", _fractions_text(data["pairs"]))] if data["pairs"] else []),
+        *([_line("label fractions", _fractions_text(data))] if data["pairs"] else []),
         *([_half_size_line(p["half_size_share"], data["size"])] if p["half_size_share"] else []),
         _line("class weights", f"{p['class_weights']}: {values}"),
         _line("pseudo-labels", f"{p['labelling']}, filter {p['pseudo_filter']} by {p['confidence']}"),
     ]
 
 
-def _fractions_text(pairs: dict[str, int]) -> str:
-    return " · ".join(f"{folder}: {count:,} pairs" for folder, count in pairs.items())
+def _fractions_text(data: dict) -> str:
+    limit = "at most " if data["at_most"] else ""
+    return " · ".join(f"{folder}: {limit}{count:,} pairs" for folder, count in data["pairs"].items())
 
 
 def _half_size_line(share: float, size: int) -> str:

@@ -299,21 +299,24 @@ def snakemake(folder: Path, cores: int, options: list[str]) -> tuple[int, int | 
 
 
 def check_targets(profile: Profile, options: list[str]) -> None:
-    """Check that targets are files or stages of a run. Raises RunError.
+    """Check that targets are files or rules of a run's chain. Raises RunError.
 
-    What follows an option of Snakemake may be its values, and is left to Snakemake.
+    Only words before the first option are checked; later ones may be an option's values.
     """
     chain = stages(profile)
     files = [file for stage in chain for file in (*stage.makes, f"html/{stage.name}.html")]
     rules = ["all", "index", *(stage.name for stage in chain)]
-    known = {"index.html", *rules, *files, *(f"render/{one.number}-of-{one.of}.done" for one in render_shards(profile))}
-    words = [word for word in options if word not in DRY]
-    for word in itertools.takewhile(lambda word: not word.startswith("-"), words):
-        if word in known:
+    for shard in render_shards(profile):
+        files.append(f"render/{shard.number}-of-{shard.of}.done")
+        rules.append(f"render_{shard.number}_of_{shard.of}")
+    targets = {"index.html", *rules, *files}
+    given = [word for word in options if word not in DRY]
+    for word in itertools.takewhile(lambda word: not word.startswith("-"), given):
+        if word in targets:
             continue
         if "=" in word:
             raise RunError(f"{word}: no file or stage of this run; to change a setting, give --set {word} before --")
-        near = nearest(word, sorted(known))
+        near = nearest(word, sorted(targets))
         raise RunError(f"{word}: no file or stage of this run{near}; expected one such as {chain[-1].makes[0]}")
 
 

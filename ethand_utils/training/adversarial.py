@@ -91,6 +91,7 @@ class Alternating(Adversarial):
     def load_state_dict(self, state: dict) -> None:
         """Load what `state_dict` returned."""
         self.discriminator.load_state_dict(state["model"])
+        self.discriminator.eval().requires_grad_(False)  # an interruption may come within D's step
         self.opt_d.load_state_dict(state["opt"])
 
 

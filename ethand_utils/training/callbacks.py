@@ -119,7 +119,7 @@ class FiniteLoss(Callback):
 
 
 def _nets_of(callback: Callback) -> list[nn.Module]:
-    """Return the nets that a method's callback trains beside the Learner's."""
+    """Return the nets of a callback of `training.semi`; none of another callback."""
     return list(callback.nets.values()) if hasattr(type(callback), "nets") else []
 
 

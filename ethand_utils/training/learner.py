@@ -278,6 +278,7 @@ class Checkpointer(Callback):
 
     def _restore(self, model: dict, callbacks: list[dict]) -> None:
         self.model.load_state_dict(model)
+        self.model.zero_grad()  # an interruption may leave gradients
         for callback, state in zip(self.stateful, callbacks, strict=True):
             callback.load_state_dict(state)
 

@@ -108,9 +108,9 @@ def cross_entropy(logits: torch.Tensor, masks: torch.Tensor, weights: torch.Tens
 def confident_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, sure: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Compute `cross_entropy` of pseudo-labels int64 [B, 2, H, W], learned only where `sure` bool [B, 2, H, W] is.
+    """Compute `cross_entropy` of logits [B, 34, H, W] and pseudo-labels int64 [B, 2, H, W] where `sure` bool is.
 
-    It is divided by the weights of all pixels, sure or not.
+    `sure` has the labels' shape. The sum is divided by the weights (float [17]) of all pixels, sure or not.
     """
     truth = labels.permute(0, 2, 3, 1)
     likelihood = _of_truth(classes_last(logits).log_softmax(-1), truth)

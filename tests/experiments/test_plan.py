@@ -399,7 +399,19 @@ def test_a_target_reaches_snakemake_as_one(options, gpus, checkout, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (["g1/result.json", "04_train_g1", "--dry-run", "index.html", "--forcerun", "anything"], None),
+        (
+            [
+                "g1/result.json",
+                "04_train_g1",
+                "render_1_of_2",
+                "render/1-of-2.done",
+                "--dry-run",
+                "index.html",
+                "--forcerun",
+                "anything",
+            ],
+            None,
+        ),
         (["--default-resources", "runtime=120", "mem_mb=16000"], None),
         (["g1/resul.json"], r"g1/resul.json: no file or stage of this run \(did you mean g1/result.json\?\)"),
         (["--dry-run", "g2/nobody/seed0/result.json"], "no file or stage of this run"),
@@ -409,7 +421,7 @@ def test_a_target_reaches_snakemake_as_one(options, gpus, checkout, monkeypatch)
 def test_a_target_that_a_run_does_not_make_is_refused(options, fault):
     refused = pytest.raises(RunError, match=fault) if fault else contextlib.nullcontext()
     with refused:
-        workflow.check_targets(load_profile("ci"), options)
+        workflow.check_targets(load_profile("ci", {"render_parts": 2}), options)
 
 
 def test_a_plan_tells_peers_apart_and_how_many_pairs_a_fraction_has(ethand):
@@ -422,7 +434,7 @@ def test_a_plan_tells_peers_apart_and_how_many_pairs_a_fraction_has(ethand):
 def test_a_plan_takes_no_target(ethand):
     status, _, said = ethand("run", "ci", "--dry-run", "--", "g1/result.json")
     assert status == 1
-    assert "--dry-run is of the whole run, so not with 'g1/result.json'; `ethand run ci -- --dry-run g1" in said
+    assert "--dry-run describes the whole run and takes no target, but got 'g1/result.json'; put --dry-run" in said
 
 
 def test_snakemakes_dry_run_leaves_the_settings_of_a_run(checkout):

@@ -188,8 +188,17 @@ def test_an_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
     pd.testing.assert_frame_equal(whole, parts)
 
 
-def test_the_same_objects_train_again_after_an_interruption_in_the_first_epoch(train, pairs, tmp_path):
-    model, phases = net(), [Phase("phase 0", pairs(), 2, LR, (FailAt(0, 2),))]
+class FailsBeforeStep(Callback):
+    """Raises Outage when the third batch has its gradients."""
+
+    def before_step(self):
+        if self.iter == 2:
+            raise Outage("power cut")
+
+
+@pytest.mark.parametrize("fail", [FailAt(0, 2), FailsBeforeStep()])
+def test_the_same_objects_train_again_after_an_interruption_in_the_first_epoch(fail, train, pairs, tmp_path):
+    model, phases = net(), [Phase("phase 0", pairs(), 2, LR, (fail,))]
     with pytest.raises(Outage):
         train_phases(model, SegmentationLoss(), phases, tmp_path / "parts")
     assert state(model) == state(net())

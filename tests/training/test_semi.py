@@ -363,9 +363,9 @@ def test_a_method_of_semi_is_one_module_and_one_line():
 def test_a_module_that_its_user_broke_is_named(code, fault, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(code)
     monkeypatch.setattr(semi, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "ethand_utils.training.semi.mine", raising=False)
     with pytest.raises(EthandError, match=fault):
         semi.load("mine")
-    sys.modules.pop("ethand_utils.training.semi.mine", None)
 
 
 def test_unimatch_asks_for_an_encoder():

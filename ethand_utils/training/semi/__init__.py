@@ -23,14 +23,14 @@ def names() -> list[str]:
 def load(name: str):
     """Return the callback class of a method.
 
-    Raises EthandError for a module that cannot be imported, or does not say which class it is.
+    Raises EthandError for a module that cannot be imported, or does not say which class it is; a SyntaxError as it is.
     """
     from ethand_utils.training.joint import JointTraining
 
     path = Path(__path__[0]) / f"{name}.py"
     try:
         module = importlib.import_module(f"{__name__}.{name}")
-    except (SyntaxError, MemoryError):
+    except (SyntaxError, MemoryError):  # which `failures.failure_line` words
         raise
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -38,9 +38,9 @@ def load(name: str):
         raise EthandError(f"{where}: {type(error).__name__}: {error}; mend the module, and start again") from error
     method = getattr(module, "METHOD", None)
     if not (isinstance(method, type) and issubclass(method, JointTraining)):
-        told = "has no METHOD" if method is None else f"METHOD is {method!r}"
+        fault = "has no METHOD" if method is None else f"METHOD is {method!r}"
         raise EthandError(
-            f"{path}: {told}; expected METHOD = the callback's class, a JointTraining, on the module's last line"
+            f"{path}: {fault}; expected METHOD = the callback's class, a JointTraining, on the module's last line"
         )
     return method
 

@@ -71,6 +71,7 @@ class CrossPseudoSupervision(JointTraining):
         """Load what `state_dict` returned."""
         self.second.load_state_dict(state["second"])
         self.second_opt.load_state_dict(state["opt"])
+        self.second_opt.zero_grad()
 
 
 def with_new_decoder(model: nn.Module) -> nn.Module:
